@@ -1,0 +1,72 @@
+"""The exception tree: every error that fastrtp raises on purpose derives from `FastrtpError`.
+
+Messages are lowercase, without a full stop, and carry the offending value and the limit.
+`BpfError` is what a system call's -1 and errno are in C; a loader's stages wrap it with `raise ... from`.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+
+
+class FastrtpError(Exception):
+    """Root of the tree."""
+
+
+class AsmError(FastrtpError, ValueError):
+    """Text that is no BPF instruction, or an instruction that has no encoding."""
+
+
+class BtfError(FastrtpError, ValueError):
+    """Malformed or unsupported BTF; the message names the section and the byte offset or the type id."""
+
+
+class ObjectError(FastrtpError, ValueError):
+    """A BPF ELF object that cannot be used; `section` and `offset` say where (empty and -1 where unknown)."""
+
+    def __init__(self, message: str, *, section: str = "", offset: int = -1) -> None:
+        where = f"section {section!r}" if section else ""
+        if offset >= 0:
+            where += f"{' ' if where else ''}offset {offset:#x}"
+        super().__init__(f"{where}: {message}" if where else message)
+        self.section = section
+        self.offset = offset
+
+
+class RecordingError(FastrtpError, ValueError):
+    """A recording that is damaged, truncated or of an unsupported form."""
+
+
+class ReplayError(FastrtpError, RuntimeError):
+    """A replay that cannot start or go on (strict policy, no such tracepoint, closed kernel)."""
+
+
+class JitError(FastrtpError, RuntimeError):
+    """Instructions that have no lowering, or native code that could not be made."""
+
+
+class BpfError(FastrtpError, OSError):
+    """A bpf(2) call that failed: `errno` is the kernel's, `log` the verifier's text where there is one."""
+
+    def __init__(self, errno: int, message: str = "", *, log: str = "") -> None:
+        super().__init__(errno, message or strerror(errno))
+        self.log = log
+
+
+class VerifierError(BpfError):
+    """A program that the verifier refused; `str()` shows the tail of the log, `log` all of it."""
+
+    def __str__(self) -> str:
+        return f"[Errno {self.errno}] {self.strerror}"
+
+
+ENOTSUPP = 524
+"""The kernel-internal errno that TASK_FD_QUERY and PROG_TEST_RUN let out to user space."""
+
+
+def strerror(errno: int) -> str:
+    """Name and text of an errno, ENOTSUPP included."""
+    if errno == ENOTSUPP:
+        return "ENOTSUPP: operation is not supported"
+    return f"{_errno.errorcode.get(errno, errno)}: {os.strerror(errno).lower()}"

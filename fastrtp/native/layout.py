@@ -1,0 +1,146 @@
+"""The native records: what Python, the numba-compiled library and the generated LLVM IR agree on.
+
+One table of NumPy structured dtypes; every offset that native code uses is derived from it with `at()`.
+All addresses are int64 (two's complement), because numba mixes int64 and uint64 into float64.
+
+Must not know: BTF, programs, maps' Python side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+I8 = "<i8"
+I4 = "<i4"
+
+MACHINE = np.dtype(
+    [
+        ("owner", I8),  # thread that runs native code now, 0 for none: one at a time, as on a UP machine
+        ("depth", I8),  # how often that thread has entered
+        ("env", I8),  # Env[cpus]
+        ("cpus", I8),
+        ("arena_base", I8),
+        ("arena_size", I8),
+        ("stats_enabled", I8),  # BPF_ENABLE_STATS holders: run_time_ns and run_cnt are kept while > 0
+        ("stop", I8),  # non-zero: a running replay returns at its next event
+    ]
+)
+"""One per Kernel: what all its CPUs share."""
+
+ENV = np.dtype(
+    [
+        ("time", I8),  # ns: what bpf_ktime_get_ns returns while the clock is virtual
+        ("clock", I8),  # 0: virtual, the recording's; 1: the host's CLOCK_MONOTONIC
+        ("boot_offset", I8),  # ns, CLOCK_BOOTTIME - CLOCK_MONOTONIC
+        ("tai_offset", I8),  # ns, CLOCK_TAI - CLOCK_MONOTONIC
+        ("cpu", I8),
+        ("numa_node", I8),
+        ("current", I8),  # address of the current task_struct object, 0 for none
+        ("pid_at", I8),  # offsets of task_struct members in the loaded BTF
+        ("tgid_at", I8),
+        ("comm_at", I8),
+        ("uid_gid", I8),
+        ("arena_base", I8),
+        ("arena_size", I8),
+        ("user_base", I8),  # the part of the arena that stands for user memory
+        ("user_size", I8),
+        ("stack_top", I8),  # end of the stack memory that the running program may name
+        ("cookie", I8),  # bpf_run_ctx: bpf_get_attach_cookie
+        ("func_ip", I8),
+        ("rng", I8),
+        ("tail_calls", I8),
+        ("output_nest", I8),  # perf_event_output nests at most 3 deep
+        ("faulted", I8),  # reads of synthetic memory that gave -EFAULT or 0
+        ("printk", I8),  # PRINTK ring of the machine
+        ("machine", I8),
+        ("printk_tp", I8),  # TRACEPOINT record of bpf_trace_printk, 0 when the kernel has none
+        ("scratch", I8),  # 4 buffers of 1,024 bytes for bpf_trace_printk, one a nesting level
+    ],
+)
+"""One per CPU: what a running program's helpers ask about their surroundings (`struct task_struct *current` and friends)."""
+
+ENV_STRIDE = -(-ENV.itemsize // 64) * 64
+
+TRACEPOINT = np.dtype([("key", I8), ("funcs", I8)])
+"""`struct tracepoint`: the static key (probe count) and the address of its TRACEPOINT_FUNC array."""
+
+TRACEPOINT_FUNC = np.dtype([("func", I8), ("data", I8), ("prio", I8)])
+"""`struct tracepoint_func`; an array of them ends with func == 0."""
+
+LINK = np.dtype([("prog", I8), ("cookie", I8), ("id", I8), ("tp", I8)])
+"""`struct bpf_raw_tp_link`: the probe's private data."""
+
+PROG = np.dtype([("entry", I8), ("stats", I8), ("cpus", I8), ("id", I8)])
+"""`struct bpf_prog`: native entry point and the address of PROG_STATS[cpus]."""
+
+PROG_STATS = np.dtype(
+    [("active", I8), ("runs", I8), ("misses", I8), ("run_cnt", I8), ("run_time_ns", I8), ("pad0", I8), ("pad1", I8), ("pad2", I8)]
+)
+"""Per program and CPU, a cache line each: recursion guard, runs (always counted), misses, and what BPF_ENABLE_STATS keeps."""
+
+MAP = np.dtype(
+    [
+        ("map_type", I8),
+        ("key_size", I8),
+        ("value_size", I8),
+        ("max_entries", I8),
+        ("map_flags", I8),
+        ("cpus", I8),
+        ("elem_size", I8),  # bytes of one element: header, key and value(s)
+        ("value_at", I8),  # hash: offset of the (first CPU's) value in an element
+        ("value_stride", I8),  # per-CPU: bytes from one CPU's value to the next
+        ("values", I8),  # array: value 0; hash: element 0; ringbuf: data
+        ("slots", I8),  # hash: the index table
+        ("slot_mask", I8),
+        ("count", I8),  # elements in use
+        ("fresh", I8),  # hash: elements never used so far (they are handed out in order)
+        ("free", I8),  # hash: first of the freed elements, linked through their headers, -1 for none
+        ("hand", I8),  # LRU: the element that the clock's hand points at
+        ("producer", I8),  # ringbuf: positions in bytes, growing for ever
+        ("consumer", I8),
+        ("dropped", I8),  # ringbuf and perf ring: records that found no room
+        ("id", I8),
+    ]
+)
+"""`struct bpf_map` with the union of what the families need."""
+
+PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8)])
+"""The ring that bpf_trace_printk writes to: records {u64 time, u32 cpu, u32 pid, u32 length, text}, 8-aligned."""
+
+REPLAY = np.dtype(
+    [
+        ("machine", I8),
+        ("time", I8),  # address of int64[n]
+        ("cpu", I8),  # uint16[n]
+        ("event", I8),  # uint16[n]
+        ("row", I8),  # uint32[n]
+        ("current", I8),  # uint64[n]
+        ("events", I8),  # address of REPLAY_EVENT[]
+        ("position", I8),  # next event; kept across chunks
+        ("end", I8),
+        ("fired", I8),  # events that had a tracepoint with a probe
+    ]
+)
+"""State of one replay loop."""
+
+REPLAY_EVENT = np.dtype([("tracepoint", I8), ("trace", I8), ("num_args", I8), ("args", I8), ("num_stores", I8), ("stores", I8)])
+"""One kind of event: its TRACEPOINT record (0: none) and its columns."""
+
+REPLAY_ARG = np.dtype([("column", I8), ("width", I8), ("const", I8), ("size", I8)])
+"""Source of one argument: `column` of `width`-byte items (negative: signed) or, where it is 0, `const`; `size` is the C argument's."""
+
+REPLAY_STORE = np.dtype([("base_arg", I8), ("base", I8), ("base_const", I8), ("offset", I8), ("column", I8), ("width", I8), ("size", I8)])
+"""A recorded field that lands in an object: `size` bytes at argument `base_arg` (or `base` column, or `base_const`) + `offset`."""
+
+
+def at(dtype: np.dtype[Any], field: str) -> int:
+    """Byte offset of a field of one of the records above."""
+    fields = dtype.fields
+    assert fields is not None
+    return int(fields[field][1])
+
+
+ENV_ARENA_BASE = at(ENV, "arena_base")
+ENV_ARENA_SIZE = at(ENV, "arena_size")
