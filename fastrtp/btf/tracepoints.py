@@ -1,0 +1,78 @@
+"""Tracepoint prototypes out of BTF: `typedef void (*btf_trace_<name>)(void *__data, TP_PROTO)`.
+
+Kernel: include/trace/bpf_probe.h:__CHECK_WRITABLE_BUF_SIZE (where the typedefs come from), kernel/bpf/verifier.c:bpf_check_attach_target
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from .cformat import proto_of
+from .parse import Btf
+from .types import BtfKind
+
+_PREFIX = "btf_trace_"
+
+
+class ProtoArg(NamedTuple):
+    """One TP_PROTO argument: C size in bytes, whether it is a pointer, whether it is a signed integer.
+
+    `name` is "" where the kernel's BTF leaves the parameters of prototypes unnamed (most do).
+    """
+
+    name: str
+    type_id: int
+    size: int
+    is_pointer: bool
+    signed: bool
+
+
+class TracepointProto(NamedTuple):
+    """A tracepoint's name, arguments in TP_PROTO order (without `void *__data`), and its typedef's id for attach_btf_id."""
+
+    name: str
+    args: tuple[ProtoArg, ...]
+    btf_id: int = 0
+
+
+class _Tracepoints(Mapping[str, TracepointProto]):
+    """Prototypes by name, read when asked for."""
+
+    def __init__(self, btf: Btf) -> None:
+        self._btf = btf
+        self._protos: dict[str, TracepointProto] = {}
+        ids = (found for found in btf.find_prefix(_PREFIX) if btf.kind(found) == BtfKind.TYPEDEF)
+        self._ids = {btf.type(found).name.removeprefix(_PREFIX): found for found in ids}
+
+    def __getitem__(self, name: str) -> TracepointProto:
+        proto = self._protos.get(name)
+        if proto is None:
+            proto = self._protos[name] = _tracepoint(self._btf, name, self._ids[name])
+        return proto
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+def tracepoints(btf: Btf) -> Mapping[str, TracepointProto]:
+    """Every tracepoint that the BTF knows, by name. Arguments are decoded at the first look."""
+    return _Tracepoints(btf)
+
+
+def proto_arg(btf: Btf, name: str, type_id: int) -> ProtoArg:
+    """Describe one argument type."""
+    record = btf.type(btf.strip(type_id))
+    is_pointer = record.kind == BtfKind.PTR
+    return ProtoArg(name, type_id, 8 if is_pointer else btf.sizeof(type_id), is_pointer, record.signed)
+
+
+def _tracepoint(btf: Btf, name: str, type_id: int) -> TracepointProto:
+    params = proto_of(btf, type_id).params[1:]
+    return TracepointProto(name, tuple(proto_arg(btf, param.name, param.type_id) for param in params), type_id)
