@@ -1,0 +1,123 @@
+"""EventTable: all records of one event as columns, and the gathering of them from ring-buffer pages.
+
+Scalars become integer columns, fixed arrays two-dimensional ones, char arrays S columns. A field whose length varies
+(__data_loc, __rel_loc, an open tail) becomes a column of (offset, len) into a heap of bytes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrtp.errors import RecordingError
+
+from .event_format import EventFormat, FieldKind, FormatField
+
+LOCATION = np.dtype([("offset", "<u8"), ("len", "<u4")])
+"""One value of a variable-length column: a place in the column's heap."""
+_LEFT_OUT = frozenset({"common_type", "common_pid"})
+
+
+@dataclass(slots=True)
+class EventTable:
+    """The events of one type, in time order. `fields`: columns by name; `heaps`: bytes of the variable-length ones."""
+
+    name: str
+    system: str
+    fields: Mapping[str, NDArray[Any]]
+    fmt: EventFormat | None
+    heaps: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    rows: int = 0
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def bytes_at(self, name: str, row: int) -> bytes:
+        """The value of a variable-length field in one row."""
+        at = self.fields[name][row]
+        start = int(at["offset"])
+        return self.heaps[name][start : start + int(at["len"])].tobytes()
+
+    def strings(self, name: str) -> NDArray[np.bytes_]:
+        """A string column as an S array, whatever way it was recorded; cut at the first NUL."""
+        column = self.fields[name]
+        if column.dtype != LOCATION:
+            return column
+        text = [self.bytes_at(name, row).partition(b"\0")[0] for row in range(len(column))]
+        return np.array(text, dtype=f"S{max(map(len, text), default=0) or 1}")
+
+
+def gather_table(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: NDArray[np.int32], fmt: EventFormat
+) -> EventTable:
+    """Read every field of the records at `offsets`. RecordingError when a record is shorter than its format."""
+    if len(lengths) and int(lengths.min()) < fmt.size:
+        row = int(lengths.argmin())
+        raise RecordingError(
+            f"event {fmt.system}/{fmt.name}: record {row} at byte {int(offsets[row]):#x} of the pages has {int(lengths[row])} bytes, "
+            f"its format needs {fmt.size}"
+        )
+    fields: dict[str, NDArray[Any]] = {}
+    fixed: list[tuple[FormatField, NDArray[Any]]] = []
+    for spec in fmt.fields:
+        if spec.name in _LEFT_OUT:
+            continue
+        if spec.kind is not FieldKind.TAIL:
+            fixed.append((spec, np.empty(len(offsets), spec.dtype)))
+            fields[spec.name] = fixed[-1][1]
+    _gather_fixed(data, offsets, fixed)
+    heaps: dict[str, NDArray[np.uint8]] = {}
+    for spec in fmt.fields:
+        if spec.variable:
+            starts, sizes = _locate(spec, fields.get(spec.name), lengths, fmt)
+            fields[spec.name], heaps[spec.name] = _gather_heap(data, offsets + starts, sizes)
+    return EventTable(fmt.name, fmt.system, fields, fmt, heaps, len(offsets))
+
+
+def _gather_fixed(data: NDArray[np.uint8], offsets: NDArray[np.int64], fixed: list[tuple[FormatField, NDArray[Any]]]) -> None:
+    from fastrtp.native.library import library
+
+    rows = [(spec.offset, spec.size, column.ctypes.data) for spec, column in fixed if spec.size]
+    if rows and len(offsets):
+        plan = np.array(rows, np.int64)
+        library().ring_buffer_gather(data.ctypes.data, offsets.ctypes.data, len(offsets), plan.ctypes.data, len(rows))
+
+
+def _locate(
+    spec: FormatField, words: NDArray[Any] | None, lengths: NDArray[np.int32], fmt: EventFormat
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(start within the record, length) of a variable field in every record."""
+    record = lengths.astype(np.int64)
+    if words is None:
+        starts = np.full(len(record), spec.offset, np.int64)
+        return starts, record - spec.offset
+    starts = (words & 0xFFFF).astype(np.int64)
+    sizes = (words >> 16).astype(np.int64)
+    if spec.kind is FieldKind.REL_LOC:
+        starts += spec.offset + 4
+    bad = np.flatnonzero((sizes > 0) & (starts + sizes > record))
+    if len(bad):
+        row = int(bad[0])
+        raise RecordingError(
+            f"event {fmt.system}/{fmt.name}: record {row}: {spec.name} takes {int(sizes[row])} bytes at {int(starts[row])}, "
+            f"the record has {int(record[row])}"
+        )
+    return np.where(sizes > 0, starts, 0), sizes
+
+
+def _gather_heap(
+    data: NDArray[np.uint8], starts: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    from fastrtp.native.library import library
+
+    column = np.empty(len(sizes), LOCATION)
+    ends = np.cumsum(sizes)
+    column["offset"] = ends - sizes
+    column["len"] = sizes
+    heap = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    library().ring_buffer_gather_bytes(data.ctypes.data, starts.ctypes.data, sizes.ctypes.data, len(sizes), heap.ctypes.data)
+    return column, heap

@@ -1,0 +1,174 @@
+"""Recording: events in global time order as columns, whatever file they came from.
+
+The order columns say when, where and which; each event's own fields are in its `EventTable`. Opening a file of any
+supported form gives the same object. Everything in it is read-only for its users.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrtp.errors import RecordingError
+
+from .columns import EventTable
+from .kallsyms import Kallsyms
+
+Progress = Callable[[int, int], None]
+CLONE_THREAD = 0x10000
+
+
+@dataclass
+class Recording:
+    """A recording.
+
+    `time`: ns (or the units of `clock`), `cpu`, `pid` (common_pid), `event` (index into `tables`) and `row` (within that
+    table) of every event, in time order. `lost`: events that the recorder counted as lost, by CPU; `gaps`: losses of
+    unknown number. `unknown`: records whose type has no format, by type id. `comms`: names saved at the end of recording.
+    """
+
+    time: NDArray[np.int64]
+    cpu: NDArray[np.uint16]
+    event: NDArray[np.uint16]
+    row: NDArray[np.uint32]
+    pid: NDArray[np.int32]
+    tables: list[EventTable]
+    comms: dict[int, str] = field(default_factory=dict)
+    lost: dict[int, int] = field(default_factory=dict)
+    gaps: dict[int, int] = field(default_factory=dict)
+    overrun: dict[int, int] = field(default_factory=dict)
+    unknown: dict[int, int] = field(default_factory=dict)
+    clock: str = ""
+    uname: str = ""
+    cpus: int = 0
+    instances: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    printk: dict[int, str] = field(default_factory=dict)
+    source: str = ""
+    kallsyms_text: Callable[[], bytes] = bytes
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], progress: Progress | None = None, instance: str = "") -> Recording:
+        """Read a trace.dat file, or map a folder that `save` wrote. RecordingError says what is wrong with it and where.
+
+        `progress(done_bytes, total_bytes)` is called now and then. `instance`: a trace instance other than the top one.
+        """
+        path = Path(path)
+        if path.is_dir():
+            from .columnar import open_folder
+
+            return open_folder(path)
+        from .import_trace_dat import import_trace_dat
+
+        return import_trace_dat(path, progress, instance)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the columnar form: Arrow files and a JSON file, to be opened again without a copy."""
+        from .columnar import save_folder
+
+        save_folder(self, Path(folder))
+
+    @property
+    def events(self) -> int:
+        return len(self.time)
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def table(self, name: str) -> EventTable:
+        """The table of an event, by "name" or "system:name". KeyError when the recording has none."""
+        for table in self.tables:
+            if name in (table.name, f"{table.system}:{table.name}"):
+                return table
+        raise KeyError(name)
+
+    @cached_property
+    def kallsyms(self) -> Kallsyms:
+        """The recorded machine's symbols."""
+        return Kallsyms(self.kallsyms_text())
+
+    @cached_property
+    def positions(self) -> list[NDArray[np.int64]]:
+        """For every table, the place in time order of each of its rows."""
+        order = np.argsort(self.event, kind="stable")
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(self.event, minlength=len(self.tables)))])
+        out = []
+        for index in range(len(self.tables)):
+            mine = order[bounds[index] : bounds[index + 1]]
+            rows = self.row[mine]
+            if len(rows) and (rows[0] != 0 or np.any(rows[1:] != rows[:-1] + 1)):
+                placed = np.full(len(self.tables[index]), -1, np.int64)
+                placed[rows] = mine
+                mine = placed
+            out.append(mine)
+        return out
+
+    @cached_property
+    def tgids(self) -> dict[int, int]:
+        """Thread group of every pid that is known to be a thread of another; a pid that is missing here is its own.
+
+        Learnt from the clone flags of task_newtask: recorded threads only, so a thread older than the recording counts
+        as a process of its own.
+        """
+        tgids: dict[int, int] = {}
+        for index, table in enumerate(self.tables):
+            if table.name == "task_newtask" and {"pid", "clone_flags"} <= set(table.fields):
+                parents = self.pid[self.positions[index]].tolist()
+                flags, pids = table.fields["clone_flags"].tolist(), table.fields["pid"].tolist()
+                for parent, flag, pid in zip(parents, flags, pids, strict=True):
+                    if flag & CLONE_THREAD:
+                        tgids[pid] = tgids.get(parent, parent)
+                    else:
+                        tgids.pop(pid, None)
+        return tgids
+
+    def tgid(self, pid: int) -> int:
+        return self.tgids.get(pid, pid)
+
+    def info(self) -> dict[str, Any]:
+        """A summary for people and for JSON: events by name, span, rate, CPUs, losses, clock, host."""
+        counts = np.bincount(self.event, minlength=len(self.tables)).tolist()
+        by_name = {f"{table.system}:{table.name}": count for table, count in zip(self.tables, counts, strict=True)}
+        span = int(self.time[-1] - self.time[0]) if self.events else 0
+        nanoseconds = self.clock not in ("counter", "uptime", "x86-tsc")
+        return {
+            "source": self.source,
+            "events": self.events,
+            "by_name": dict(sorted(by_name.items(), key=lambda item: (-item[1], item[0]))),
+            "seconds": span / 1e9 if nanoseconds else None,
+            "events_per_second": self.events / (span / 1e9) if nanoseconds and span else None,
+            "cpus": self.cpus,
+            "by_cpu": {int(cpu): int(n) for cpu, n in enumerate(np.bincount(self.cpu).tolist()) if n},
+            "pids": int(len(np.unique(self.pid))),
+            "clock": self.clock,
+            "host": self.uname,
+            "lost": {cpu: count for cpu, count in self.lost.items() if count},
+            "gaps": {cpu: count for cpu, count in self.gaps.items() if count},
+            "overrun": {cpu: count for cpu, count in self.overrun.items() if count},
+            "unknown": dict(self.unknown),
+            "instances": list(self.instances),
+            "notes": list(self.notes),
+        }
+
+    def check(self) -> None:
+        """RecordingError unless every event names a table and a row that exist."""
+        arrays = (self.cpu, self.event, self.row, self.pid)
+        if any(len(array) != len(self.time) for array in arrays):
+            raise RecordingError(f"{self.source}: order columns of different lengths")
+        if not self.events:
+            return
+        if int(self.event.max()) >= len(self.tables):
+            raise RecordingError(f"{self.source}: event number {int(self.event.max())}, but there are {len(self.tables)} tables")
+        rows = np.array([len(table) for table in self.tables], np.uint32)
+        bad = np.flatnonzero(self.row >= rows[self.event])
+        if len(bad):
+            at = int(bad[0])
+            name = self.tables[int(self.event[at])].name
+            raise RecordingError(f"{self.source}: event {at} is row {int(self.row[at])} of {name}, which has {rows[self.event[at]]} rows")
