@@ -19,6 +19,7 @@ MACHINE = np.dtype(
     [
         ("owner", I8),  # thread that runs native code now, 0 for none: one at a time, as on a UP machine
         ("depth", I8),  # how often that thread has entered
+        ("waiters", I8),  # threads that wait for their turn
         ("env", I8),  # Env[cpus]
         ("cpus", I8),
         ("arena_base", I8),
@@ -52,11 +53,12 @@ ENV = np.dtype(
         ("rng", I8),
         ("tail_calls", I8),
         ("output_nest", I8),  # perf_event_output nests at most 3 deep
+        ("printk_nest", I8),  # so does bpf_trace_printk
         ("faulted", I8),  # reads of synthetic memory that gave -EFAULT or 0
         ("printk", I8),  # PRINTK ring of the machine
         ("machine", I8),
         ("printk_tp", I8),  # TRACEPOINT record of bpf_trace_printk, 0 when the kernel has none
-        ("scratch", I8),  # 4 buffers of 1,024 bytes for bpf_trace_printk, one a nesting level
+        ("scratch", I8),  # 3 buffers of 1,024 bytes for bpf_trace_printk, one a nesting level
     ],
 )
 """One per CPU: what a running program's helpers ask about their surroundings (`struct task_struct *current` and friends)."""

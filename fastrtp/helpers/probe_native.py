@@ -1,0 +1,116 @@
+"""bpf_probe_read and its forms: a range check and a copy, -EFAULT outside. Kernel: kernel/trace/bpf_trace.c.
+
+Readable are the arena (kernel objects, maps) and the running program's own stack and context. A failed read zeroes
+its destination, as copy_from_kernel_nofault's callers do.
+"""
+
+from __future__ import annotations
+
+from fastrtp.native.intrinsics import device, load8, load64, memcpy, memset, native, outline, stack_bytes, store8, store64, ule, ult
+from fastrtp.native.layout import ENV, at
+
+_BASE = at(ENV, "arena_base")
+_SIZE = at(ENV, "arena_size")
+_USER_BASE = at(ENV, "user_base")
+_USER_SIZE = at(ENV, "user_size")
+_STACK_TOP = at(ENV, "stack_top")
+_FAULTED = at(ENV, "faulted")
+_EFAULT = -14
+
+
+@device
+def in_range(address, size, base, length):
+    """Whether [address, address + size) lies in [base, base + length), without wrapping."""
+    offset = address - base
+    return ult(offset, length) and ule(size, length - offset)
+
+
+@device
+def fault(dst, size, env):
+    """Zero the destination, count, and say -EFAULT."""
+    memset(dst, 0, size)
+    store64(env + _FAULTED, load64(env + _FAULTED) + 1)
+    return _EFAULT
+
+
+@native()
+def probe_read_slow(dst, size, src, env):
+    """A read that is not from the arena: the program's own stack (everything between here and stack_top), or a fault."""
+    here = stack_bytes(16)
+    if in_range(src, size, here, load64(env + _STACK_TOP) - here):
+        memcpy(dst, src, size)
+        return 0
+    return fault(dst, size, env)
+
+
+_probe_read_slow = outline("probe_read_slow", 4)
+
+
+@native(inline=True)
+def bpf_probe_read_kernel(dst, size, src, env):
+    """Copy `size` bytes of kernel memory. 0 or -EFAULT."""
+    if in_range(src, size, load64(env + _BASE), load64(env + _SIZE)):
+        memcpy(dst, src, size)
+        return 0
+    return _probe_read_slow(dst, size, src, env)
+
+
+@native(inline=True)
+def bpf_probe_read(dst, size, src, env):
+    """The form that does not say which memory it means: kernel's here."""
+    return bpf_probe_read_kernel(dst, size, src, env)
+
+
+@native()
+def bpf_probe_read_user(dst, size, src, env):
+    """Copy `size` bytes of user memory, which a recording seldom has. 0 or -EFAULT."""
+    if in_range(src, size, load64(env + _USER_BASE), load64(env + _USER_SIZE)):
+        memcpy(dst, src, size)
+        return 0
+    return fault(dst, size, env)
+
+
+@device
+def _copy_string(dst, size, src, room):
+    """strncpy_from_kernel_nofault: the length with its NUL, or -EFAULT when `room` readable bytes hold none."""
+    at = 0
+    while at < size:
+        if at >= room:
+            return _EFAULT
+        char = load8(src + at)
+        store8(dst + at, char)
+        at += 1
+        if char == 0:
+            return at
+    if size > 0:
+        store8(dst + size - 1, 0)
+    return size
+
+
+@native()
+def bpf_probe_read_kernel_str(dst, size, src, env):
+    """Copy a string; its length with the NUL (cut at `size`), or -EFAULT."""
+    base, length = load64(env + _BASE), load64(env + _SIZE)
+    if not in_range(src, 1, base, length):
+        base = stack_bytes(16)
+        length = load64(env + _STACK_TOP) - base
+        if not in_range(src, 1, base, length):
+            return fault(dst, size, env)
+    count = _copy_string(dst, size, src, base + length - src)
+    return count if count >= 0 else fault(dst, size, env)
+
+
+@native()
+def bpf_probe_read_str(dst, size, src, env):
+    """The older name."""
+    return bpf_probe_read_kernel_str(dst, size, src, env)
+
+
+@native()
+def bpf_probe_read_user_str(dst, size, src, env):
+    """Copy a user string; its length with the NUL, or -EFAULT."""
+    base, length = load64(env + _USER_BASE), load64(env + _USER_SIZE)
+    if not in_range(src, 1, base, length):
+        return fault(dst, size, env)
+    count = _copy_string(dst, size, src, base + length - src)
+    return count if count >= 0 else fault(dst, size, env)

@@ -1,0 +1,26 @@
+"""bpf_tail_call: which program comes next. Kernel: kernel/bpf/core.c:JMP_TAIL_CALL."""
+
+from __future__ import annotations
+
+from fastrtp.native.intrinsics import load64, native, store64
+from fastrtp.native.layout import ENV, MAP, PROG, at
+
+_VALUES = at(MAP, "values")
+_MAX_ENTRIES = at(MAP, "max_entries")
+_TAIL_CALLS = at(ENV, "tail_calls")
+_ENTRY = at(PROG, "entry")
+_MAX_TAIL_CALL_CNT = 33
+
+
+@native(inline=True)
+def bpf_tail_call(ctx, map, index, env):
+    """Native entry of the program in slot `index`, or 0: no such slot, an empty one, or the 34th call of this run."""
+    index &= 0xFFFFFFFF
+    if index >= load64(map + _MAX_ENTRIES):
+        return 0
+    calls = load64(env + _TAIL_CALLS)
+    if calls >= _MAX_TAIL_CALL_CNT:
+        return 0
+    store64(env + _TAIL_CALLS, calls + 1)
+    prog = load64(load64(map + _VALUES) + index * 8)
+    return load64(prog + _ENTRY) if prog != 0 else 0

@@ -1,0 +1,36 @@
+"""BPF maps: one file per family. Bytes in native memory, operations in numba (`*_native.py`), views in NumPy."""
+
+from __future__ import annotations
+
+from fastrtp.maps.arraymap import ArrayMap
+from fastrtp.maps.attr import MapAttr, map_alloc_check
+from fastrtp.maps.base import Map
+from fastrtp.maps.fd_array import FdArray, PerfEventArray, ProgArray
+from fastrtp.maps.hashtab import HashMap
+from fastrtp.maps.ringbuf import RingBuf
+from fastrtp.native.memory import Memory
+from fastrtp.uapi import BpfMapType
+
+MAP_TYPES: dict[int, type[Map]] = {
+    BpfMapType.BPF_MAP_TYPE_HASH: HashMap,
+    BpfMapType.BPF_MAP_TYPE_ARRAY: ArrayMap,
+    BpfMapType.BPF_MAP_TYPE_PROG_ARRAY: ProgArray,
+    BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY: PerfEventArray,
+    BpfMapType.BPF_MAP_TYPE_PERCPU_HASH: HashMap,
+    BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY: ArrayMap,
+    BpfMapType.BPF_MAP_TYPE_LRU_HASH: HashMap,
+    BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: HashMap,
+    BpfMapType.BPF_MAP_TYPE_RINGBUF: RingBuf,
+}
+"""The class of each map type; its keys are those of attr.ALLOC_CHECKS."""
+
+
+def map_create(attr: MapAttr, memory: Memory) -> Map:
+    """Check and make a map. BpfError with the errno of Linux's map_create. Kernel: kernel/bpf/syscall.c:map_create."""
+    map_alloc_check(attr)
+    return MAP_TYPES[attr.map_type](attr, memory)
+
+
+__all__ = [
+    "ArrayMap", "FdArray", "HashMap", "MAP_TYPES", "Map", "MapAttr", "PerfEventArray", "ProgArray", "RingBuf", "map_alloc_check", "map_create",
+]  # fmt: skip

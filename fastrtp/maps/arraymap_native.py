@@ -1,0 +1,42 @@
+"""BPF_MAP_TYPE_ARRAY and PERCPU_ARRAY. Kernel: kernel/bpf/arraymap.c."""
+
+from __future__ import annotations
+
+from fastrtp.native.intrinsics import load32, load64, memcpy, native
+from fastrtp.native.layout import ENV, MAP, at
+
+_VALUES = at(MAP, "values")
+_CPU = at(ENV, "cpu")
+_EEXIST = -17
+_EINVAL = -22
+_E2BIG = -7
+_BPF_NOEXIST = 1
+_BPF_EXIST = 2
+
+
+@native(inline=True)
+def array_map_lookup_elem(map, key, env, max_entries, elem_size):
+    """Address of value [index], or 0."""
+    index = load32(key)
+    return load64(map + _VALUES) + index * elem_size if index < max_entries else 0
+
+
+@native(inline=True)
+def percpu_array_map_lookup_elem(map, key, env, max_entries, elem_size, stride):
+    """Address of this CPU's value [index], or 0."""
+    index = load32(key)
+    return load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size if index < max_entries else 0
+
+
+@native(inline=True)
+def array_map_update_elem(map, key, value, flags, env, max_entries, elem_size, value_size, stride):
+    """Update from a program: this CPU's value where stride is not 0. 0, -EINVAL, -E2BIG or -EEXIST."""
+    if flags < 0 or flags > _BPF_EXIST:
+        return _EINVAL
+    index = load32(key)
+    if index >= max_entries:
+        return _E2BIG
+    if flags == _BPF_NOEXIST:
+        return _EEXIST
+    memcpy(load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size, value, value_size)
+    return 0

@@ -1,0 +1,256 @@
+"""Map operations by the descriptor alone: for programs that reach a map through a variable, and for system calls.
+
+A system call's form takes the machine first (`map_*`), a helper's does not (`bpf_map_*`): a program's run has it already.
+"""
+
+from __future__ import annotations
+
+from fastrtp.maps.arraymap_native import array_map_lookup_elem, array_map_update_elem
+from fastrtp.maps.hashtab_native import (
+    htab_delete_any,
+    htab_lookup_any,
+    htab_lru_map_lookup_elem,
+    htab_next,
+    htab_update_any,
+)
+from fastrtp.native.intrinsics import call_subprog, device, load32, load64, memcpy, native, stack_bytes, store32, store64
+from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.native.machine_native import enter, leave
+
+_TYPE = at(MAP, "map_type")
+_KEY_SIZE = at(MAP, "key_size")
+_VALUE_SIZE = at(MAP, "value_size")
+_MAX_ENTRIES = at(MAP, "max_entries")
+_ELEM_SIZE = at(MAP, "elem_size")
+_VALUE_AT = at(MAP, "value_at")
+_STRIDE = at(MAP, "value_stride")
+_VALUES = at(MAP, "values")
+_MASK = at(MAP, "slot_mask")
+_CPUS = at(MAP, "cpus")
+_FRESH = at(MAP, "fresh")
+_CPU = at(ENV, "cpu")
+
+_HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
+_ENOENT = -2
+_EINVAL = -22
+_E2BIG = -7
+_EEXIST = -17
+_EOPNOTSUPP = -95
+_MAX_LOOPS = 8 * 1024 * 1024
+
+
+@device
+def _is_hash(kind):
+    return kind == _HASH or kind == _PERCPU_HASH or kind == _LRU_HASH or kind == _LRU_PERCPU_HASH
+
+
+@device
+def _is_lru(kind):
+    return kind == _LRU_HASH or kind == _LRU_PERCPU_HASH
+
+
+@native()
+def bpf_map_lookup_elem(map, key, env):
+    """Value of the key (this CPU's), or 0."""
+    kind = load64(map + _TYPE)
+    if _is_hash(kind):
+        if _is_lru(kind):
+            value = htab_lru_map_lookup_elem(
+                map, key, env, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _VALUE_AT), load64(map + _MASK)
+            )
+        else:
+            value = htab_lookup_any(map, key)
+        return value + load64(env + _CPU) * load64(map + _STRIDE) if value != 0 else 0
+    if kind == _ARRAY or kind == _PERCPU_ARRAY:
+        value = array_map_lookup_elem(map, key, env, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
+        return value + load64(env + _CPU) * load64(map + _STRIDE) if value != 0 else 0
+    return 0
+
+
+@native()
+def bpf_map_lookup_percpu_elem(map, key, cpu, env):
+    """Value of the key on another CPU, or 0."""
+    if cpu < 0 or cpu >= load64(map + _CPUS):
+        return 0
+    kind = load64(map + _TYPE)
+    value = 0
+    if kind == _PERCPU_HASH or kind == _LRU_PERCPU_HASH:
+        value = htab_lookup_any(map, key)
+    elif kind == _PERCPU_ARRAY:
+        value = array_map_lookup_elem(map, key, env, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
+    return value + cpu * load64(map + _STRIDE) if value != 0 else 0
+
+
+@native()
+def bpf_map_update_elem(map, key, value, flags, env):
+    """Update by key from a program."""
+    kind = load64(map + _TYPE)
+    if _is_hash(kind):
+        return htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, load64(env + _CPU))
+    if kind == _ARRAY or kind == _PERCPU_ARRAY:
+        return array_map_update_elem(
+            map, key, value, flags, env,
+            load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE), load64(map + _VALUE_SIZE), load64(map + _STRIDE),
+        )  # fmt: skip
+    return _EOPNOTSUPP
+
+
+@native()
+def bpf_map_delete_elem(map, key, env):
+    """Delete by key."""
+    return htab_delete_any(map, key) if _is_hash(load64(map + _TYPE)) else _EINVAL
+
+
+@native()
+def bpf_for_each_map_elem(map, callback, data, flags, env):
+    """Call back for each element; how many were seen, or -EINVAL. Kernel: kernel/bpf/bpf_iter.c:bpf_for_each_map_elem."""
+    if flags != 0:
+        return _EINVAL
+    kind = load64(map + _TYPE)
+    elem_size = load64(map + _ELEM_SIZE)
+    values = load64(map + _VALUES)
+    here = load64(env + _CPU) * load64(map + _STRIDE)
+    seen = 0
+    if _is_hash(kind):
+        # In-place deletion by the callback is fine: an element that goes is only marked, and nothing moves.
+        number = 0
+        while number < load64(map + _FRESH):
+            element = values + number * elem_size
+            if load32(element + 4) != 0:
+                seen += 1
+                if call_subprog(callback, map, element + 8, element + load64(map + _VALUE_AT) + here, data, 0, env) != 0:
+                    break
+            number += 1
+        return seen
+    if kind != _ARRAY and kind != _PERCPU_ARRAY:
+        return _EINVAL
+    key = stack_bytes(8)
+    index = 0
+    while index < load64(map + _MAX_ENTRIES):
+        store64(key, index)
+        seen += 1
+        if call_subprog(callback, map, key, values + index * elem_size + here, data, 0, env) != 0:
+            break
+        index += 1
+    return seen
+
+
+@native()
+def bpf_loop(count, callback, data, flags, env):
+    """Call back(i, data) up to `count` times; how often it ran, -EINVAL or -E2BIG. Kernel: kernel/bpf/bpf_iter.c:bpf_loop."""
+    if flags != 0:
+        return _EINVAL
+    count &= 0xFFFFFFFF
+    if count > _MAX_LOOPS:
+        return _E2BIG
+    index = 0
+    while index < count:
+        index += 1
+        if call_subprog(callback, index - 1, data, 0, 0, 0, env) != 0:
+            break
+    return index
+
+
+@native()
+def map_lookup(machine, map, key, out):
+    """Copy the value (per-CPU: all CPUs') to `out`. 0 or -ENOENT."""
+    enter(machine)
+    status = _copy_value(map, key, out)
+    leave(machine)
+    return status
+
+
+@device
+def _copy_value(map, key, out):
+    kind = load64(map + _TYPE)
+    stride = load64(map + _STRIDE)
+    if _is_hash(kind):
+        value = htab_lookup_any(map, key)
+    else:
+        value = array_map_lookup_elem(map, key, 0, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
+    if value == 0:
+        return _ENOENT
+    size = load64(map + _VALUE_SIZE)
+    if stride == 0:
+        memcpy(out, value, size)
+        return 0
+    step = (size + 7) & ~7
+    for cpu in range(load64(map + _CPUS)):
+        memcpy(out + cpu * step, value + cpu * stride, step)
+    return 0
+
+
+@native()
+def map_update(machine, map, key, value, flags):
+    """Update from a system call (per-CPU: all CPUs' values, each rounded up to 8)."""
+    enter(machine)
+    kind = load64(map + _TYPE)
+    if _is_hash(kind):
+        status = htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, -1)
+    else:
+        status = _array_update(map, key, value, flags)
+    leave(machine)
+    return status
+
+
+@device
+def _array_update(map, key, value, flags):
+    if flags < 0 or flags > 2:
+        return _EINVAL
+    index = load32(key)
+    if index >= load64(map + _MAX_ENTRIES):
+        return _E2BIG
+    if flags == 1:
+        return _EEXIST
+    target = load64(map + _VALUES) + index * load64(map + _ELEM_SIZE)
+    stride = load64(map + _STRIDE)
+    size = load64(map + _VALUE_SIZE)
+    if stride == 0:
+        memcpy(target, value, size)
+        return 0
+    step = (size + 7) & ~7
+    for cpu in range(load64(map + _CPUS)):
+        memcpy(target + cpu * stride, value + cpu * step, step)
+    return 0
+
+
+@native()
+def map_delete(machine, map, key):
+    """Delete from a system call: hash maps only."""
+    enter(machine)
+    status = htab_delete_any(map, key)
+    leave(machine)
+    return status
+
+
+@native()
+def map_lookup_and_delete(machine, map, key, out):
+    """Copy the value and delete the key, in one step."""
+    enter(machine)
+    status = _copy_value(map, key, out)
+    if status == 0:
+        status = htab_delete_any(map, key)
+    leave(machine)
+    return status
+
+
+@native()
+def map_next_key(machine, map, key, out):
+    """Key after `key` (0: the first) to `out`. 0, or -ENOENT at the end."""
+    enter(machine)
+    status = 0
+    if _is_hash(load64(map + _TYPE)):
+        element = htab_next(map, key)
+        if element == 0:
+            status = _ENOENT
+        else:
+            memcpy(out, element + 8, load64(map + _KEY_SIZE))
+    else:
+        index = load32(key) + 1 if key != 0 else 0
+        entries = load64(map + _MAX_ENTRIES)
+        if index == entries:
+            status = _ENOENT
+        else:
+            store32(out, index if index < entries else 0)
+    leave(machine)
+    return status

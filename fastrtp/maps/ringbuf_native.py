@@ -1,0 +1,143 @@
+"""BPF_MAP_TYPE_RINGBUF and the rings behind BPF_MAP_TYPE_PERF_EVENT_ARRAY.
+
+A record is {u32 length | BUSY | DISCARD, u32 0, data}, 8-aligned, at `position & mask`. A record that starts near the end
+runs on past it: the data area is twice the ring's size, which stands for the kernel's double mapping.
+
+Kernel: kernel/bpf/ringbuf.c, kernel/trace/bpf_trace.c:bpf_perf_event_output_raw_tp.
+"""
+
+from __future__ import annotations
+
+from fastrtp.native.intrinsics import device, load32, load64, memcpy, memset, native, store32, store64, ult
+from fastrtp.native.layout import ENV, MAP, at
+
+_VALUES = at(MAP, "values")
+_SIZE = at(MAP, "max_entries")
+_PRODUCER = at(MAP, "producer")
+_CONSUMER = at(MAP, "consumer")
+_DROPPED = at(MAP, "dropped")
+_CPU = at(ENV, "cpu")
+_NEST = at(ENV, "output_nest")
+
+_BUSY = 1 << 31
+_DISCARD = 1 << 30
+_MAX_RECORD = 0xFFFFFFFF // 4
+_EINVAL = -22
+_ENOENT = -2
+_E2BIG = -7
+_EAGAIN = -11
+_EBUSY = -16
+_ENOSPC = -28
+_CURRENT_CPU = 0xFFFFFFFF
+
+
+@device
+def ring_reserve(map, size):
+    """Address of `size` bytes of a new, busy record, or 0 when there is no room."""
+    if not ult(size, _MAX_RECORD + 1):
+        return 0
+    need = (size + 15) & ~7
+    ring = load64(map + _SIZE)
+    producer = load64(map + _PRODUCER)
+    if need > ring or producer + need - load64(map + _CONSUMER) > ring - 1:
+        store64(map + _DROPPED, load64(map + _DROPPED) + 1)
+        return 0
+    record = load64(map + _VALUES) + (producer & (ring - 1))
+    store32(record, size | _BUSY)
+    store32(record + 4, 0)
+    store64(map + _PRODUCER, producer + need)
+    return record + 8
+
+
+@native(inline=True)
+def bpf_ringbuf_reserve(map, size, flags, env):
+    """Address of the record's data, or 0."""
+    return ring_reserve(map, size) if flags == 0 else 0
+
+
+@native(inline=True)
+def bpf_ringbuf_submit(sample, flags, env):
+    """Publish a reserved record."""
+    store32(sample - 8, load32(sample - 8) & ~_BUSY)
+    return 0
+
+
+@native(inline=True)
+def bpf_ringbuf_discard(sample, flags, env):
+    """Give a reserved record up: the consumer skips it."""
+    store32(sample - 8, (load32(sample - 8) & ~_BUSY) | _DISCARD)
+    return 0
+
+
+@native()
+def bpf_ringbuf_output(map, data, size, flags, env):
+    """Copy a record in. 0, -EINVAL or -EAGAIN."""
+    if flags & ~3:
+        return _EINVAL
+    record = ring_reserve(map, size)
+    if record == 0:
+        return _EAGAIN
+    memcpy(record, data, size)
+    store32(record - 8, size)
+    return 0
+
+
+@native()
+def bpf_ringbuf_query(map, what, env):
+    """BPF_RB_AVAIL_DATA, RING_SIZE, CONS_POS, PROD_POS; 0 for anything else."""
+    if what == 0:
+        return load64(map + _PRODUCER) - load64(map + _CONSUMER)
+    if what == 1:
+        return load64(map + _SIZE)
+    if what == 2:
+        return load64(map + _CONSUMER)
+    return load64(map + _PRODUCER) if what == 3 else 0
+
+
+@native()
+def bpf_perf_event_output(ctx, map, flags, data, size, env):
+    """Copy a sample into the ring of the index's CPU. 0, -EINVAL, -E2BIG, -ENOENT, -EBUSY or -ENOSPC."""
+    if flags & ~0xFFFFFFFF:
+        return _EINVAL
+    if load64(env + _NEST) >= 3:
+        return _EBUSY
+    index = flags
+    if index == _CURRENT_CPU:
+        index = load64(env + _CPU)
+    if index >= load64(map + _SIZE):
+        return _E2BIG
+    ring = load64(load64(map + _VALUES) + index * 8)
+    if ring == 0:
+        return _ENOENT
+    # perf pads a raw sample so that its u32 length and the data fill whole u64s; readers see the padded size
+    padded = ((size + 11) & ~7) - 4
+    record = ring_reserve(ring, padded)
+    if record == 0:
+        return _ENOSPC
+    memcpy(record, data, size)
+    memset(record + size, 0, padded - size)
+    store32(record - 8, padded)
+    return 0
+
+
+@native()
+def ring_consume(map, out, room):
+    """Move committed records to `out` as {u32 length, u32 0, data}, 8-aligned; bytes written, or -1 - needed when the first has no room."""
+    written = 0
+    ring = load64(map + _SIZE)
+    while True:
+        consumer = load64(map + _CONSUMER)
+        if consumer == load64(map + _PRODUCER):
+            return written
+        record = load64(map + _VALUES) + (consumer & (ring - 1))
+        header = load32(record)
+        if header & _BUSY:
+            return written
+        length = header & ~_DISCARD
+        need = (length + 15) & ~7
+        if header & _DISCARD == 0:
+            if written + need > room:
+                return written if written != 0 else -1 - need
+            memcpy(out + written, record, need)
+            written += need
+        store64(map + _CONSUMER, consumer + need)

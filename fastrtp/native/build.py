@@ -1,0 +1,131 @@
+"""Compile every `*_native.py` module into one LLVM module: bitcode to inline from, an object to call.
+
+Run as `python -m fastrtp.native.build FOLDER STEM [WIDTHS ...]` in a process of its own, so that numba's optimiser can be switched
+off (NUMBA_OPT=0: the pass over the whole library at the end does the work once) and its import costs the user nothing.
+Progress goes to standard output, a line `done/total name` a function.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+
+import fastrtp
+from fastrtp.errors import JitError
+from fastrtp.native import engine
+from fastrtp.native.intrinsics import ALWAYS_INLINE, EXTERNALS, REGISTRY, NativeFunction
+
+
+def native_modules() -> list[str]:
+    """Names of the package's modules with native functions, sorted."""
+    found = pkgutil.walk_packages(fastrtp.__path__, "fastrtp.")
+    return sorted(module.name for module in found if module.name.endswith("_native"))
+
+
+def build(folder: Path, stem: str, shims: list[str]) -> None:
+    """Write `stem`.bc, .o and .json (the functions and their parameters; last, so that it vouches for the others).
+
+    `shims`: argument widths; given, only their cast shims are built, as a library of their own.
+    """
+    for name in native_modules():
+        importlib.import_module(name)
+    wanted = dict(REGISTRY)
+    if shims:
+        wanted = importlib.import_module("fastrtp.trace.trampoline_native").define_shims(shims)
+    library = llvm.parse_assembly(f'target triple = "{engine.triple()}"')
+    pieces = []
+    bodies = set()
+    for done, entry in enumerate(wanted.values(), 1):
+        print(f"{done}/{len(wanted)} {entry.name}", flush=True)
+        text, symbol = _compile(entry)
+        library.link_in(llvm.parse_assembly(text))
+        bodies |= {symbol, symbol.removeprefix("cfunc.")}
+        pieces.append(_export(entry.name, entry.parameters, symbol))
+    library.link_in(llvm.parse_assembly("\n".join(pieces)))
+    for function in library.functions:
+        if function.is_declaration:
+            continue
+        if function.name in wanted:
+            function.add_function_attribute("alwaysinline" if wanted[function.name].inline else "noinline")
+        else:
+            function.linkage = "internal"
+            if function.name in bodies or any(f"{len(name)}{name}B" in function.name for name in ALWAYS_INLINE):
+                function.add_function_attribute("alwaysinline")
+    for variable in library.global_variables:
+        if not variable.is_declaration:
+            variable.linkage = "internal"
+    engine.optimise(library)
+    strange = {f.name for f in library.functions if f.is_declaration and not f.name.startswith("llvm.")} - EXTERNALS
+    if strange:
+        raise JitError(f"the native library calls {', '.join(sorted(strange))}")
+    _write(folder / f"{stem}.o", engine.target_machine().emit_object(library))
+    _write(folder / f"{stem}.bc", _inlinable(library, wanted))
+    manifest = {entry.name: {"parameters": entry.parameters, "inline": entry.inline} for entry in wanted.values()}
+    _write(folder / f"{stem}.json", json.dumps(manifest).encode())
+
+
+def _compile(entry: NativeFunction) -> tuple[str, str]:
+    """(IR, name of the C-callable symbol in it) of one function, as numba makes them."""
+    int64 = numba.types.int64
+    compiled = numba.cfunc(int64(*[int64] * len(entry.parameters)), nogil=True, error_model="numpy")(entry.function.py_func)
+    # numba keeps the body out of its wrapper for the sake of tracebacks, which these functions cannot have
+    return re.sub(r"^(attributes #\d+ = \{) noinline \}", r"\1 nounwind }", compiled.inspect_llvm(), flags=re.M), compiled.native_name
+
+
+def _inlinable(library: Any, wanted: dict[str, NativeFunction]) -> bytes:
+    """Bitcode of the functions that programs inline, and of what those call; a slow path stays a call into the object."""
+    for function in library.functions:
+        if function.name in wanted:
+            function.linkage = "external" if wanted[function.name].inline else "internal"
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(library, llvm.create_pass_builder(engine.target_machine(), llvm.create_pipeline_tuning_options()))
+    for function in library.functions:
+        if function.name in wanted:
+            function.linkage = "available_externally"
+        elif not function.is_declaration:
+            function.add_function_attribute("alwaysinline")
+    return bytes(library.as_bitcode())
+
+
+def _export(name: str, parameters: tuple[str, ...], target: str) -> str:
+    """IR of the exported form: `env` is a pointer there, as in the programs, and an integer in numba."""
+    kinds = ["ptr" if parameter == "env" else "i64" for parameter in parameters]
+    body = []
+    values = []
+    for index, kind in enumerate(kinds):
+        if kind == "ptr":
+            body.append(f"  %e{index} = ptrtoint ptr %a{index} to i64")
+        values.append(f"i64 %{'e' if kind == 'ptr' else 'a'}{index}")
+    signature = ", ".join(f"{kind} %a{index}" for index, kind in enumerate(kinds))
+    declared = ", ".join(["i64"] * len(kinds))
+    lines = [f'declare i64 @"{target}"({declared})', f"define i64 @{name}({signature}) nounwind {{", *body]
+    lines += [f'  %r = call i64 @"{target}"({", ".join(values)})', "  ret i64 %r", "}"]
+    return "\n".join(lines)
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def main(arguments: list[str]) -> int:
+    """Command line of the building process."""
+    if len(arguments) < 2 or not re.fullmatch(r"[\w.-]+", arguments[1]):
+        print("usage: python -m fastrtp.native.build FOLDER STEM [WIDTHS ...]", file=sys.stderr)
+        return 2
+    build(Path(arguments[0]), arguments[1], arguments[2:])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

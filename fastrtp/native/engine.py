@@ -1,0 +1,112 @@
+"""The one owner of llvmlite: target machine, optimiser, object emission, and loaded native code.
+
+`compile_module` turns IR text into an object (bytes, position-independent, addresses left open as symbols); `NativeModule`
+is such an object in memory, with its symbols bound. Objects hold no address, so they can be cached across runs.
+
+Must not know: BPF, maps, what the symbols mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from fastrtp.errors import JitError
+
+_OPTIMISATION = 3
+
+
+@functools.cache
+def triple() -> str:
+    """The host's target triple; also the point at which LLVM is initialised."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return str(llvm.get_default_triple())
+
+
+@functools.cache
+def cpu() -> tuple[str, str]:
+    """(name, feature string) of the host's processor: part of every cache key."""
+    triple()
+    return str(llvm.get_host_cpu_name()), str(llvm.get_host_cpu_features().flatten())
+
+
+@functools.cache
+def target_machine() -> Any:
+    """The host's target machine. LLVM 22's vectoriser is left on; frame pointers are not kept."""
+    name, features = cpu()
+    target = llvm.Target.from_triple(triple())
+    return target.create_target_machine(cpu=name, features=features, opt=_OPTIMISATION, reloc="pic", codemodel="small")
+
+
+def optimise(module: Any, level: int = 2) -> None:
+    """Run LLVM's default pipeline of `level` over a module, in place."""
+    options = llvm.create_pipeline_tuning_options(speed_level=level)
+    builder = llvm.create_pass_builder(target_machine(), options)
+    builder.getModulePassManager().run(module, builder)
+
+
+def parse(text: str, *, name: str = "module") -> Any:
+    """IR text to a verified module; JitError with LLVM's words when it is not well-formed."""
+    triple()
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as error:
+        raise JitError(f"{name}: {error}") from error
+    return module
+
+
+def parse_bitcode(data: bytes) -> Any:
+    """Bitcode to a module."""
+    triple()
+    try:
+        return llvm.parse_bitcode(data)
+    except RuntimeError as error:
+        raise JitError(f"bitcode: {error}") from error
+
+
+def compile_module(module: Any, *, library: bytes | None = None, level: int = 2) -> bytes:
+    """Optimise a module, with the bodies of `library` (bitcode) to inline from, and emit an object."""
+    if library is not None:
+        module.link_in(parse_bitcode(library))
+    optimise(module, level)
+    return bytes(target_machine().emit_object(module))
+
+
+def assembly(module: Any) -> str:
+    """The host's assembly of an optimised module."""
+    return str(target_machine().emit_assembly(module))
+
+
+class NativeModule:
+    """An object in memory: `addresses` of the symbols asked for, until close() (or the last reference goes)."""
+
+    def __init__(self, obj: bytes, exports: Sequence[str], symbols: Mapping[str, int], name: str = "module") -> None:
+        jit = llvm.create_lljit_compiler(target_machine())
+        builder = llvm.JITLibraryBuilder().add_object_img(obj).add_current_process()
+        for symbol, address in symbols.items():
+            builder.import_symbol(symbol, address)
+        for symbol in exports:
+            builder.export_symbol(symbol)
+        try:
+            tracker = builder.link(jit, name)
+        except (RuntimeError, ValueError) as error:
+            jit.close()
+            raise JitError(f"{name}: {error}") from error
+        self.addresses: dict[str, int] = {symbol: int(tracker[symbol]) for symbol in exports}
+        self.size = len(obj)
+        self._finalizer = weakref.finalize(self, _release, tracker, jit)
+
+    def close(self) -> None:
+        """Free the code. Nobody may be running in it: the caller waits for that."""
+        self._finalizer()
+
+
+def _release(tracker: Any, jit: Any) -> None:
+    tracker.close()
+    jit.close()

@@ -1,0 +1,279 @@
+"""The vocabulary of the `*_native.py` modules: raw memory, unsigned arithmetic, calls by address.
+
+Every value is an int64: an address, a number, a flag. Nothing here can raise, so that the compiled functions need
+neither Python nor an error path. `native` registers a function for the library; its parameter named `env` is the
+pointer to the running CPU's ENV record.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+_I64 = ir.IntType(64)
+_I32 = ir.IntType(32)
+_PTR = ir.IntType(8).as_pointer()
+_i8 = types.int64
+
+
+@dataclass(frozen=True)
+class NativeFunction:
+    """One exported function: all parameters and the result are int64. `inline` keeps its bitcode for programs."""
+
+    name: str
+    function: Callable[..., Any]
+    parameters: tuple[str, ...]
+    inline: bool
+
+
+REGISTRY: dict[str, NativeFunction] = {}
+
+
+def native(*, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Register a function for the native library and give its njit form, for use by its neighbours.
+
+    `inline`: the body is also linked into the programs that call it, so that constants fold into it.
+    """
+
+    def register(function: Callable[..., Any]) -> Any:
+        name = function.__name__
+        if name in REGISTRY:
+            raise ValueError(f"native function {name} is defined twice")
+        compiled = device(function)
+        REGISTRY[name] = NativeFunction(name, compiled, tuple(inspect.signature(function).parameters), inline)
+        return compiled
+
+    return register
+
+
+def device(function: Callable[..., Any]) -> Any:
+    """A function that only other native functions call."""
+    return numba.njit(nogil=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True)(function)
+
+
+ALWAYS_INLINE: set[str] = set()
+"""Names of the device functions that LLVM must put into every caller."""
+
+
+def device_inline(function: Callable[..., Any]) -> Any:
+    """A device function on the path of every event: never a call."""
+    ALWAYS_INLINE.add(function.__name__)
+    return device(function)
+
+
+def _pointer(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, _PTR)
+
+
+def _loader(bits: int, signed: bool) -> Any:
+    def typed(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            item = ir.IntType(bits)
+            value = builder.load(builder.inttoptr(args[0], item.as_pointer()), align=1)
+            if bits == 64:
+                return value
+            return builder.sext(value, _I64) if signed else builder.zext(value, _I64)
+
+        return _i8(_i8), codegen
+
+    return intrinsic(typed)
+
+
+def _storer(bits: int) -> Any:
+    def typed(typingctx: Any, address: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            item = ir.IntType(bits)
+            value = args[1] if bits == 64 else builder.trunc(args[1], item)
+            builder.store(value, builder.inttoptr(args[0], item.as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return types.void(_i8, _i8), codegen
+
+    return intrinsic(typed)
+
+
+load8, load16, load32, load64 = (_loader(bits, signed=False) for bits in (8, 16, 32, 64))
+load8s, load16s, load32s = (_loader(bits, signed=True) for bits in (8, 16, 32))
+store8, store16, store32, store64 = (_storer(bits) for bits in (8, 16, 32, 64))
+
+
+def _binary(emit: Callable[[Any, Any, Any], Any]) -> Any:
+    def typed(typingctx: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return emit(builder, args[0], args[1])
+
+        return _i8(_i8, _i8), codegen
+
+    return intrinsic(typed)
+
+
+def _predicate(name: str) -> Any:
+    def typed(typingctx: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.icmp_unsigned(name, args[0], args[1])
+
+        return types.boolean(_i8, _i8), codegen
+
+    return intrinsic(typed)
+
+
+lshr = _binary(lambda builder, a, b: builder.lshr(a, b))
+udiv = _binary(lambda builder, a, b: builder.udiv(a, b))
+urem = _binary(lambda builder, a, b: builder.urem(a, b))
+ult = _predicate("<")
+ule = _predicate("<=")
+
+
+@intrinsic
+def memcpy(typingctx: Any, dst: Any, src: Any, size: Any) -> Any:
+    """Copy `size` bytes between areas that do not overlap."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = builder.module.declare_intrinsic("llvm.memcpy", [_PTR, _PTR, _I64])
+        builder.call(function, [_pointer(builder, args[0]), _pointer(builder, args[1]), args[2], ir.Constant(ir.IntType(1), 0)])
+        return context.get_dummy_value()
+
+    return types.void(_i8, _i8, _i8), codegen
+
+
+@intrinsic
+def memset(typingctx: Any, dst: Any, value: Any, size: Any) -> Any:
+    """Set `size` bytes to the low byte of `value`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = builder.module.declare_intrinsic("llvm.memset", [_PTR, _I64])
+        byte = builder.trunc(args[1], ir.IntType(8))
+        builder.call(function, [_pointer(builder, args[0]), byte, args[2], ir.Constant(ir.IntType(1), 0)])
+        return context.get_dummy_value()
+
+    return types.void(_i8, _i8, _i8), codegen
+
+
+@intrinsic
+def stack_bytes(typingctx: Any, size: Any) -> Any:
+    """Address of `size` (a literal) bytes of this function's stack frame, 16-aligned, not initialised."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+    count = size.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        with builder.goto_entry_block():
+            area = builder.alloca(ir.ArrayType(ir.IntType(8), count))
+            area.align = 16
+        return builder.ptrtoint(area, _I64)
+
+    return _i8(size), codegen
+
+
+@intrinsic
+def cmpxchg64(typingctx: Any, address: Any, expected: Any, desired: Any) -> Any:
+    """Atomic compare and exchange; gives what was there."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        pair = builder.cmpxchg(pointer, args[1], args[2], "acq_rel", "acquire")
+        return builder.extract_value(pair, 0)
+
+    return _i8(_i8, _i8, _i8), codegen
+
+
+@intrinsic
+def fetch_add64(typingctx: Any, address: Any, value: Any) -> Any:
+    """Atomic addition; gives what was there."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], _I64.as_pointer()), args[1], "acq_rel")
+
+    return _i8(_i8, _i8), codegen
+
+
+@intrinsic
+def store_release(typingctx: Any, address: Any, value: Any) -> Any:
+    """Store that publishes everything written before it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[1], builder.inttoptr(args[0], _I64.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(_i8, _i8), codegen
+
+
+@intrinsic
+def load_acquire(typingctx: Any, address: Any) -> Any:
+    """Load that sees everything written before the store_release it reads from; never hoisted out of a loop."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "acquire", 8)
+
+    return _i8(_i8), codegen
+
+
+def _caller(integers: int, pointers: int) -> Any:
+    """Call by address: `integers` i64 arguments, then `pointers` ptr arguments, i64 result."""
+    arity = integers + pointers
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I64, [_I64] * integers + [_PTR] * pointers)
+        values = [*args[1 : 1 + integers], *(_pointer(builder, value) for value in args[1 + integers :])]
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
+
+    names = ", ".join(f"a{index}" for index in range(arity))
+    scope: dict[str, Any] = {"answer": (_i8(*[_i8] * (arity + 1)), codegen)}
+    exec(f"def typed(typingctx, address, {names}):\n    return answer", scope)  # noqa: S102 - intrinsics need a fixed arity
+    return intrinsic(scope["typed"])
+
+
+call_prog = _caller(0, 2)
+"""call_prog(entry, ctx, env): u64 prog(u64 *ctx, Env *env)."""
+call_subprog = _caller(5, 1)
+"""call_subprog(function, r1..r5, env): a callback, with the ABI of a bpf-to-bpf call."""
+call_trace = _caller(2, 1)
+"""call_trace(function, tracepoint, args, env): fire one tracepoint from u64 args[]."""
+
+
+def call_probe(arity: int) -> Any:
+    """Caller of __bpf_trace_<class>(data, a1..aN, env)."""
+    return _caller(arity + 1, 1)
+
+
+def _external(name: str, result_bits: int, parameters: list[Any]) -> Any:
+    """A function over integers and pointers that is called by name: the C library's, or one of our own that stays a call."""
+    arity = len(parameters)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(result_bits), parameters)
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        values = []
+        for value, parameter in zip(args, parameters, strict=True):
+            if isinstance(parameter, ir.PointerType):
+                values.append(builder.inttoptr(value, parameter))
+            else:
+                values.append(value if parameter.width == 64 else builder.trunc(value, parameter))
+        result = builder.call(function, values)
+        return result if result_bits == 64 else builder.sext(result, _I64)
+
+    names = "".join(f", a{index}" for index in range(arity))
+    scope: dict[str, Any] = {"answer": (_i8(*[_i8] * arity), codegen)}
+    exec(f"def typed(typingctx{names}):\n    return answer", scope)  # noqa: S102 - intrinsics need a fixed arity
+    return intrinsic(scope["typed"])
+
+
+def outline(name: str, arity: int) -> Any:
+    """Caller of a registered native function that must stay out of line: its slow paths do not bloat the programs."""
+    llvm.add_symbol(name, 1)  # numba wants an address when it compiles; the library binds the real one
+    return _external(name, 64, [_I64] * (arity - 1) + [_PTR])
+
+
+clock_gettime = _external("clock_gettime", 32, [_I32, _PTR])
+pthread_self = _external("pthread_self", 64, [])
+sched_yield = _external("sched_yield", 32, [])
+EXTERNALS = frozenset({"clock_gettime", "pthread_self", "sched_yield", "memcpy", "memset", "memmove", "memcmp", "bcmp"})
+"""Everything that the finished library may ask of the process."""

@@ -1,0 +1,107 @@
+"""Memory: what one Kernel's native code works on. The arena, the machine record, an ENV record a CPU, the printk ring.
+
+Must not know: programs, tracepoints, BTF (the offsets of task_struct's members are told to it).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from fastrtp.mem.arena import Arena
+from fastrtp.native import library
+from fastrtp.native.layout import ENV, ENV_STRIDE, MACHINE, PRINTK
+
+_PRINTK_SIZE = 1 << 20
+_PRINTK_TEXT = 1024
+_PRINTK_NESTING = 3
+_SEED = 0x9E3779B97F4A7C15
+_CLOCK_TAI = getattr(time, "CLOCK_TAI", 11)
+
+Record = np.ndarray[Any, np.dtype[Any]]
+
+
+class Memory:
+    """The native side of a Kernel with `cpus` CPUs. close() gives everything back."""
+
+    def __init__(self, cpus: int = 1) -> None:
+        if cpus < 1:
+            raise ValueError(f"a machine has at least 1 cpu, not {cpus}")
+        self.cpus = cpus
+        self.lib = library.library()
+        self.arena = Arena()
+        self.machine_address, self.machine = self.record(MACHINE)
+        self.env_address = self.arena.alloc(ENV_STRIDE * cpus)
+        whole = self.arena.view(self.env_address, ENV_STRIDE * cpus)
+        self.env: Record = np.ndarray(cpus, ENV, whole, strides=(ENV_STRIDE,))
+        self._printk_address, self._printk = self.record(PRINTK)
+        self._printk["data"], self._printk["size"] = self.arena.alloc(_PRINTK_SIZE), _PRINTK_SIZE
+        self.machine["env"], self.machine["cpus"] = self.env_address, cpus
+        for owner in (self.machine, self.env):
+            owner["arena_base"], owner["arena_size"] = self.arena.base, self.arena.size
+        env = self.env
+        env["cpu"] = np.arange(cpus)
+        env["machine"] = self.machine_address
+        env["printk"] = self._printk_address
+        env["rng"] = (np.arange(1, cpus + 1, dtype=np.uint64) * np.uint64(_SEED)).view(np.int64)
+        for cpu in range(cpus):
+            env["scratch"][cpu] = self.arena.alloc(_PRINTK_TEXT * _PRINTK_NESTING)
+        self.set_clock(virtual=False)
+        if hasattr(os, "getuid"):
+            env["uid_gid"] = os.getgid() << 32 | os.getuid()
+
+    def close(self) -> None:
+        """Free the arena. Nothing native may be running, and no address given out may be used again."""
+        del self.machine, self.env, self._printk
+        self.arena.close()
+
+    def record(self, dtype: np.dtype[Any], count: int = 1) -> tuple[int, Record]:
+        """(address, array of `count`) of zeroed native records in the arena."""
+        address = self.arena.alloc(dtype.itemsize * count)
+        return address, self.arena.view(address, dtype.itemsize * count).view(dtype)
+
+    def env_of(self, cpu: int) -> int:
+        """Address of a CPU's ENV record."""
+        return self.env_address + cpu * ENV_STRIDE
+
+    def set_clock(self, *, virtual: bool) -> None:
+        """Say which clock bpf_ktime_get_ns reads: the events' (virtual) or the host's CLOCK_MONOTONIC."""
+        self.env["clock"] = 0 if virtual else 1
+        if virtual:
+            self.env["boot_offset"] = self.env["tai_offset"] = 0
+        else:
+            now = time.monotonic_ns()
+            for field, clock in (("boot_offset", getattr(time, "CLOCK_BOOTTIME", None)), ("tai_offset", _CLOCK_TAI)):
+                try:
+                    self.env[field] = time.clock_gettime_ns(clock) - now if clock is not None else 0
+                except OSError:
+                    self.env[field] = 0
+
+    def synchronize_rcu(self) -> None:
+        """Return when no run that was under way is left. Kernel: kernel/rcu/tree.c:synchronize_rcu."""
+        self.lib.synchronize_rcu(self.machine_address)
+
+    def trace_pipe(self) -> list[tuple[int, int, int, bytes]]:
+        """What bpf_trace_printk wrote since the last call: (time ns, cpu, pid, text) each; the ring is emptied."""
+        self.lib.machine_enter(self.machine_address)
+        try:
+            head = int(self._printk["head"][0])
+            data = self.arena.view(int(self._printk["data"][0]), head).tobytes()
+            self._printk["head"] = 0
+        finally:
+            self.lib.machine_leave(self.machine_address)
+        lines = []
+        at = 0
+        while at < head:
+            cpu, pid, length = (int(value) for value in np.frombuffer(data, "<u4", 3, at + 8))
+            lines.append((int.from_bytes(data[at : at + 8], "little"), cpu, pid, data[at + 20 : at + 20 + length]))
+            at += (20 + length + 7) & ~7
+        return lines
+
+    @property
+    def printk_lost(self) -> int:
+        """Texts that found the ring full."""
+        return int(self._printk["lost"][0])

@@ -1,0 +1,1 @@
+"""Recorded events, played through the programs that are attached."""

@@ -1,0 +1,181 @@
+"""bpf_trace_run1..12, the cast shims __bpf_trace_<class>, and the calls of a tracepoint's probes: numba, from one template each.
+
+A shim casts each argument to an unsigned integer of the argument's size and widens it (CAST_TO_U64: zero-extension even
+for signed ints), then goes on to bpf_trace_run<N>, which guards against recursion, builds `u64 args[N]` on the stack and
+calls the program. One shim serves all tracepoints whose arguments have the same widths; it is named by them:
+`__bpf_trace_884` takes two 8-byte arguments and a 4-byte one.
+
+Kernel: include/trace/bpf_probe.h, kernel/trace/bpf_trace.c:__bpf_trace_run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastrtp.native.intrinsics import (
+    REGISTRY,
+    NativeFunction,
+    call_probe,
+    call_prog,
+    clock_gettime,
+    device,
+    device_inline,
+    load64,
+    native,
+    stack_bytes,
+    store64,
+)
+from fastrtp.native.layout import ENV, LINK, PROG, PROG_STATS, TRACEPOINT, TRACEPOINT_FUNC, MACHINE, at
+from fastrtp.trace.widths import MAX_ARGS, SHIM_WIDTHS
+
+_KEY = at(TRACEPOINT, "key")
+_FUNCS = at(TRACEPOINT, "funcs")
+_FUNC = at(TRACEPOINT_FUNC, "func")
+_DATA = at(TRACEPOINT_FUNC, "data")
+_FUNC_SIZE = TRACEPOINT_FUNC.itemsize
+_PROG = at(LINK, "prog")
+_COOKIE = at(LINK, "cookie")
+_ENTRY = at(PROG, "entry")
+_STATS = at(PROG, "stats")
+_STATS_SIZE = PROG_STATS.itemsize
+_ACTIVE = at(PROG_STATS, "active")
+_RUNS = at(PROG_STATS, "runs")
+_MISSES = at(PROG_STATS, "misses")
+_RUN_CNT = at(PROG_STATS, "run_cnt")
+_RUN_TIME = at(PROG_STATS, "run_time_ns")
+_CPU = at(ENV, "cpu")
+_STACK_TOP = at(ENV, "stack_top")
+_ENV_COOKIE = at(ENV, "cookie")
+_TAIL_CALLS = at(ENV, "tail_calls")
+_MACHINE = at(ENV, "machine")
+_STATS_ENABLED = at(MACHINE, "stats_enabled")
+_CLOCK_MONOTONIC = 1
+
+
+@device
+def _now():
+    spec = stack_bytes(16)
+    clock_gettime(_CLOCK_MONOTONIC, spec)
+    return load64(spec) * 1_000_000_000 + load64(spec + 8)
+
+
+@device
+def _timed_run(prog, stats, args, env):
+    """The run while BPF_ENABLE_STATS is held."""
+    start = _now()
+    call_prog(load64(prog + _ENTRY), args, env)
+    store64(stats + _RUN_TIME, load64(stats + _RUN_TIME) + _now() - start)
+    store64(stats + _RUN_CNT, load64(stats + _RUN_CNT) + 1)
+
+
+@device_inline
+def bpf_trace_run(link, args, top, env):
+    """Guard, count and run; `args` to `top` is what the program may read of the caller's stack."""
+    prog = load64(link + _PROG)
+    stats = load64(prog + _STATS) + load64(env + _CPU) * _STATS_SIZE
+    if load64(stats + _ACTIVE) != 0:
+        store64(stats + _MISSES, load64(stats + _MISSES) + 1)
+        return
+    store64(stats + _ACTIVE, 1)
+    # A program that a program's helper set off finds its own surroundings, and leaves ours as they were.
+    outer_top = load64(env + _STACK_TOP)
+    outer_cookie = load64(env + _ENV_COOKIE)
+    outer_calls = load64(env + _TAIL_CALLS)
+    store64(env + _STACK_TOP, top)
+    store64(env + _ENV_COOKIE, load64(link + _COOKIE))
+    store64(env + _TAIL_CALLS, 0)
+    if load64(load64(env + _MACHINE) + _STATS_ENABLED) == 0:
+        call_prog(load64(prog + _ENTRY), args, env)
+    else:
+        _timed_run(prog, stats, args, env)
+    store64(env + _TAIL_CALLS, outer_calls)
+    store64(env + _ENV_COOKIE, outer_cookie)
+    store64(env + _STACK_TOP, outer_top)
+    store64(stats + _RUNS, load64(stats + _RUNS) + 1)
+    store64(stats + _ACTIVE, 0)
+
+
+_RUN = """
+def bpf_trace_run{n}(link, {params}, env):
+    args = stack_bytes({size})
+{stores}
+    bpf_trace_run(link, args, args + {size}, env)
+    return 0
+"""
+
+_SHIM = """
+def __bpf_trace_{widths}(data, {params}, env):
+    return bpf_trace_run{n}(data, {casts}, env)
+"""
+
+_TRACE = """
+def trace_call{n}(tracepoint, args, env):
+    func = load64(tracepoint + {funcs})
+    if func == 0:
+        return 0
+    while True:
+        probe = load64(func + {at_func})
+        if probe == 0:
+            return 0
+        call(probe, load64(func + {at_data}), {values}, env)
+        func += {step}
+"""
+
+
+def _compile(source: str, name: str, **names: Any) -> Any:
+    scope = {"stack_bytes": stack_bytes, "store64": store64, "load64": load64, "bpf_trace_run": bpf_trace_run, **names}
+    scope["__name__"] = __name__
+    exec(source, scope)  # noqa: S102 - one template, one function per arity
+    scope[name].__doc__ = f"{name}, made from the template of this module."
+    return native()(scope[name])
+
+
+def cast(width: int, value: str) -> str:
+    """Source of CAST_TO_U64 of an argument of `width` bytes."""
+    return value if width == 8 else f"{value} & {(1 << 8 * width) - 1:#x}"
+
+
+def _define_runs() -> dict[int, Any]:
+    """bpf_trace_run<N> and trace_call<N> for every N."""
+    runs: dict[int, Any] = {}
+    for n in range(1, MAX_ARGS + 1):
+        params = ", ".join(f"a{index}" for index in range(n))
+        stores = "\n".join(f"    store64(args + {8 * index}, a{index})" for index in range(n))
+        runs[n] = _compile(_RUN.format(n=n, params=params, size=8 * n, stores=stores), f"bpf_trace_run{n}")
+        values = ", ".join(f"load64(args + {8 * index})" for index in range(n))
+        source = _TRACE.format(n=n, funcs=_FUNCS, at_func=_FUNC, at_data=_DATA, step=_FUNC_SIZE, values=values)
+        _compile(source, f"trace_call{n}", call=call_probe(n))
+    return runs
+
+
+_RUNS_BY_ARITY = _define_runs()
+
+
+def define_shims(all_widths: Iterable[str]) -> dict[str, NativeFunction]:
+    """Register the cast shims of these argument widths; the registered functions by name."""
+    made = {}
+    for widths in all_widths:
+        n = len(widths)
+        params = [f"a{index}" for index in range(n)]
+        casts = ", ".join(cast(int(width), param) for width, param in zip(widths, params, strict=True))
+        name = f"__bpf_trace_{widths}"
+        source = _SHIM.format(widths=widths, n=n, params=", ".join(params), casts=casts)
+        _compile(source, name, **{f"bpf_trace_run{n}": _RUNS_BY_ARITY[n]})
+        made[name] = REGISTRY[name]
+    return made
+
+
+define_shims(SHIM_WIDTHS)
+
+
+@native()
+def bpf_prog_test_run_raw_tp(prog, args, top, env):
+    """Run once on `args`; R0 as 64 bits. Kernel: net/bpf/test_run.c:bpf_prog_test_run_raw_tp."""
+    store64(env + _STACK_TOP, top)
+    store64(env + _TAIL_CALLS, 0)
+    store64(env + _ENV_COOKIE, 0)
+    result = call_prog(load64(prog + _ENTRY), args, env)
+    stats = load64(prog + _STATS) + load64(env + _CPU) * _STATS_SIZE
+    store64(stats + _RUNS, load64(stats + _RUNS) + 1)
+    return result
