@@ -50,7 +50,15 @@ class Btf:
     `data`: the raw blob. `base`: what a split BTF builds on. `len(btf)`: ids in use, void and the base's included.
     """
 
-    def __init__(self, data: bytes, words: npt.NDArray[np.uint32], offsets: npt.NDArray[np.uint32], strings: bytes, base: Btf | None):
+    def __init__(
+        self,
+        data: bytes,
+        types_at: int,
+        words: npt.NDArray[np.uint32],
+        offsets: npt.NDArray[np.uint32],
+        strings: bytes,
+        base: Btf | None,
+    ) -> None:
         self.data = data
         self.base: Btf | None = base
         self.start_id = len(base) if base is not None else 1
@@ -58,10 +66,12 @@ class Btf:
         self.strings = strings
         self.str_end: int = self.str_start + len(strings)
         self._words = words
+        self._types_at = types_at
         self._view = memoryview(words.data)
         self._offsets = offsets
         self._types: dict[int, BtfType] = {}
         self._names: dict[str, tuple[int, ...]] = {}
+        self._prefixes: dict[str, list[int]] = {}
         self._void = BtfType(0, BtfKind.UNKN, "void")
 
     @classmethod
@@ -98,11 +108,11 @@ class Btf:
             raise BtfError(f"string section at offset {strings_at:#x}: does not begin and end with a NUL byte")
         words = np.frombuffer(data, "<u4", type_len // 4, types_at)
         offsets = _index_records(words, types_at)
-        btf = cls(data, words, offsets, strings, base)
-        btf._check_names(types_at)
+        btf = cls(data, types_at, words, offsets, strings, base)
+        btf._check_names()
         return btf
 
-    def _check_names(self, types_at: int) -> None:
+    def _check_names(self) -> None:
         if not len(self._offsets):
             return
         name_off = self._words[self._offsets]
@@ -110,7 +120,7 @@ class Btf:
         if len(bad):
             first = int(bad[0])
             raise BtfError(
-                f"type [{self.start_id + first}] at offset {types_at + 4 * int(self._offsets[first]):#x}: "
+                f"type [{self.start_id + first}] at offset {self._types_at + 4 * int(self._offsets[first]):#x}: "
                 f"name offset {int(name_off[first])} passes the end of the strings at {self.str_end}"
             )
 
@@ -180,8 +190,11 @@ class Btf:
         """Ids of the types whose names begin with `prefix`, ascending. Raises nothing; an empty prefix finds nothing."""
         if not prefix:
             return []
-        below = self.base.find_prefix(prefix) if self.base is not None else []
-        return below + self._ids_of_strings(self._string_offsets(prefix.encode()))
+        known = self._prefixes.get(prefix)
+        if known is None:
+            below = self.base.find_prefix(prefix) if self.base is not None else []
+            known = self._prefixes[prefix] = below + self._ids_of_strings(self._string_offsets(prefix.encode()))
+        return list(known)
 
     # records
 
@@ -271,6 +284,13 @@ class Btf:
                     self.strip(ref)
             if record.kind == BtfKind.ARRAY:
                 self.sizeof(type_id)
+
+    def record_offset(self, type_id: int) -> int:
+        """The byte offset in `data` of a record of this blob itself (not of its base)."""
+        self.type(type_id)
+        if type_id < self.start_id:
+            raise BtfError(f"type id {type_id} belongs to the base")
+        return self._types_at + 4 * int(self._offsets[type_id - self.start_id])
 
     # following references
 

@@ -1,0 +1,62 @@
+"""The object's `.BTF` as the kernel wants it: clang leaves the places of variables to whoever links the object.
+
+Section sizes and variable offsets come from the ELF; functions that are global but hidden become static, so that the verifier checks
+them with their callers. Kernel: tools/lib/bpf/libbpf.c:btf_fixup_datasec, bpf_object_fixup_btf
+"""
+
+from __future__ import annotations
+
+import struct
+
+from fastrtp.btf import Btf, BtfKind
+from fastrtp.btf.types import BTF_FUNC_GLOBAL, BTF_FUNC_STATIC
+from fastrtp.errors import BtfError, ObjectError
+
+from .elf import STB_LOCAL, STT_FUNC, STV_HIDDEN, STV_INTERNAL, ElfFile, Section
+
+_INFO_OFF = 4
+_SIZE_OFF = 8
+_SECINFO_OFF = 12
+_SECINFO_SIZE = 12
+
+
+def load_btf(elf: ElfFile, section: Section) -> Btf:
+    """Parse `.BTF` with the ELF's offsets and sizes filled in. Raises `ObjectError`."""
+    try:
+        raw = bytearray(_apply_relocs(elf, section))
+        btf = Btf.parse(bytes(raw))
+        for record in [record for record in btf if record.kind == BtfKind.DATASEC]:
+            placed = elf.section(record.name)
+            if placed is not None:
+                _place_datasec(raw, btf.record_offset(record.id), record.vlen, placed.size)
+        hidden = {
+            symbol.name
+            for symbol in elf.symbols
+            if symbol.type == STT_FUNC and symbol.bind != STB_LOCAL and symbol.visibility in (STV_HIDDEN, STV_INTERNAL)
+        }
+        for name in hidden:
+            type_id = btf.find(name, BtfKind.FUNC)
+            if type_id is not None and btf.type(type_id).linkage == BTF_FUNC_GLOBAL:
+                at = btf.record_offset(type_id) + _INFO_OFF
+                struct.pack_into("<I", raw, at, BtfKind.FUNC << 24 | BTF_FUNC_STATIC)
+        return btf if raw == btf.data else Btf.parse(bytes(raw))
+    except BtfError as error:
+        raise ObjectError(str(error), section=section.name, offset=section.file_offset) from error
+
+
+def _apply_relocs(elf: ElfFile, section: Section) -> bytes:
+    out = bytearray(section.data)
+    for reloc in elf.relocs(section):
+        if reloc.offset + 4 > len(out):
+            raise ObjectError("relocation passes the end of the section", section=section.name, offset=reloc.offset)
+        (addend,) = struct.unpack_from("<I", out, reloc.offset)
+        struct.pack_into("<I", out, reloc.offset, addend + reloc.symbol.value & 0xFFFFFFFF)
+    return bytes(out)
+
+
+def _place_datasec(raw: bytearray, at: int, vlen: int, size: int) -> None:
+    """Write a DATASEC's size and sort its variables by offset, as BPF_BTF_LOAD demands."""
+    struct.pack_into("<I", raw, at + _SIZE_OFF, size)
+    start, end = at + _SECINFO_OFF, at + _SECINFO_OFF + vlen * _SECINFO_SIZE
+    infos = sorted(struct.iter_unpack("<III", raw[start:end]), key=lambda info: info[1])
+    raw[start:end] = b"".join(struct.pack("<III", *info) for info in infos)
