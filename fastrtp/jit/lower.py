@@ -1,0 +1,73 @@
+"""Instructions to LLVM IR text. Pure: no llvmlite, no addresses, nothing of the process.
+
+    entry:        define i64 @<name>(ptr ctx, ptr env)
+    subprograms:  define internal i64 @<name>.sub<N>(i64 r1, ..., i64 r5, ptr env)    N counts `subprogs`, the main part is 0
+    helpers:      i64 @<symbol>(i64 r1, ..., i64 r<args>, ptr env, <extra>...)
+
+`env` is the running CPU's ENV record. Division, modulo and shifts are defined for every operand as in RFC 9669; memory
+is accessed at any alignment. A load that the verifier marked "btf" is range-checked against the arena and gives 0
+outside; every other access is trusted. Without a verifier (`aux` None) everything is trusted and r2 starts as the number
+passed for env, so that entry(address, length) runs a test vector.
+
+Kernel: arch/x86/net/bpf_jit_comp.c:do_jit, kernel/bpf/core.c:___bpf_prog_run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastrtp.isa import Insn
+from fastrtp.jit.lower_cfg import InsnFacts, find_subprogs
+from fastrtp.jit.lower_function import FunctionLowering, Module
+
+__all__ = ["CallTarget", "InsnFacts", "LowerInput", "find_subprogs", "lower"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallTarget:
+    """Native function of a helper call.
+
+    `args`: how many of r1..r5 it takes; `extra`: LLVM operands after env ("i64 8"). `kind`: "tail_call": the symbol
+    returns the native entry of the next program, or 0: then the call fails with r0 = -EINVAL; "loop": expanded in place
+    when the callback is known; "for_each": takes a callback's address; "helper": anything else.
+    """
+
+    symbol: str
+    extra: tuple[str, ...] = ()
+    args: int = 5
+    kind: str = "helper"
+
+
+def _unresolved(index: int, insn: Insn) -> CallTarget:
+    raise KeyError(index)
+
+
+def _no_maps(index: int) -> str:
+    raise KeyError(index)
+
+
+@dataclass(frozen=True, slots=True)
+class LowerInput:
+    """A program to lower.
+
+    `subprogs`: [start, end) of each function, the main part first. `resolve(insn_idx, insn)` gives the target of a helper
+    call, `map_symbols(insn_idx)` the global whose address is what the ld_imm64 there refers to: the map, or the memory of
+    its values (to which the instruction's offset is added here), or a kernel variable; both may raise KeyError.
+    `smp`: False compiles atomics as plain accesses, for one CPU.
+    """
+
+    name: str
+    insns: Sequence[Insn]
+    subprogs: Sequence[tuple[int, int]]
+    aux: Sequence[InsnFacts] | None = None
+    resolve: Callable[[int, Insn], CallTarget] = _unresolved
+    map_symbols: Callable[[int], str] = _no_maps
+    smp: bool = False
+
+
+def lower(program: LowerInput) -> str:
+    """LLVM IR of a module with the program's functions. JitError names the instruction that cannot be lowered."""
+    module = Module(program)
+    bodies = [FunctionLowering(module, number).text() for number in range(len(program.subprogs))]
+    return "\n".join([f"; {program.name}", *module.declarations(), *bodies, *module.trailer()]) + "\n"

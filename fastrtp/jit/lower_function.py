@@ -1,0 +1,354 @@
+"""One function's text: instruction by instruction, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fastrtp.isa import MAX_BPF_REG, Insn, Kind, Row
+from fastrtp.jit.lower_alu import PREDICATE, alu, is_number, signed
+from fastrtp.jit.lower_calls import call, call_subprog
+from fastrtp.jit.lower_cfg import Block, build, liveness, refuse
+from fastrtp.jit.lower_memory import atomic, checked_load
+from fastrtp.jit.lower_pointers import STACK_SIZE, State, solve, stack_use
+from fastrtp.jit.lower_registers import Registers
+
+if TYPE_CHECKING:
+    from fastrtp.jit.lower import CallTarget, LowerInput
+
+MAX_MAY_GOTO = 8 * 1024 * 1024
+"""How often one frame's may_goto goes on. Kernel: include/linux/bpf.h:BPF_MAX_LOOPS."""
+
+
+class Module:
+    """What the functions of one program share: names, declarations, call targets."""
+
+    def __init__(self, program: LowerInput) -> None:
+        self.program = program
+        self._starts = {start: number for number, (start, _) in enumerate(program.subprogs)}
+        self._declared: dict[str, str] = {}
+        self._targets: dict[int, CallTarget] = {}
+
+    def function_name(self, number: int) -> str:
+        """LLVM name of function `number`; 0 is the entry."""
+        return f"@{_quoted(self.program.name)}" if number == 0 else f"@{_quoted(f'{self.program.name}.sub{number}')}"
+
+    def subprog_at(self, index: int, start: int) -> str:
+        """Name of the function that begins at instruction `start`, which instruction `index` refers to."""
+        number = self._starts.get(start)
+        if number is None:
+            raise refuse(index, self.program.insns, f"no function starts at insn {start}")
+        if number == 0:
+            raise refuse(index, self.program.insns, "the main function cannot be called")
+        return self.function_name(number)
+
+    def target(self, index: int) -> CallTarget:
+        """Target of the helper call at `index`."""
+        target = self._targets.get(index)
+        if target is None:
+            try:
+                target = self.program.resolve(index, self.program.insns[index])
+            except KeyError:
+                raise refuse(index, self.program.insns, "the helper has no native function") from None
+            self._targets[index] = target
+        return target
+
+    def declare(self, symbol: str, parameters: str) -> str:
+        """Name of an external function that takes `parameters` and gives an i64."""
+        name = f"@{_quoted(symbol)}"
+        self._declared.setdefault(name, f"declare i64 {name}({parameters}) nounwind")
+        return name
+
+    def map_symbol(self, index: int) -> str:
+        """Name of the external global that the ld_imm64 at `index` refers to."""
+        try:
+            symbol = self.program.map_symbols(index)
+        except KeyError:
+            raise refuse(index, self.program.insns, "refers to nothing that has an address") from None
+        name = f"@{_quoted(symbol)}"
+        # no size: an access at any offset is inside, for all that LLVM knows
+        self._declared.setdefault(name, f"{name} = external global [0 x i8]")
+        return name
+
+    def map_value(self, index: int) -> tuple[str, int] | None:
+        """(base, offset) of an ld_imm64 that refers into a map's values."""
+        return self.map_symbol(index), self.program.insns[index + 1].imm
+
+    def declarations(self) -> list[str]:
+        """Declarations; complete once all functions are written."""
+        return [*self._declared.values(), ""]
+
+    def trailer(self) -> list[str]:
+        """Attributes and metadata."""
+        return ["attributes #0 = { nounwind }", "!0 = !{}", '!1 = !{!"branch_weights", i32 1000, i32 1}']
+
+
+def _quoted(name: str) -> str:
+    if name and all(c.isascii() and (c.isalnum() or c in "._$") for c in name) and not name[0].isdigit():
+        return name
+    return '"' + "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "".join(f"\\{b:02x}" for b in c.encode()) for c in name) + '"'
+
+
+class FunctionLowering:
+    """Text of function `number` of a module."""
+
+    def __init__(self, module: Module, number: int) -> None:
+        program = module.program
+        self.module = module
+        self.number = number
+        self.insns: Sequence[Insn] = program.insns
+        self.aux = program.aux
+        start, end = program.subprogs[number]
+        self.function = build(self.insns, start, end, self.aux)
+        liveness(self.function, self.insns, lambda index: module.target(index).args)
+        self.entry_state: State = [None] * (MAX_BPF_REG - 1) + [("fp", 0)]
+        if number == 0:
+            self.entry_state[1] = ("ctx", 0)
+        self.states = solve(self.function, self.insns, self.entry_state, module.map_value)
+        self.stack = stack_use(self.function, self.insns, self.states, self._call_shape)
+        self.regs = Registers(self.emit, self.line, self.stack.floor)
+        self._lines: list[str] = []
+        self._names = 0
+
+    def _call_shape(self, index: int) -> tuple[int, bool]:
+        target = self.module.target(index)
+        return target.args, target.kind in ("loop", "for_each")
+
+    def emit(self, text: str) -> str:
+        """Append an instruction that yields a value; its name."""
+        self._names += 1
+        name = f"%v{self._names}"
+        self._lines.append(f"  {name} = {text}")
+        return name
+
+    def line(self, text: str) -> None:
+        """Append an instruction that yields nothing."""
+        self._lines.append(f"  {text}")
+
+    def label(self) -> str:
+        """A new label's name."""
+        self._names += 1
+        return f"l{self._names}"
+
+    def begin(self, label: str) -> None:
+        """Start the LLVM block `label`; values made so far stay usable (it follows in straight line)."""
+        self._lines.append(f"{label}:")
+
+    def text(self) -> str:
+        """The whole definition."""
+        self._enter()
+        entry, self._lines = self._lines, []
+        for block in self.function.blocks.values():
+            self._block(block)
+        head = self._head()
+        slots = [f"  {slot} = alloca i64" for slot in sorted(self.regs.slots)]
+        return "\n".join([head, "entry:", *self._frame(), *slots, *entry, *self._lines, "}"])
+
+    def _head(self) -> str:
+        name = self.module.function_name(self.number)
+        if self.number == 0:
+            return f"define i64 {name}(ptr noalias %ctx, ptr %env) #0 {{"
+        return f"define internal i64 {name}(i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5, ptr %env) #0 {{"
+
+    def _frame(self) -> list[str]:
+        lines = []
+        if any(row.kind is Kind.MAY_GOTO for row in self.function.rows.values()):
+            lines += ["  %may_goto = alloca i64", f"  store i64 {MAX_MAY_GOTO}, ptr %may_goto"]
+        if self.stack.used:
+            for fp, name in (("%fp", "%stack"), ("%fp.private", "%private")):
+                lines.append(f"  {name} = alloca [{STACK_SIZE} x i8], align 16")
+                lines.append(f"  {fp} = getelementptr i8, ptr {name}, i64 {STACK_SIZE}")
+        return lines
+
+    def _enter(self) -> None:
+        regs = self.regs
+        regs.enter([None] * MAX_BPF_REG)
+        for register in range(MAX_BPF_REG - 1):
+            regs.set_full(register, "0")
+        live = self.function.blocks[self.function.start].live_in
+        if self.number:
+            for register in range(1, 6):
+                regs.set_full(register, f"%a{register}")
+        else:
+            regs.set_offset(1, "ctx", "0")
+            if self.aux is None and live & 1 << 2:
+                regs.set_full(2, self.emit("ptrtoint ptr %env to i64"))
+        regs.save(live, [(live, self.states[self.function.start])])
+        self.line(f"br label %b{self.function.start}")
+
+    def _block(self, block: Block) -> None:
+        self.begin(f"b{block.start}")
+        self.regs.enter(self.states[block.start])
+        for index in range(block.start, block.end):
+            row = self.function.rows.get(index)
+            if row is not None:
+                self._insn(index, self.insns[index], row, block)
+        last = self.function.rows.get(block.end - 1)
+        if last is None or last.kind not in (Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.EXIT):
+            self._leave(block)
+            self.line(f"br label %b{block.succs[0]}")
+
+    def _leave(self, block: Block) -> None:
+        self.regs.save(block.live_out, [(self.function.blocks[succ].live_in, self.states[succ]) for succ in block.succs])
+
+    def _insn(self, index: int, insn: Insn, row: Row, block: Block) -> None:
+        regs = self.regs
+        dst, src = insn.dst_reg, insn.src_reg
+        match row.kind:
+            case Kind.ALU:
+                self._alu(insn, row)
+            case Kind.MOV if not row.x:
+                regs.set_full(dst, str(insn.imm)) if row.wide else regs.set_low(dst, str(insn.imm))
+            case Kind.MOV:
+                regs.copy(dst, src) if row.wide else regs.set_low(dst, regs.low(src))
+            case Kind.MOVSX:
+                self._movsx(insn, row)
+            case Kind.NEG if row.wide:
+                regs.set_full(dst, self.emit(f"sub i64 0, {regs.full(dst)}"))
+            case Kind.NEG:
+                regs.set_low(dst, self.emit(f"sub i32 0, {regs.low(dst)}"))
+            case Kind.END | Kind.BSWAP:
+                self._end(dst, row)
+            case Kind.LOAD:
+                self._load(index, insn, row)
+            case Kind.STORE | Kind.STORE_IMM:
+                self._store(insn, row)
+            case Kind.ATOMIC:
+                atomic(self, insn, row)
+            case Kind.LD_IMM64:
+                self._ld_imm64(index, insn, row)
+            case Kind.CALL:
+                call(self, index)
+            case Kind.PSEUDO_CALL:
+                call_subprog(self, self.module.subprog_at(index, index + 1 + insn.imm))
+            case Kind.EXIT:
+                self.line(f"ret i64 {regs.full(0)}")
+            case Kind.JUMP:
+                self._leave(block)
+                self.line(f"br label %b{block.succs[0]}")
+            case Kind.BRANCH | Kind.MAY_GOTO:
+                self._branch(insn, row, block)
+
+    def _alu(self, insn: Insn, row: Row) -> None:
+        regs, dst, src = self.regs, insn.dst_reg, insn.src_reg
+        if not row.wide:
+            operand = regs.low(src) if row.x else str(insn.imm)
+            regs.set_low(dst, alu(row.op, 32, regs.low(dst), operand, self.emit))
+        elif row.op in ("add", "sub") and self._derive(insn, row):
+            return
+        else:
+            operand = regs.full(src) if row.x else str(insn.imm)
+            regs.set_full(dst, alu(row.op, 64, regs.full(dst), operand, self.emit))
+
+    def _derive(self, insn: Insn, row: Row) -> bool:
+        """Arithmetic on a register whose base is known; False where the result has none."""
+        regs, dst, src = self.regs, insn.dst_reg, insn.src_reg
+        pointer, other = regs.state[dst], regs.state[src] if row.x else None
+        if pointer is None and other is not None and row.op == "add":
+            regs.set_offset(dst, other[0], self._sum("add", regs.offset(src), regs.full(dst)))
+        elif pointer is not None and other is None:
+            operand = regs.full(src) if row.x else str(insn.imm)
+            regs.set_offset(dst, pointer[0], self._sum(row.op, regs.offset(dst), operand))
+        elif pointer is not None and other is not None and pointer[0] == other[0] and row.op == "sub":
+            regs.set_full(dst, self._sum("sub", regs.offset(dst), regs.offset(src)))
+        else:
+            return False
+        return True
+
+    def _sum(self, op: str, a: str, b: str) -> str:
+        if is_number(a) and is_number(b):
+            return str(signed(int(a) + int(b) if op == "add" else int(a) - int(b), 64))
+        return self.emit(f"{op} i64 {a}, {b}")
+
+    def _movsx(self, insn: Insn, row: Row) -> None:
+        regs = self.regs
+        full = regs.full(insn.src_reg)
+        part = self.emit(f"trunc i64 {full} to i{row.size}")
+        if row.wide:
+            regs.set_full(insn.dst_reg, self.emit(f"sext i{row.size} {part} to i64"))
+        else:
+            regs.set_low(insn.dst_reg, self.emit(f"sext i{row.size} {part} to i32"))
+
+    def _end(self, dst: int, row: Row) -> None:
+        regs, bits = self.regs, row.size
+        if bits == 64:
+            if row.op != "le":
+                regs.set_full(dst, self.emit(f"call i64 @llvm.bswap.i64(i64 {regs.full(dst)})"))
+            else:
+                regs.set_full(dst, regs.full(dst))
+            return
+        part = self.emit(f"trunc i64 {regs.full(dst)} to i{bits}")
+        if row.op != "le":
+            part = self.emit(f"call i{bits} @llvm.bswap.i{bits}(i{bits} {part})")
+        regs.set_full(dst, self.emit(f"zext i{bits} {part} to i64"))
+
+    def _load(self, index: int, insn: Insn, row: Row) -> None:
+        regs, bits = self.regs, row.size
+        if self.aux is not None and self.aux[index].access == "btf":
+            value = checked_load(self, insn, row)
+        else:
+            value = self.emit(f"load i{bits}, ptr {regs.pointer(insn.src_reg, insn.off, bits // 8)}, align 1")
+        if bits == 64:
+            regs.set_full(insn.dst_reg, value)
+        elif row.signed:
+            regs.set_full(insn.dst_reg, self.emit(f"sext i{bits} {value} to i64"))
+        elif bits == 32:
+            regs.set_low(insn.dst_reg, value)
+        else:
+            regs.set_full(insn.dst_reg, self.emit(f"zext i{bits} {value} to i64"))
+
+    def _store(self, insn: Insn, row: Row) -> None:
+        regs, bits = self.regs, row.size
+        if row.kind is Kind.STORE_IMM:
+            value = str(signed(insn.imm, bits))
+        elif bits == 64:
+            value = regs.full(insn.src_reg)
+        elif bits == 32:
+            value = regs.low(insn.src_reg)
+        else:
+            value = regs.full(insn.src_reg)
+            value = str(signed(int(value), bits)) if is_number(value) else self.emit(f"trunc i64 {value} to i{bits}")
+        self.line(f"store i{bits} {value}, ptr {regs.pointer(insn.dst_reg, insn.off, bits // 8)}, align 1")
+
+    def _ld_imm64(self, index: int, insn: Insn, row: Row) -> None:
+        regs = self.regs
+        if row.op == "imm":
+            number = (self.insns[index + 1].imm & 0xFFFFFFFF) << 32 | insn.imm & 0xFFFFFFFF
+            regs.set_full(insn.dst_reg, str(signed(number, 64)))
+        elif row.op in ("map_value", "map_idx_value"):
+            base, offset = self.module.map_symbol(index), self.insns[index + 1].imm
+            regs.set_offset(insn.dst_reg, base, str(offset))
+        elif row.op == "func":
+            name = self.module.subprog_at(index, index + 1 + insn.imm)
+            regs.set_full(insn.dst_reg, self.emit(f"ptrtoint ptr {name} to i64"))
+        else:
+            regs.set_full(insn.dst_reg, self.emit(f"ptrtoint ptr {self.module.map_symbol(index)} to i64"))
+
+    def _branch(self, insn: Insn, row: Row, block: Block) -> None:
+        if row.kind is Kind.MAY_GOTO:
+            left = self.emit("load i64, ptr %may_goto")
+            condition = self.emit(f"icmp eq i64 {left}, 0")
+            less = self.emit(f"sub i64 {left}, 1")
+            less = self.emit(f"select i1 {condition}, i64 0, i64 {less}")
+            self.line(f"store i64 {less}, ptr %may_goto")
+        else:
+            condition = self._condition(insn, row)
+        self._leave(block)
+        if len(block.succs) == 1:
+            self.line(f"br label %b{block.succs[0]}")
+        else:
+            self.line(f"br i1 {condition}, label %b{block.succs[1]}, label %b{block.succs[0]}")
+
+    def _condition(self, insn: Insn, row: Row) -> str:
+        regs, dst, src = self.regs, insn.dst_reg, insn.src_reg
+        kind = f"i{row.size}"
+        pointer, other = regs.state[dst], regs.state[src] if row.x else None
+        if row.op in ("jeq", "jne") and row.wide and pointer is not None and other is not None and pointer[0] == other[0]:
+            return self.emit(f"icmp {PREDICATE[row.op]} i64 {regs.offset(dst)}, {regs.offset(src)}")
+        a = regs.full(dst) if row.wide else regs.low(dst)
+        b = str(insn.imm) if not row.x else regs.full(src) if row.wide else regs.low(src)
+        if row.op == "jset":
+            bits = self.emit(f"and {kind} {a}, {b}")
+            return self.emit(f"icmp ne {kind} {bits}, 0")
+        return self.emit(f"icmp {PREDICATE[row.op]} {kind} {a}, {b}")
+

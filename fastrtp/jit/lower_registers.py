@@ -1,0 +1,167 @@
+"""The registers of one function while its text is written.
+
+Each register has a slot (`%r<N>.slot`, an i64 alloca) that carries it between blocks, and a second one for its offset
+where the dataflow knows its base; mem2reg turns both into SSA values. Inside a block the current value is an SSA name or a
+literal, kept in up to three forms that are made when asked for: all 64 bits, the lower 32 (zero-extended when all are
+wanted), and the offset from a known base. Slots are written at the end of a block, and only for registers that are
+live there, so neither a dead value nor a pointer that is only used as an address is ever written down as a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastrtp.isa import MAX_BPF_REG
+from fastrtp.jit.lower_alu import is_number, signed
+from fastrtp.jit.lower_pointers import State
+
+
+class Registers:
+    """Current values. `emit` appends an instruction that yields a value, `line` one that yields none.
+
+    `floor`: stack accesses that end at or below fp + floor are private (lower_pointers.StackUse).
+    """
+
+    def __init__(self, emit: Callable[[str], str], line: Callable[[str], None], floor: int) -> None:
+        self.floor = floor
+        self._emit = emit
+        self._line = line
+        self._full: list[str | None] = [None] * MAX_BPF_REG
+        self._low: list[str | None] = [None] * MAX_BPF_REG
+        self._offset: list[str | None] = [None] * MAX_BPF_REG
+        self._saved_full = [False] * MAX_BPF_REG
+        self._saved_offset = [False] * MAX_BPF_REG
+        self._pointers: dict[tuple[str, str], str] = {}
+        self.state: State = [None] * MAX_BPF_REG
+        self.slots: set[str] = set()
+
+    def enter(self, state: State) -> None:
+        """Start a block: every register is in its slot, or known from the dataflow."""
+        self.state = list(state)
+        for values in (self._full, self._low, self._offset):
+            values[:] = [None] * MAX_BPF_REG
+        self._saved_full[:] = [pointer is None for pointer in state]
+        self._saved_offset[:] = [pointer is not None and pointer[1] is None for pointer in state]
+        self._pointers.clear()
+
+    def full(self, register: int) -> str:
+        """All 64 bits."""
+        value = self._full[register]
+        if value is None:
+            low = self._low[register]
+            if low is not None:
+                value = str(int(low) & 0xFFFFFFFF) if is_number(low) else self._emit(f"zext i32 {low} to i64")
+            elif self.state[register] is not None:
+                value = self._address(register)
+            else:
+                value = self._emit(f"load i64, ptr {self._slot('r', register)}")
+            self._full[register] = value
+        return value
+
+    def low(self, register: int) -> str:
+        """The lower 32 bits."""
+        value = self._low[register]
+        if value is None:
+            full = self.full(register)
+            value = str(signed(int(full), 32)) if is_number(full) else self._emit(f"trunc i64 {full} to i32")
+        return value
+
+    def offset(self, register: int) -> str:
+        """Distance from the base of a register whose base is known."""
+        pointer = self.state[register]
+        assert pointer is not None
+        if pointer[1] is not None:
+            return str(pointer[1])
+        value = self._offset[register]
+        if value is None:
+            value = self._offset[register] = self._emit(f"load i64, ptr {self._slot('o', register)}")
+        return value
+
+    def set_full(self, register: int, value: str) -> None:
+        """Write all 64 bits; no base is known."""
+        self._write(register)
+        self._full[register] = value
+
+    def set_low(self, register: int, value: str) -> None:
+        """Write the lower 32 bits and zero the rest."""
+        self._write(register)
+        self._low[register] = value
+
+    def set_offset(self, register: int, base: str, offset: str) -> None:
+        """Write base + offset; a literal offset stays a constant of the dataflow."""
+        self._write(register)
+        if is_number(offset):
+            self.state[register] = base, int(offset)
+        else:
+            self.state[register] = base, None
+            self._offset[register] = offset
+
+    def copy(self, dst: int, src: int) -> None:
+        """dst = src, in every form that src has."""
+        if dst == src:
+            return
+        if self.state[src] is None and self._low[src] is None:
+            self.full(src)
+        else:
+            self._keep_offset(src)
+        self._write(dst)
+        self.state[dst] = self.state[src]
+        self._full[dst], self._low[dst], self._offset[dst] = self._full[src], self._low[src], self._offset[src]
+
+    def pointer(self, register: int, displacement: int = 0, size: int = 0) -> str:
+        """A ptr to register + displacement, through a known base where there is one; `size` bytes will be accessed."""
+        pointer = self.state[register]
+        if pointer is None:
+            full = self.full(register)
+            start = self._cached("inttoptr", full, lambda: f"inttoptr i64 {full} to ptr")
+        elif pointer[1] is None:
+            offset = self.offset(register)
+            start = self._cached(pointer[0], offset, lambda: f"getelementptr i8, ptr {base_name(pointer[0])}, i64 {offset}")
+        else:
+            displacement += pointer[1]
+            private = size and pointer[0] == "fp" and displacement + size <= self.floor
+            start = "%fp.private" if private else base_name(pointer[0])
+        if not displacement:
+            return start
+        return self._cached(start, str(displacement), lambda: f"getelementptr i8, ptr {start}, i64 {displacement}")
+
+    def save(self, live: int, successors: list[tuple[int, State]]) -> None:
+        """End a block: write the live registers to the slots that its successors (live mask, state) read."""
+        for register in range(MAX_BPF_REG - 1):
+            if not live >> register & 1:
+                continue
+            wanted = [state[register] for mask, state in successors if mask >> register & 1]
+            if None in wanted and not self._saved_full[register]:
+                self._line(f"store i64 {self.full(register)}, ptr {self._slot('r', register)}")
+            if any(pointer is not None and pointer[1] is None for pointer in wanted) and not self._saved_offset[register]:
+                self._line(f"store i64 {self.offset(register)}, ptr {self._slot('o', register)}")
+
+    def _write(self, register: int) -> None:
+        self.state[register] = None
+        self._full[register] = self._low[register] = self._offset[register] = None
+        self._saved_full[register] = self._saved_offset[register] = False
+
+    def _keep_offset(self, register: int) -> None:
+        pointer = self.state[register]
+        if pointer is not None and pointer[1] is None:
+            self.offset(register)
+
+    def _address(self, register: int) -> str:
+        pointer = self.pointer(register)
+        return self._emit(f"ptrtoint ptr {pointer} to i64")
+
+    def _cached(self, base: str, offset: str, text: Callable[[], str]) -> str:
+        name = self._pointers.get((base, offset))
+        if name is None:
+            name = self._pointers[base, offset] = self._emit(text())
+        return name
+
+    def _slot(self, kind: str, register: int) -> str:
+        name = f"%{kind}{register}.slot"
+        self.slots.add(name)
+        return name
+
+
+def base_name(base: str) -> str:
+    """The ptr value of a base: a global, or a value of the function's entry block."""
+    return base if base[0] == "@" else f"%{base}"
