@@ -1,7 +1,7 @@
 """The one owner of llvmlite: target machine, optimiser, object emission, and loaded native code.
 
-`compile_module` turns IR text into an object (bytes, position-independent, addresses left open as symbols); `NativeModule`
-is such an object in memory, with its symbols bound. Objects hold no address, so they can be cached across runs.
+`optimised` and `emit_object` turn a module into an object (bytes, position-independent, addresses left open as symbols);
+`NativeModule` is such an object in memory, with its symbols bound. Objects hold no address, so they can be cached across runs.
 
 Must not know: BPF, maps, what the symbols mean.
 """
@@ -70,12 +70,23 @@ def parse_bitcode(data: bytes) -> Any:
         raise JitError(f"bitcode: {error}") from error
 
 
-def compile_module(module: Any, *, library: bytes | None = None, level: int = 2) -> bytes:
-    """Optimise a module, with the bodies of `library` (bitcode) to inline from, and emit an object."""
-    if library is not None:
-        module.link_in(parse_bitcode(library))
+def optimised(module: Any, library: bytes, level: int = 2) -> Any:
+    """The module, optimised, with the bodies of `library` (bitcode) to inline from."""
+    module.link_in(parse_bitcode(library))
     optimise(module, level)
+    return module
+
+
+def emit_object(module: Any) -> bytes:
+    """An optimised module's object file."""
     return bytes(target_machine().emit_object(module))
+
+
+def undefined(module: Any) -> tuple[str, ...]:
+    """Symbols that a module names and does not define (LLVM's own aside)."""
+    names = {f.name for f in module.functions if (f.is_declaration or "available" in f.linkage.name) and not f.name.startswith("llvm.")}
+    names |= {variable.name for variable in module.global_variables if variable.is_declaration}
+    return tuple(sorted(names))
 
 
 def assembly(module: Any) -> str:

@@ -85,10 +85,14 @@ def is_built() -> bool:
 
 def ensure_built(progress: Progress | None = None) -> None:
     """Build the library unless the cache has it. `progress(done, total, name)` is called for each function."""
-    if is_built():
-        return
-    folder, stem = cache_folder(), f"native-{key()}"
-    command = [sys.executable, "-m", "fastrtp.native.build", str(folder), stem]
+    if not is_built():
+        _run_build(f"native-{key()}", [], progress)
+        _drop_old(cache_folder(), f"native-{key()}")
+
+
+def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -> None:
+    """Run the building process. JitError with its last words when it fails."""
+    command = [sys.executable, "-m", "fastrtp.native.build", str(cache_folder()), stem, *widths]
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "PYTHONPATH": path}
     with tempfile.TemporaryFile("w+") as errors:
@@ -103,26 +107,38 @@ def ensure_built(progress: Progress | None = None) -> None:
             errors.seek(0)
             tail = errors.read().strip().splitlines()[-6:]
             raise JitError("the native library could not be built: " + " | ".join(tail))
-    _drop_old(folder, stem)
 
 
 @functools.cache
 def library() -> NativeLibrary:
     """The library, built first if need be."""
-    ensure_built()
-    folder, stem = cache_folder(), f"native-{key()}"
-    try:
-        return NativeLibrary(folder, stem)
-    except (OSError, ValueError, KeyError, JitError):  # damaged in the cache: once more from the sources
-        (folder / f"{stem}.json").unlink(missing_ok=True)
-        ensure_built()
-        return NativeLibrary(folder, stem)
+    return _load(f"native-{key()}", [])
+
+
+@functools.cache
+def extension(name: str, widths: tuple[str, ...]) -> NativeLibrary:
+    """A library of cast shims beyond those of the main one, built first if need be."""
+    return _load(f"native-{key()}-{name}", list(widths))
+
+
+def _load(stem: str, widths: list[str]) -> NativeLibrary:
+    folder = cache_folder()
+    manifest = folder / f"{stem}.json"
+    if manifest.exists():
+        try:
+            return NativeLibrary(folder, stem)
+        except (OSError, ValueError, KeyError, JitError):  # damaged in the cache: once more from the sources
+            manifest.unlink(missing_ok=True)
+    _run_build(stem, widths)
+    if not widths:
+        _drop_old(folder, stem)
+    return NativeLibrary(folder, stem)
 
 
 def _drop_old(folder: Path, stem: str) -> None:
     """Keep the four newest libraries: branches and versions take turns, but the cache stays small."""
-    manifests = sorted(folder.glob("native-*.json"), key=lambda path: path.stat().st_mtime)
-    for manifest in manifests[:-4]:
+    mains = [path for path in folder.glob("native-*.json") if path.stem.count("-") == 1]
+    for manifest in sorted(mains, key=lambda path: path.stat().st_mtime)[:-4]:
         if manifest.stem != stem:
-            for suffix in (".json", ".bc", ".o"):
-                manifest.with_suffix(suffix).unlink(missing_ok=True)
+            for old in folder.glob(f"{manifest.stem}*"):
+                old.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""Which native function a helper call becomes: the table from helper and map type to symbols of the native library.
+
+A call on a map that the verifier knows goes to its family's function with the sizes as constants, so that hashing and
+comparison unroll; any other call goes to the form that reads them from the descriptor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastrtp.helpers.table import HELPERS
+from fastrtp.isa import Insn
+from fastrtp.jit.lower import CallTarget, InsnFacts
+from fastrtp.maps import ArrayMap, HashMap, Map
+from fastrtp.maps.attr import LRU
+from fastrtp.uapi import BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE
+
+_KINDS = {"tail_call": "tail_call", "loop": "loop", "for_each_map_elem": "for_each"}
+
+
+def _constants(*values: int) -> tuple[str, ...]:
+    return tuple(f"i64 {value}" for value in values)
+
+
+def _hash_call(name: str, map: HashMap) -> CallTarget | None:
+    lru = map.map_type in LRU
+    shape = (map.key_size, map.elem_size)
+    mask = map.slots - 1
+    if name == "map_lookup_elem":
+        symbol = f"htab{'_lru' if lru else ''}{'_percpu' if map.percpu else ''}_map_lookup_elem"
+        stride = (map.stride,) if map.percpu else ()
+        return CallTarget(symbol, _constants(*shape, map.value_at, mask, *stride), 2)
+    if name == "map_update_elem":
+        cpus = map.memory.cpus
+        values = (map.key_size, map.value_size, map.elem_size, map.value_at, mask, map.max_entries, int(lru), map.stride, cpus)
+        return CallTarget("htab_map_update_elem", _constants(*values), 4)
+    if name == "map_delete_elem":
+        return CallTarget("htab_map_delete_elem", _constants(*shape, mask), 2)
+    return None
+
+
+def _array_call(name: str, map: ArrayMap) -> CallTarget | None:
+    if name == "map_lookup_elem" and map.percpu:
+        return CallTarget("percpu_array_map_lookup_elem", _constants(map.max_entries, map.elem_size, map.stride), 2)
+    if name == "map_lookup_elem":
+        return CallTarget("array_map_lookup_elem", _constants(map.max_entries, map.elem_size), 2)
+    if name == "map_update_elem":
+        return CallTarget("array_map_update_elem", _constants(map.max_entries, map.elem_size, map.value_size, map.stride), 4)
+    return None
+
+
+def map_call(name: str, map: Map | None) -> CallTarget | None:
+    """Target of a map helper on a known map, or None where only the general form will do."""
+    if isinstance(map, HashMap):
+        return _hash_call(name, map)
+    if isinstance(map, ArrayMap):
+        return _array_call(name, map)
+    return None
+
+
+class Linker:
+    """Answers `lower`'s questions about one program: the target of each helper call, the symbol of each map."""
+
+    def __init__(self, maps: Sequence[Map], aux: Sequence[InsnFacts] | None, parameters: dict[str, tuple[str, ...]]) -> None:
+        self._maps = maps
+        self._aux: Any = aux
+        self._parameters = parameters
+
+    def resolve(self, index: int, insn: Insn) -> CallTarget:
+        """Target of the helper call at `index`; KeyError for a helper without a body."""
+        name = HELPERS[insn.imm].name
+        known = None if self._aux is None else self._aux[index].map
+        if known is not None:
+            target = map_call(name, self._maps[known])
+            if target is not None:
+                return target
+        symbol = f"bpf_{name}"
+        parameters = self._parameters[symbol]
+        return CallTarget(symbol, (), parameters.index("env"), _KINDS.get(name, "helper"))
+
+    def map_symbols(self, insns: Sequence[Insn]) -> Callable[[int], str]:
+        """The lookup from the index of an ld_imm64 to the global that it names."""
+
+        def symbol(index: int) -> str:
+            insn = insns[index]
+            value = insn.src_reg in (BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_MAP_IDX_VALUE)
+            if not 0 <= insn.imm < len(self._maps):
+                raise KeyError(index)
+            return f"map.{insn.imm}.values" if value else f"map.{insn.imm}"
+
+        return symbol
+
+
+def map_addresses(maps: Sequence[Map]) -> dict[str, int]:
+    """Address of each symbol that map_symbols() can name."""
+    addresses = {f"map.{number}": map.address for number, map in enumerate(maps)}
+    return addresses | {f"map.{number}.values": map.value_address for number, map in enumerate(maps) if map.value_address}

@@ -1,0 +1,39 @@
+"""The JIT without the verifier: test vectors and benchmarks. What runs here is trusted with the process's memory.
+
+r1 is the address of the memory, r2 its length. Helpers are not there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+from fastrtp.isa import decode
+from fastrtp.jit.program import ENTRY, NativeProgram
+from fastrtp.jit.lower import LowerInput, find_subprogs, lower
+
+_PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
+
+
+class Compiled:
+    """A compiled program: call it with an address and a length; the result is r0 as an unsigned number."""
+
+    def __init__(self, insns: bytes) -> None:
+        program = decode(insns)
+        text = lower(LowerInput(name=ENTRY, insns=program, subprogs=find_subprogs(program)))
+        self.native = NativeProgram("run", text, {})
+        self._function = _PROTOTYPE(self.native.entry)
+
+    def __call__(self, address: int, length: int) -> int:
+        return int(self._function(address, length))
+
+
+def compile(insns: bytes) -> Callable[[int, int], int]:  # noqa: A001 - the verb of the interface
+    """Compile instructions once; callable(address, length) -> r0. AsmError or JitError for what is no program."""
+    return Compiled(insns)
+
+
+def run(insns: bytes, mem: bytes = b"") -> int:
+    """Run instructions on a copy of `mem`; r0 as an unsigned 64-bit number."""
+    buffer = ctypes.create_string_buffer(mem, max(len(mem), 1))
+    return Compiled(insns)(ctypes.addressof(buffer), len(mem))

@@ -1,0 +1,101 @@
+"""Programs on tracepoints: BpfRawEventMap, and the link's native record that a probe gets as its data.
+
+Kernel: kernel/trace/bpf_trace.c (bpf_probe_register), include/linux/trace_events.h (struct bpf_raw_event_map).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastrtp.native.layout import LINK, PROG, PROG_STATS
+from fastrtp.native.memory import Memory, Record
+from fastrtp.trace.shims import shim_address
+from fastrtp.trace.tracepoint import (
+    TRACEPOINT_DEFAULT_PRIO,
+    Tracepoint,
+    TracepointFunc,
+    tracepoint_probe_register,
+    tracepoint_probe_unregister,
+)
+
+
+@dataclass(frozen=True)
+class BpfRawEventMap:
+    """`struct bpf_raw_event_map`: a tracepoint and how programs are reached from it. `writable_size` in bytes."""
+
+    tp: Tracepoint
+    num_args: int
+    writable_size: int = 0
+
+    def bpf_func(self) -> int:
+        """Native address of __bpf_trace_<class>; compiled now if these argument widths are new."""
+        return shim_address(self.tp.widths)
+
+
+class ProgRecord:
+    """The native PROG record of a program: what a link points at. `entry`: the native code."""
+
+    def __init__(self, memory: Memory, entry: int, prog_id: int = 0) -> None:
+        self.memory = memory
+        self.entry = entry
+        self.stats_address, self.stats = memory.record(PROG_STATS, memory.cpus)
+        self.address, self._record = memory.record(PROG)
+        for field, value in (("entry", entry), ("stats", self.stats_address), ("cpus", memory.cpus), ("id", prog_id)):
+            self._record[field] = value
+
+    def total(self, counter: str) -> int:
+        """Sum over all CPUs of `runs`, `misses`, `run_cnt` or `run_time_ns`."""
+        return int(np.sum(self.stats[counter]))
+
+    def close(self) -> None:
+        """Free the record. No link may point at it."""
+        self.memory.arena.free(self.address)
+        self.memory.arena.free(self.stats_address)
+
+
+class LinkRecord:
+    """The native LINK record: a program, and the cookie that its runs see."""
+
+    def __init__(self, memory: Memory, prog: ProgRecord, cookie: int = 0, link_id: int = 0) -> None:
+        self.memory = memory
+        self.address, self._record = memory.record(LINK)
+        self.cookie = cookie
+        self._record["prog"], self._record["id"] = prog.address, link_id
+        self._record["cookie"] = np.uint64(cookie).astype(np.int64)
+
+    def close(self) -> None:
+        """Free the record. It must be unregistered."""
+        self.memory.arena.free(self.address)
+
+
+def bpf_probe_register(btp: BpfRawEventMap, link: LinkRecord) -> None:
+    """Run the link's program on the tracepoint from now on. EEXIST for a link that is there already.
+
+    Kernel: kernel/trace/bpf_trace.c:bpf_probe_register
+    """
+    tracepoint_probe_register(btp.tp, TracepointFunc(btp.bpf_func(), link.address, TRACEPOINT_DEFAULT_PRIO))
+
+
+def bpf_probe_unregister(btp: BpfRawEventMap, link: LinkRecord) -> None:
+    """The opposite; when it returns, no run through this link is under way. ENOENT for a link that is not there.
+
+    Kernel: kernel/trace/bpf_trace.c:bpf_probe_unregister
+    """
+    tracepoint_probe_unregister(btp.tp, btp.bpf_func(), link.address)
+
+
+def bpf_prog_test_run_raw_tp(memory: Memory, prog: ProgRecord, ctx: bytes, cpu: int = 0) -> int:
+    """Run a program once on a copy of `ctx` (padded with zeroes to 96 bytes); R0 as an unsigned 64-bit number.
+
+    Kernel: net/bpf/test_run.c:bpf_prog_test_run_raw_tp
+    """
+    size = 96
+    address = memory.arena.alloc(size)
+    try:
+        memory.arena.view(address, size)[: len(ctx)] = np.frombuffer(ctx[:size], np.uint8)
+        result = memory.lib.bpf_prog_test_run_raw_tp(prog.address, address, address + size, memory.env_of(cpu))
+    finally:
+        memory.arena.free(address)
+    return result & 0xFFFFFFFFFFFFFFFF
