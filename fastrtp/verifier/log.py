@@ -1,0 +1,161 @@
+"""The verifier's log: lines as the kernel prints them, and the text of registers and states.
+
+A log belongs to one run. Level 1 keeps the path that failed (a branch that was finished is cut off again), level 2
+everything. Kernel: kernel/bpf/log.c.
+"""
+
+from __future__ import annotations
+
+from fastrtp.verifier.bounds import S32_MAX, S32_MIN, S64_MAX, S64_MIN
+from fastrtp.verifier.regtype import (CONST_PTR_TO_MAP, NOT_INIT, PTR_TO_BTF_ID, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM,
+                                      PTR_TO_STACK, SCALAR_VALUE, base_type, reg_type_str)
+from fastrtp.verifier.state import (BITS_PER_FRAME, BPF_ADD_CONST, MAX_BPF_REG, SLOT_CHARS, BpfFuncState, BpfRegState,
+                                    BpfStackState, BpfVerifierState, is_spilled_reg)
+from fastrtp.verifier.tnum import U32, U64, tnum_strn
+
+MAX_LOG_LINES = 200_000
+"""Lines kept; the middle of a longer log is dropped, as a rotating log buffer drops its head."""
+
+
+class Refusal(Exception):  # noqa: N818  not an error of ours: the program's
+    """The program is not accepted: errno and the line of the log that says why."""
+
+    def __init__(self, errno: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.message = message
+
+
+class VerifierLog:
+    """Lines of one run at one level (0: nothing is kept)."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+        self.enabled = bool(level & 3)
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        if self.enabled:
+            self.lines.append(text)
+            if len(self.lines) > MAX_LOG_LINES:
+                del self.lines[: MAX_LOG_LINES // 2]
+
+    def annotate(self, text: str) -> None:
+        """Append to the last line (the state after an instruction)."""
+        if self.lines:
+            self.lines[-1] = f"{self.lines[-1]:<40} ; {text}"
+
+    def position(self) -> int:
+        return len(self.lines)
+
+    def reset(self, position: int) -> None:
+        """Forget what was said since `position`. Kernel: bpf_vlog_reset."""
+        if not self.level & 2:
+            del self.lines[position:]
+
+
+def snum(value: int) -> str:
+    """Signed number: decimal where short. Kernel: verbose_snum."""
+    return str(value) if -(1 << 15) <= value <= (1 << 15) - 1 else hex(value & U64)
+
+
+def unum(value: int) -> str:
+    """Unsigned number: decimal where short. Kernel: verbose_unum."""
+    return str(value) if value <= 0xFFFF else hex(value)
+
+
+def _scalar_ranges(reg: BpfRegState) -> list[str]:
+    """Kernel: print_scalar_ranges."""
+    b = reg.bounds
+
+    def narrow(value: int) -> int:
+        return value if -(1 << 15) <= value <= (1 << 15) - 1 else value & U32
+
+    rows = [["smin", b.smin_value, b.smin_value == S64_MIN], ["smax", b.smax_value, b.smax_value == S64_MAX],
+            ["umin", b.umin_value, b.umin_value == 0], ["umax", b.umax_value, b.umax_value == U64],
+            ["smin32", narrow(b.s32_min_value), b.s32_min_value == S32_MIN],
+            ["smax32", narrow(b.s32_max_value), b.s32_max_value == S32_MAX],
+            ["umin32", b.u32_min_value, b.u32_min_value == 0], ["umax32", b.u32_max_value, b.u32_max_value == U32]]
+    parts = []
+    for i, (name, value, omit) in enumerate(rows):
+        if omit:
+            continue
+        names = f"{name}="
+        for other in rows[i + 2::2]:
+            if not other[2] and other[1] == value:
+                other[2] = True
+                names += f"{other[0]}="
+        parts.append(names + (snum(int(value)) if str(name)[0] == "s" else unum(int(value))))
+    if b.var_off.mask != U64:
+        parts.append(f"var_off={tnum_strn(b.var_off)}")
+    return parts
+
+
+def print_reg_state(reg: BpfRegState, frameno: int, precise: bool = False, btf_name: str = "") -> str:
+    """One register, as after `R1=` in the log."""
+    var_off = reg.bounds.var_off
+    if reg.type == SCALAR_VALUE:
+        mark = "P" if precise else ""
+        if not var_off.mask:
+            return mark + snum(reg.bounds.smin_value)
+    else:
+        mark = ""
+    text = mark + reg_type_str(reg.type)
+    if reg.type == PTR_TO_STACK:
+        if frameno != reg.num:
+            text += f"[{reg.num}]"
+        if not var_off.mask:
+            return text + snum(reg.bounds.smin_value + reg.off)
+    base = base_type(reg.type)
+    if base == PTR_TO_BTF_ID:
+        text += btf_name
+    parts = []
+    if reg.id:
+        delta = f"{reg.off:+d}" if reg.id & BPF_ADD_CONST else ""
+        parts.append(f"id={reg.id & ~BPF_ADD_CONST}{delta}")
+    if reg.ref_obj_id:
+        parts.append(f"ref_obj_id={reg.ref_obj_id}")
+    if base in (CONST_PTR_TO_MAP, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE) and reg.map is not None:
+        if reg.map.name:
+            parts.append(f"map={reg.map.name}")
+        parts.append(f"ks={reg.map.key_size},vs={reg.map.value_size}")
+    if reg.type != SCALAR_VALUE and reg.off:
+        parts.append(f"off={snum(reg.off)}")
+    if base == PTR_TO_MEM:
+        parts.append(f"sz={unum(reg.num)}")
+    if not var_off.mask:
+        if var_off.value:
+            parts.append(f"imm={snum(reg.bounds.smin_value)}")
+    else:
+        parts += _scalar_ranges(reg)
+    return f"{text}({','.join(parts)})"
+
+
+def print_slot(slot: BpfStackState, frameno: int, precise: bool = False) -> str:
+    """One stack slot, as after `fp-8=` in the log."""
+    kinds = "".join(SLOT_CHARS[kind] for kind in reversed(slot.slot_type))
+    if not is_spilled_reg(slot):
+        return kinds
+    text = print_reg_state(slot.spilled_ptr, frameno, precise)
+    return text
+
+
+def print_frame(frame: BpfFuncState, state: BpfVerifierState, old: BpfFuncState | None = None) -> str:
+    """Registers and stack of a frame; with `old`, only those that differ. Kernel: print_verifier_state."""
+    parts = []
+    shift = frame.frameno * BITS_PER_FRAME
+    if frame.frameno:
+        parts.append(f"frame{frame.frameno}:")
+    for regno, reg in enumerate(frame.regs):
+        if reg.type != NOT_INIT and (old is None or old.regs[regno] is not reg):
+            parts.append(f"R{regno}={print_reg_state(reg, frame.frameno, bool(state.precise >> (shift + regno) & 1))}")
+    for spi in sorted(frame.stack):
+        slot = frame.stack[spi]
+        if any(slot.slot_type) and (old is None or old.stack.get(spi) is not slot):
+            precise = bool(state.precise >> (shift + MAX_BPF_REG + spi) & 1)
+            parts.append(f"fp{-8 * (spi + 1)}={print_slot(slot, frame.frameno, precise)}")
+    if old is None and state.refs:
+        parts.append("refs=" + ",".join(str(ref.id) for ref in state.refs))
+    if frame.in_callback_fn:
+        parts.append("cb")
+    return " ".join(parts)
