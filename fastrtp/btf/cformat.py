@@ -56,7 +56,7 @@ class _Declaration:
                     prefix = f"{_WORDS[kind]} {prefix}"
             elif kind == BtfKind.ARRAY:
                 inner = f"({inner})" if after_pointer else inner
-                inner, after_pointer = f"{inner}[{record.nelems or ''}]", False
+                inner, after_pointer = f"{inner}[{record.nelems}]", False
             elif kind == BtfKind.FUNC_PROTO:
                 inner = f"({inner})" if after_pointer else inner
                 inner, after_pointer = f"{inner}({self._params(record, depth - 1)})", False
