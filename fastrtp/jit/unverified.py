@@ -1,6 +1,6 @@
 """The JIT without the verifier: test vectors and benchmarks. What runs here is trusted with the process's memory.
 
-r1 is the address of the memory, r2 its length. Helpers are not there.
+r1 is the address of the memory, r2 its length. There is one helper, number 5, which the bpf_conformance suite brings.
 """
 
 from __future__ import annotations
@@ -8,11 +8,20 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-from fastrtp.isa import decode
+from fastrtp.isa import Insn, decode
 from fastrtp.jit.program import ENTRY, NativeProgram
-from fastrtp.jit.lower import LowerInput, find_subprogs, lower
+from fastrtp.jit.lower import CallTarget, LowerInput, find_subprogs, lower
 
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
+
+
+_UNWIND = 5
+
+
+def _resolve(index: int, insn: Insn) -> CallTarget:
+    if insn.imm != _UNWIND:
+        raise KeyError(index)
+    return CallTarget("conformance_unwind", args=1)
 
 
 class Compiled:
@@ -20,7 +29,7 @@ class Compiled:
 
     def __init__(self, insns: bytes) -> None:
         program = decode(insns)
-        text = lower(LowerInput(name=ENTRY, insns=program, subprogs=find_subprogs(program)))
+        text = lower(LowerInput(name=ENTRY, insns=program, subprogs=find_subprogs(program), resolve=_resolve))
         self.native = NativeProgram("run", text, {})
         self._function = _PROTOTYPE(self.native.entry)
 

@@ -1,0 +1,61 @@
+"""What a replay did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ProgramReport:
+    """One program's part: runs, and runs that its own recursion prevented."""
+
+    run_cnt: int
+    recursion_misses: int
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """Result of Kernel.replay.
+
+    `events`: events of the recording that were played; `fired`: those whose tracepoint had a program; `seconds`: wall
+    time of the playing alone (reading and binding aside: `prepare_seconds`); `faulted_reads`: reads by programs of memory
+    that the recording cannot supply; `lost`: events that the recorder lost, by CPU; `missing`: arguments and members that
+    programs may read and no recorded field fills; `printk`: what bpf_trace_printk wrote; `interrupted`: stopped early.
+    """
+
+    events: int
+    fired: int
+    seconds: float
+    prepare_seconds: float
+    programs: Mapping[str, ProgramReport]
+    faulted_reads: int
+    lost: Mapping[int, int]
+    missing: Sequence[Any] = ()
+    printk: Sequence[tuple[int, int, int, bytes]] = field(default=(), repr=False)
+    printk_lost: int = 0
+    interrupted: bool = False
+
+    @property
+    def events_per_second(self) -> float:
+        """Rate of the playing."""
+        return self.events / self.seconds if self.seconds > 0 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {
+            "events": self.events,
+            "fired": self.fired,
+            "seconds": self.seconds,
+            "prepare_seconds": self.prepare_seconds,
+            "events_per_second": self.events_per_second,
+            "programs": {
+                name: {"run_cnt": row.run_cnt, "recursion_misses": row.recursion_misses} for name, row in self.programs.items()
+            },
+            "faulted_reads": self.faulted_reads,
+            "lost": {str(cpu): count for cpu, count in self.lost.items()},
+            "missing": [str(row) for row in self.missing],
+            "printk_lost": self.printk_lost,
+            "interrupted": self.interrupted,
+        }
