@@ -1,0 +1,23 @@
+"""RECIPES: one table of how recorded fields become tracepoint arguments again, a file per trace header of the kernel.
+
+A tracepoint that is not here still gets its integers where they can be told apart; its pointers are reported missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from . import exceptions, irq, kmem, raw_syscalls, sched, signal, task, timer
+from .recipe import (
+    Argument, Current, CurrentKey, Derived, Identity, Key, Missing, Obj, PerCpu, Pid, Raw, Recipe, Scalar, Source, Text, Tgid,
+)  # fmt: skip
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    sched.RECIPES | raw_syscalls.RECIPES | irq.RECIPES | timer.RECIPES | signal.RECIPES | task.RECIPES | exceptions.RECIPES | kmem.RECIPES
+)
+
+__all__ = [
+    "RECIPES", "Argument", "Current", "CurrentKey", "Derived", "Identity", "Key", "Missing", "Obj", "PerCpu", "Pid", "Raw",
+    "Recipe", "Scalar", "Source", "Text", "Tgid",
+]  # fmt: skip

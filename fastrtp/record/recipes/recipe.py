@@ -1,0 +1,151 @@
+"""The vocabulary of recipes: how a tracepoint's TP_PROTO arguments come back out of the TP_STRUCT fields it recorded.
+
+A recipe inverts TP_fast_assign. It names, for each argument, the recorded field of a scalar, or the object that a pointer
+leads to and which field lands in which of its members. Recipes are data; replay/bind.py is what reads them.
+
+A source is a field's name ("prio"), an element of an array field ("args[2]"), an int, or a `Derived` column.
+Matching with a prototype is by C type, in order: an argument that the kernel at hand does not have is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from numpy.typing import NDArray
+
+from fastrtp.record.columns import EventTable
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A column computed from recorded ones. `fields`: what `compute` reads of the table."""
+
+    fields: tuple[str, ...]
+    compute: Callable[[EventTable], NDArray[Any]]
+
+
+Source = Union[str, int, Derived]  # noqa: UP007 - evaluated at run time, together with a class defined here
+
+
+@dataclass(frozen=True, slots=True)
+class Pid:
+    """Identity: the pid in a recorded field. Pid 0 is the idle task of the event's CPU."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tgid:
+    """Identity: the thread group of the pid in a recorded field, as far as the recording shows it."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """Identity: the task that was running (common_pid)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerCpu:
+    """Identity: the event's CPU; for objects that live no longer than the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Identity: the value of recorded fields: a pointer, an irq number, a signal number."""
+
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentKey:
+    """Identity: the running task together with a recorded field (its disposition of a signal)."""
+
+    field: str
+
+
+Identity = Union[Pid, Tgid, Current, PerCpu, Key, CurrentKey]  # noqa: UP007
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """An integer argument of the C type `c_type`."""
+
+    c_type: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A `char *`, to a string object that holds the recorded text."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A pointer passed on as it was recorded: an address of the recorded machine, of which nothing can be read."""
+
+    field: str
+
+
+@dataclass(frozen=True)
+class Obj:
+    """A pointer to a kernel object. `by`: what makes it the same object again. `members`: path -> source, or what it points to.
+
+    `space` keeps apart objects of one type whose identities mean different things. `nullable`: identity 0 is NULL.
+    """
+
+    type_name: str
+    by: Identity
+    members: Mapping[str, Source | Obj | Text] = field(default_factory=dict)
+    space: str = ""
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A pointer argument that the recording cannot supply, and why. `struct`: the type it points to, "" for void."""
+
+    struct: str
+    why: str
+
+
+Argument = Union[Scalar, Text, Raw, Obj, Missing]  # noqa: UP007
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`args` in TP_PROTO order. `also`: objects that the record describes without passing them.
+
+    `after`: what the kernel does to an object right behind the tracepoint, so that later events see it.
+    """
+
+    args: tuple[Argument, ...]
+    also: tuple[Obj, ...] = ()
+    after: tuple[Obj, ...] = ()
+
+
+def task(pid_field: str, **members: Source | Obj | Text) -> Obj:
+    """A task_struct by the pid in `pid_field`."""
+    return Obj("task_struct", Pid(pid_field), members)
+
+
+def current(**members: Source | Obj | Text) -> Obj:
+    """The running task's task_struct."""
+    return Obj("task_struct", Current(), members)
+
+
+def by_pointer(type_name: str, pointer_field: str, **members: Source | Obj | Text) -> Obj:
+    """An object known by the address that it had on the recorded machine."""
+    return Obj(type_name, Key((pointer_field,)), members)
+
+
+C_SIZES = {
+    "bool": 1, "short": 2, "int": 4, "unsigned int": 4, "pid_t": 4, "clockid_t": 4, "gfp_t": 4, "enum": 4, "long": 8,
+    "unsigned long": 8, "u64": 8, "unsigned long long": 8, "size_t": 8,
+}  # fmt: skip
+"""Bytes of the C types of `Scalar`, where a long has 8."""

@@ -1,0 +1,163 @@
+"""bind: a recording's fields become the arguments and objects that a tracepoint's probes are called with.
+
+For every event type the recipes say what each argument is; here that becomes columns: integers as recorded, addresses of
+objects in the arena, and stores that keep the objects as the record says. Everything is done on whole columns.
+What the recording cannot supply is listed in `missing` and handled by the policy.
+
+Must not know: programs, native code, maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrtp.btf import TracepointProto
+from fastrtp.errors import ReplayError
+from fastrtp.mem.objects import ObjectSpace
+from fastrtp.record import EventTable, Recording
+from fastrtp.record.recipes import RECIPES, Recipe
+
+from .bind_args import ArgumentBinder
+from .identities import TaskIndex
+
+Policy = Literal["zero", "fault", "strict"]
+Wanted = Collection[str] | Mapping[str, Collection[int]]
+
+
+@dataclass(slots=True)
+class BoundArg:
+    """One argument in every row: `column`, or the same `const` everywhere. `size`: bytes of the C type."""
+
+    column: NDArray[Any] | None
+    const: int
+    size: int
+    signed: bool
+
+
+@dataclass(slots=True)
+class BoundStore:
+    """One member written before the probes run: `size` bytes of `column` (or of `const`) at `offset` of the object.
+
+    The object's address is argument `base_arg`; where that is -1, `base` holds it (a column or one address).
+    """
+
+    base_arg: int
+    base: NDArray[np.uint64] | int | None
+    offset: int
+    column: NDArray[Any] | None
+    size: int
+    const: int = 0
+
+
+@dataclass(slots=True)
+class BoundEvent:
+    """One event type. `stores` come before the probes, `after` behind them; both also when no probe is attached."""
+
+    name: str
+    args: list[BoundArg]
+    stores: list[BoundStore]
+    after: list[BoundStore] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class MissingField:
+    """Something a tracepoint has and the recording has not: argument `arg` (from 0), or a `member` of what it points to."""
+
+    tracepoint: str
+    arg: int
+    member: str
+    why: str
+
+
+@dataclass(slots=True)
+class BoundRecording:
+    """A recording ready to be replayed; all arrays in time order. `current`: the running task's task_struct."""
+
+    recording: Recording
+    time: NDArray[np.int64]
+    cpu: NDArray[np.uint16]
+    event: NDArray[np.uint16]
+    row: NDArray[np.uint32]
+    current: NDArray[np.uint64]
+    events: list[BoundEvent]
+    missing: list[MissingField]
+    provided: dict[str, dict[int, tuple[str, ...]]]
+    """By tracepoint and argument: the members that the recording keeps up to date in what it points to."""
+
+
+def bind(
+    recording: Recording,
+    objects: ObjectSpace,
+    protos: Mapping[str, TracepointProto],
+    policy: Policy = "zero",
+    wanted: Wanted = (),
+) -> BoundRecording:
+    """Bind every event of `recording` whose tracepoint is in `protos`.
+
+    `wanted`: tracepoints that programs are attached to, or a mapping to the argument numbers that they read; only these
+    are reported in `missing`. `policy`, for pointers that nothing is known of: "zero" gives an object of zeros, "fault" an
+    address that cannot be read, "strict" raises `ReplayError` with the whole list.
+    """
+    if policy not in ("zero", "fault", "strict"):
+        raise ReplayError(f"policy {policy!r} is not one of zero, fault, strict")
+    recipes = [RECIPES.get(table.name) for table in recording.tables]
+    index = TaskIndex(recording, recipes, objects)
+    events: list[BoundEvent] = []
+    missing: list[MissingField] = []
+    provided: dict[str, dict[int, tuple[str, ...]]] = {}
+    for number, (table, recipe) in enumerate(zip(recording.tables, recipes, strict=True)):
+        proto = protos[table.name] if table.name in protos else None
+        if proto is None:
+            events.append(BoundEvent(table.name, [], []))
+            if table.name in wanted:
+                missing.append(MissingField(table.name, -1, "", "the kernel has no such tracepoint"))
+            continue
+        event, lacks, members = _bind_event(table, number, proto, recipe, index, objects, policy)
+        events.append(event)
+        provided[table.name] = members
+        missing += [lack for lack in lacks if _is_wanted(lack, wanted)]
+    if policy == "strict" and missing:
+        lines = [f"{lack.tracepoint} argument {lack.arg}{' ' + lack.member if lack.member else ''}: {lack.why}" for lack in missing]
+        raise ReplayError("the recording cannot supply: " + "; ".join(lines))
+    return BoundRecording(
+        recording, recording.time, recording.cpu, recording.event, recording.row, index.current(), events, missing, provided
+    )
+
+
+def _is_wanted(lack: MissingField, wanted: Wanted) -> bool:
+    if lack.tracepoint not in wanted:
+        return False
+    return not isinstance(wanted, Mapping) or lack.arg in wanted[lack.tracepoint]
+
+
+def _bind_event(
+    table: EventTable,
+    number: int,
+    proto: TracepointProto,
+    recipe: Recipe | None,
+    index: TaskIndex,
+    objects: ObjectSpace,
+    policy: Policy,
+) -> tuple[BoundEvent, list[MissingField], dict[int, tuple[str, ...]]]:
+    binder = ArgumentBinder(table, number, index, objects, policy != "fault")
+    plans = binder.match(proto, recipe)
+    args = []
+    for position, (arg, plan) in enumerate(zip(proto.args, plans, strict=True)):
+        column, const = binder.argument(position, arg, plan)
+        args.append(BoundArg(column, const, arg.size, arg.signed))
+    if recipe is not None:
+        for extra in recipe.also:
+            binder.describe(extra)
+    stores = [BoundStore(*store) for store in binder.stores]
+    binder.stores.clear()
+    if recipe is not None:
+        for extra in recipe.after:
+            binder.describe(extra)
+    after = [BoundStore(*store) for store in binder.stores]
+    lacks = [MissingField(table.name, *lack) for lack in binder.missing]
+    return BoundEvent(table.name, args, stores, after), lacks, {arg: tuple(names) for arg, names in binder.provided.items()}

@@ -1,0 +1,246 @@
+"""ArgumentBinder: the arguments of one event type, matched with its prototype and turned into columns and stores."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrtp.btf import BtfKind, ProtoArg, TracepointProto
+from fastrtp.errors import BtfError
+from fastrtp.mem.objects import ObjectSpace
+from fastrtp.record import EventTable
+from fastrtp.record.columns import LOCATION
+from fastrtp.record.recipes import (
+    Argument, Current, CurrentKey, Derived, Key, Missing, Obj, PerCpu, Pid, Raw, Recipe, Scalar, Source, Text,
+)  # fmt: skip
+from fastrtp.record.recipes.recipe import C_SIZES
+
+from .identities import TaskIndex
+
+FAULT_ADDRESS = 0xDEAD_0000_0000_0000
+"""Given for a pointer that must not be readable: not canonical, so outside every arena."""
+UNKNOWN_SIZE = 4096
+"""Zero bytes behind a pointer to something that has no size in the BTF."""
+
+_ELEMENT = re.compile(r"^(\w+)\[(\d+)\]$")
+Column = NDArray[Any]
+Store = tuple[int, Any, int, Column | None, int, int]
+
+
+class ArgumentBinder:
+    """Works on one table. `stores`, `missing` (argument, member, why) and `provided` collect what binding finds."""
+
+    def __init__(self, table: EventTable, number: int, index: TaskIndex, objects: ObjectSpace, zero: bool) -> None:
+        self.table = table
+        self.number = number
+        self.index = index
+        self.objects = objects
+        self.zero = zero
+        self.stores: list[Store] = []
+        self.missing: list[tuple[int, str, str]] = []
+        self.provided: dict[int, list[str]] = {}
+        self._position = -1
+
+    # matching
+
+    def match(self, proto: TracepointProto, recipe: Recipe | None) -> list[Argument | None]:
+        """For each argument of the prototype the recipe's entry, None where there is none."""
+        if recipe is None:
+            return self._match_by_field(proto)
+        left = list(recipe.args)
+        plans: list[Argument | None] = []
+        for arg in proto.args:
+            found = next((entry for entry in left if self._fits(entry, arg)), None)
+            if found is not None:
+                left.remove(found)
+            plans.append(found)
+        return plans
+
+    def _fits(self, entry: Argument, arg: ProtoArg) -> bool:
+        if isinstance(entry, Scalar):
+            return not arg.is_pointer and arg.size == C_SIZES[entry.c_type]
+        if not arg.is_pointer:
+            return False
+        target = self._target(arg)
+        if isinstance(entry, (Obj, Missing)):
+            wanted = entry.type_name if isinstance(entry, Obj) else entry.struct
+            return target == wanted
+        return target in ("char", "") if isinstance(entry, Text) else True
+
+    def _target(self, arg: ProtoArg) -> str:
+        """Name of the type that a pointer argument leads to; "" for void and functions."""
+        btf = self.objects.btf
+        try:
+            pointer = btf.type(btf.strip(arg.type_id))
+            inner = btf.type(btf.strip_modifiers(pointer.type)) if pointer.kind == BtfKind.PTR else None
+        except BtfError:
+            return ""
+        return inner.name if inner is not None and inner.id else ""
+
+    def _match_by_field(self, proto: TracepointProto) -> list[Argument | None]:
+        """Without a recipe: integers by name, or by order where the table has as many fields of that size as arguments."""
+        fields = [
+            spec for spec in (self.table.fmt.fields if self.table.fmt else ())
+            if not spec.name.startswith("common_") and self.table.fields[spec.name].ndim == 1
+            and self.table.fields[spec.name].dtype.kind in "iu"
+        ]  # fmt: skip
+        by_name = {spec.name: spec for spec in fields}
+        names = {size: name for name, size in C_SIZES.items()}
+        plans: list[Argument | None] = []
+        for arg in proto.args:
+            if arg.is_pointer or arg.size not in names:
+                plans.append(None)
+            elif arg.name in by_name and by_name[arg.name].size == arg.size:
+                plans.append(Scalar(names[arg.size], arg.name))
+            else:
+                same_args = [other for other in proto.args if not other.is_pointer and other.size == arg.size]
+                same_fields = [spec for spec in fields if spec.size == arg.size and not spec.c_type.endswith("*")]
+                fits = len(same_args) == len(same_fields)
+                plans.append(Scalar(names[arg.size], same_fields[_index_of(same_args, arg)].name) if fits else None)
+        return plans
+
+    # arguments
+
+    def argument(self, position: int, arg: ProtoArg, plan: Argument | None) -> tuple[Column | None, int]:
+        """(column, constant) of one argument; its stores are added to `stores`."""
+        self._position = position
+        try:
+            if isinstance(plan, Scalar):
+                return self._scalar(plan.source)
+            if isinstance(plan, Raw):
+                return self._scalar(plan.field)
+            if isinstance(plan, Text):
+                return self._text(plan.field), 0
+            if isinstance(plan, Obj):
+                return self._object(plan, position)[0], 0
+        except (BtfError, LookupError) as error:
+            return self._unknown(position, arg, _reason(error))
+        if isinstance(plan, Missing):
+            return self._unknown(position, arg, plan.why)
+        return self._unknown(position, arg, "no recipe says what it was" if arg.is_pointer else "no recorded field fits it")
+
+    def describe(self, item: Obj) -> None:
+        """Stores to an object that is no argument. What the format or the BTF lacks is left out."""
+        self._position = -1
+        try:
+            self._object(item, -1)
+        except (BtfError, LookupError) as error:
+            self.missing.append((-1, item.type_name, _reason(error)))
+
+    def _unknown(self, position: int, arg: ProtoArg, why: str) -> tuple[None, int]:
+        self.missing.append((position, "", why))
+        if not arg.is_pointer:
+            return None, 0
+        if not self.zero:
+            return None, FAULT_ADDRESS
+        name = self._target(arg)
+        try:
+            size = max(self.objects.size(name), 8) if name else UNKNOWN_SIZE
+        except BtfError:
+            size = UNKNOWN_SIZE
+        return None, self.objects.zeroed(size, name)
+
+    def _scalar(self, source: Source) -> tuple[Column | None, int]:
+        if isinstance(source, int):
+            return None, source
+        return self._column(source), 0
+
+    def _column(self, source: str | Derived) -> Column:
+        """The recorded column of a source. LookupError with the reason where the format does not have it."""
+        if isinstance(source, Derived):
+            for name in source.fields:
+                self._column(name)
+            return np.ascontiguousarray(source.compute(self.table))
+        element = _ELEMENT.match(source)
+        name = element[1] if element else source
+        if name not in self.table.fields:
+            raise LookupError(f"the format of {self.table.name} has no field {name!r}")
+        column = self.table.fields[name]
+        if element:
+            if column.ndim != 2 or int(element[2]) >= column.shape[1]:
+                raise LookupError(f"field {name!r} of {self.table.name} has no element {element[2]}")
+            column = column[:, int(element[2])]
+        if column.ndim != 1 or column.dtype.kind not in "iuS":
+            raise LookupError(f"field {source!r} of {self.table.name} is not one number or one string")
+        return np.ascontiguousarray(column)
+
+    def _integer(self, name: str) -> Column:
+        column = self._column(name)
+        if column.dtype.kind not in "iu":
+            raise LookupError(f"field {name!r} of {self.table.name} is no integer")
+        return column
+
+    def _text(self, name: str) -> NDArray[np.uint64]:
+        """Addresses of string objects with the recorded texts."""
+        if name not in self.table.fields:
+            raise LookupError(f"the format of {self.table.name} has no field {name!r}")
+        column = self.table.fields[name]
+        if column.dtype != LOCATION and column.dtype.kind != "S":
+            raise LookupError(f"field {name!r} of {self.table.name} is no string")
+        unique, inverse = np.unique(self.table.strings(name), return_inverse=True)
+        return self.objects.strings([bytes(text) for text in unique])[inverse]
+
+    # objects
+
+    def _object(self, item: Obj, position: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """(addresses as passed, addresses to store to) of an object in every row, with its stores added."""
+        self.objects.type_id(item.type_name)
+        passed = base = self._identify(item)
+        if item.nullable and isinstance(item.by, Key):
+            null = self._integer(item.by.fields[0]) == 0
+            if null.any():
+                passed = np.where(null, np.uint64(0), base)
+        direct = position if passed is base else -1
+        for path, source in item.members.items():
+            try:
+                self._store(item, path, source, base, direct)
+            except (BtfError, LookupError) as error:
+                self.missing.append((self._position, path, _reason(error)))
+                continue
+            self.provided.setdefault(self._position, []).append(path)
+        return passed, base
+
+    def _store(self, item: Obj, path: str, source: Source | Obj | Text, base: NDArray[np.uint64], direct: int) -> None:
+        spot = self.objects.member(item.type_name, path)
+        if spot.bitfield_size:
+            raise BtfError(f"{item.type_name}.{path} is a bit-field")
+        const = 0
+        column: Column | None
+        if isinstance(source, Obj):
+            column = self._object(source, -1)[0]
+        elif isinstance(source, Text):
+            column = self._text(source.field)
+        else:
+            column, const = self._scalar(source)
+        size = spot.size
+        if column is not None and column.dtype.kind == "S":
+            column = np.ascontiguousarray(column, f"S{size}")
+        elif size not in (1, 2, 4, 8):
+            raise BtfError(f"{item.type_name}.{path} of {size} bytes is no integer")
+        self.stores.append((direct, base if direct < 0 else None, spot.offset_bytes, column, size, const))
+
+    def _identify(self, item: Obj) -> NDArray[np.uint64]:
+        by, index = item.by, self.index
+        if isinstance(by, Current):
+            return index.per_task(item.type_name, item.space)[index.of_current(self.number)]
+        if isinstance(by, PerCpu):
+            return index.per_cpu(item.type_name, self.number, item.space)
+        if isinstance(by, Key):
+            return index.keyed(item.type_name, item.space, *map(self._integer, by.fields))
+        if isinstance(by, CurrentKey):
+            return index.keyed(item.type_name, item.space, index.of_current(self.number), self._integer(by.field))
+        tasks = index.of_pids(self._integer(by.field), index.cpu_of(self.number))
+        if isinstance(by, Pid):
+            return index.per_task(item.type_name, item.space)[tasks]
+        return index.per_group(item.type_name, item.space)[tasks]
+
+
+def _index_of(args: list[ProtoArg], arg: ProtoArg) -> int:
+    return next(position for position, other in enumerate(args) if other is arg)
+
+
+def _reason(error: Exception) -> str:
+    return str(error.args[0]) if error.args else str(error)
