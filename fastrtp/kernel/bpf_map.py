@@ -1,0 +1,177 @@
+"""BpfMap: a map as the kernel keeps it: id, references, access rights, and the programs in a program array.
+
+What is in a map and how it is found there belongs to fastrtp.maps; this layer knows who may touch it and what a file
+descriptor stored in it stands for.
+
+Kernel counterpart: kernel/bpf/syscall.c (bpf_map_*), kernel/bpf/arraymap.c (prog_fd_array_*).
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from fastrtp.errors import ENOTSUPP, BpfError
+from fastrtp.uapi import BPF_ANY, BpfMapType
+
+from .file import File
+from .refs import RefCounted
+
+if TYPE_CHECKING:
+
+    from .btf_object import BtfObject
+    from .idr import Idr
+    from .perf_event import PerfEvent
+    from .prog import BpfProg
+
+_PERCPU = frozenset({BpfMapType.BPF_MAP_TYPE_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY})
+FD_ARRAYS = frozenset({BpfMapType.BPF_MAP_TYPE_PROG_ARRAY, BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY})
+
+
+class BpfMap(RefCounted):
+    """`struct bpf_map`. `map`: the contents. `usercnt`: references that user space holds (open files, pins)."""
+
+    def __init__(self, ids: Idr[BpfMap], contents: Any, name: str, btf: BtfObject | None) -> None:
+        super().__init__()
+        self.usercnt = 1
+        self.map = contents
+        self.name = name
+        self.btf = btf
+        self.programs: dict[int, BpfProg] = {}
+        self.owner: tuple[Any, ...] | None = None
+        self.events: dict[int, tuple[PerfEvent, File]] = {}
+        self._ids = ids
+        self.id = contents.id = ids.alloc_cyclic(self)
+
+    def __repr__(self) -> str:
+        return f"<BpfMap {self.id} {self.name!r} {BpfMapType(self.map.map_type).name}>"
+
+    @property
+    def map_type(self) -> int:
+        """BPF_MAP_TYPE_*."""
+        return self.map.map_type
+
+    @property
+    def is_fd_array(self) -> bool:
+        """Whether values are file descriptors."""
+        return self.map.map_type in FD_ARRAYS
+
+    @property
+    def value_size_user(self) -> int:
+        """Bytes of a value in a system call. Kernel: kernel/bpf/syscall.c:bpf_map_value_size"""
+        if self.map_type in FD_ARRAYS:
+            return 4
+        return self.map.value_size_user if self.map_type in _PERCPU else self.map.value_size
+
+    def readable(self, file: File) -> bool:
+        """Whether this file may look into the map."""
+        return file.readable
+
+    def writable(self, file: File) -> bool:
+        """Whether this file may change it: frozen maps may not be changed. Kernel: map_get_sys_perms"""
+        return file.writable and not self.map.frozen
+
+    def get_with_uref(self) -> None:
+        """A reference on behalf of user space. Kernel: bpf_map_inc_with_uref"""
+        self.get()
+        self.usercnt += 1
+
+    def put_with_uref(self) -> None:
+        """Give one back; with the last one gone, a program array lets its programs go. Kernel: bpf_map_put_with_uref"""
+        self.usercnt -= 1
+        if self.usercnt == 0:
+            self.clear_programs()
+        self.put()
+
+    def release_file(self, file: File) -> None:
+        """The last descriptor of one open file of the map is closed. Kernel: bpf_map_release"""
+        for index in [index for index, (_event, owner) in self.events.items() if owner is file]:
+            self.delete_event(index)
+        self.put_with_uref()
+
+    def release(self) -> None:
+        """Free the contents. Kernel: bpf_map_free"""
+        self._ids.remove(self.id)
+        self.clear_programs()
+        for index in list(self.events):
+            self.delete_event(index)
+        self.map.close()
+        if self.btf is not None:
+            self.btf.put()
+
+    # program arrays
+
+    def compatible(self, prog: BpfProg) -> bool:
+        """Whether the program may be in this array, or use it: all must be of one kind; the first decides.
+
+        Kernel: kernel/bpf/core.c:bpf_prog_map_compatible
+        """
+        kind = (prog.type, prog.sleepable, prog.expected_attach_type, prog.attach_btf_id)
+        if self.owner is None:
+            self.owner = kind
+        return self.owner == kind
+
+    def update_prog(self, index: int, prog: BpfProg) -> None:
+        """Put a program into the array; the reference to it passes to the map.
+
+        Kernel: kernel/bpf/arraymap.c:bpf_fd_array_map_update_elem
+        """
+        old = self.programs.get(index)
+        self.programs[index] = prog
+        self.map.set_slot(index, prog.record.address)
+        if old is not None:
+            old.put()
+
+    def check_index(self, index: int, flags: int = BPF_ANY) -> None:
+        """Checks that come before the descriptor is looked at. BpfError EINVAL, E2BIG."""
+        if flags != BPF_ANY:
+            raise BpfError(errno.EINVAL, f"EINVAL: flags {flags:#x} on a map of file descriptors, only BPF_ANY is allowed")
+        if index >= self.map.max_entries:
+            raise BpfError(errno.E2BIG, f"E2BIG: index {index} of a map with {self.map.max_entries} entries")
+
+    def lookup_prog(self, index: int) -> BpfProg:
+        """BpfError ENOENT for an empty place."""
+        prog = self.programs.get(index)
+        if prog is None:
+            raise BpfError(errno.ENOENT, f"ENOENT: no program at index {index}")
+        return prog
+
+    def delete_fd(self, index: int) -> None:
+        """Empty one place. BpfError E2BIG, ENOENT. Kernel: kernel/bpf/arraymap.c:__fd_array_map_delete_elem"""
+        self.check_index(index)
+        if index in self.programs:
+            self._drop_program(index)
+        elif index in self.events:
+            self.delete_event(index)
+        else:
+            raise BpfError(errno.ENOENT, f"ENOENT: nothing at index {index}")
+
+    def clear_programs(self) -> None:
+        """Empty a program array. Kernel: kernel/bpf/arraymap.c:prog_array_map_clear"""
+        for index in list(self.programs):
+            self._drop_program(index)
+
+    def _drop_program(self, index: int) -> None:
+        prog = self.programs.pop(index)
+        self.map.set_slot(index, 0)
+        prog.put()
+
+    # perf event arrays
+
+    def update_event(self, index: int, event: PerfEvent, file: File) -> None:
+        """Let bpf_perf_event_output at this index write to the event's ring; the reference passes to the map."""
+        if index in self.events:
+            self.delete_event(index)
+        self.events[index] = event, file
+        self.map.set_slot(index, event.ring.address)
+
+    def delete_event(self, index: int) -> None:
+        """Forget the event at this index."""
+        event, _file = self.events.pop(index)
+        self.map.set_slot(index, 0)
+        event.put()
+
+
+def not_supported(what: str) -> BpfError:
+    """ENOTSUPP, 524."""
+    return BpfError(ENOTSUPP, f"ENOTSUPP: {what}")

@@ -1,0 +1,126 @@
+"""Call: one bpf(2) call under way, and what every command does with it: attr checks, descriptors to objects, new descriptors.
+
+Kernel counterpart: kernel/bpf/syscall.c (CHECK_ATTR, __bpf_map_get, bpf_prog_get, bpf_link_get_from_fd, *_new_fd).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastrtp.errors import BpfError
+from fastrtp.uapi import ATTRS, BPF_F_RDONLY, BPF_F_WRONLY, BpfCmd, attr_of
+
+from .bpf_map import BpfMap
+from .btf_object import BtfObject
+from .file import O_CLOEXEC, File, signed
+from .link import BpfLink
+from .prog import BpfProg
+from .uaccess import copy_to_user
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+    from .process import Process
+
+T = TypeVar("T")
+
+
+class Call:
+    """The arguments. `attr`: the command's fields, zero where the caller's attr was shorter; `uattr`: its address."""
+
+    __slots__ = ("attr", "cmd", "current", "data", "kernel", "size", "uattr")
+
+    def __init__(self, kernel: Kernel, current: Process, cmd: BpfCmd, data: bytes, uattr: int, size: int) -> None:
+        self.kernel = kernel
+        self.current = current
+        self.cmd = cmd
+        self.data = data
+        self.attr: Any = attr_of(cmd, data)
+        self.uattr = uattr
+        self.size = size
+
+    def check_attr(self) -> None:
+        """Everything after the command's last field is zero. BpfError EINVAL. Kernel: kernel/bpf/syscall.c:CHECK_ATTR"""
+        end = ATTRS[self.cmd].end
+        if any(self.data[end:]):
+            raise BpfError(errno.EINVAL, f"EINVAL: non-zero bytes past the {end} of attr that {self.cmd.name} knows")
+
+    def put_user(self, field: str, value: int) -> None:
+        """Write one field back to the caller's attr. BpfError EFAULT."""
+        at = getattr(ATTRS[self.cmd].struct, field)
+        copy_to_user(self.uattr + at.offset, (value & ((1 << 8 * at.size) - 1)).to_bytes(at.size, "little"))
+
+    def require_capable(self, what: str) -> None:
+        """BpfError EPERM for a process without rights."""
+        if not self.current.capable:
+            raise BpfError(errno.EPERM, f"EPERM: {what} takes CAP_BPF or CAP_SYS_ADMIN")
+
+    def file(self, fd: int) -> File:
+        """BpfError EBADF."""
+        return self.current.files.fget(fd)
+
+    def _object(self, fd: int, kind: type[T], noun: str) -> T:
+        obj = self.file(fd).private_data
+        if not isinstance(obj, kind):
+            raise BpfError(errno.EINVAL, f"EINVAL: file descriptor {signed(fd)} is not a {noun}")
+        return obj
+
+    def map_get(self, fd: int) -> BpfMap:
+        """BpfError EBADF, EINVAL. Kernel: __bpf_map_get"""
+        return self._object(fd, BpfMap, "map")
+
+    def prog_get(self, fd: int) -> BpfProg:
+        """BpfError EBADF, EINVAL. Kernel: bpf_prog_get"""
+        return self._object(fd, BpfProg, "program")
+
+    def link_get(self, fd: int) -> BpfLink:
+        """BpfError EBADF, EINVAL. Kernel: bpf_link_get_from_fd"""
+        return self._object(fd, BpfLink, "link")
+
+    def btf_get(self, fd: int) -> BtfObject:
+        """BpfError EBADF, EINVAL. Kernel: btf_get_by_fd"""
+        return self._object(fd, BtfObject, "BTF")
+
+    def new_fd(self, name: str, obj: Any, f_flags: int, release: Callable[[File], None]) -> int:
+        """A descriptor of a new file of `obj`, closed on exec; the reference passes to it, unless it fails.
+
+        BpfError EMFILE, ENFILE. Kernel: fs/anon_inodes.c:anon_inode_getfd
+        """
+        files = self.current.files
+        fd = files.get_unused_fd(True)
+        try:
+            file = self.kernel.file_table.open(f"anon_inode:{name}", obj, f_flags | O_CLOEXEC, release)
+        except BpfError:
+            files.put_unused_fd(fd)
+            raise
+        return files.fd_install(fd, file)
+
+    def map_new_fd(self, bpf_map: BpfMap, f_flags: int) -> int:
+        """Kernel: bpf_map_new_fd"""
+        return self.new_fd("bpf-map", bpf_map, f_flags, bpf_map.release_file)
+
+    def prog_new_fd(self, prog: BpfProg) -> int:
+        """Kernel: bpf_prog_new_fd"""
+        return self.new_fd("bpf-prog", prog, os.O_RDWR, prog.release_file)
+
+    def link_new_fd(self, link: BpfLink) -> int:
+        """Kernel: bpf_link_new_fd"""
+        return self.new_fd("bpf_link", link, os.O_RDONLY, link.release_file)
+
+    def btf_new_fd(self, btf: BtfObject) -> int:
+        """Kernel: __btf_new_fd"""
+        return self.new_fd("btf", btf, os.O_RDONLY, btf.release_file)
+
+
+def bpf_get_file_flag(flags: int) -> int:
+    """How a map's descriptor is opened. BpfError EINVAL for both flags at once. Kernel: bpf_get_file_flag"""
+    both = BPF_F_RDONLY | BPF_F_WRONLY
+    if flags & both == both:
+        raise BpfError(errno.EINVAL, "EINVAL: BPF_F_RDONLY and BPF_F_WRONLY at once")
+    if flags & BPF_F_RDONLY:
+        return os.O_RDONLY
+    if flags & BPF_F_WRONLY:
+        return os.O_WRONLY
+    return os.O_RDWR

@@ -1,0 +1,194 @@
+"""Kernel: one synthetic kernel: its types, tracepoints, objects, processes, and bpf(2).
+
+Everything belongs to an instance; two kernels share nothing but compiled code. All changes happen under `lock`, and take
+their turn with running programs where they touch native memory.
+
+Kernel counterpart: the global tables of kernel/bpf/, kernel/tracepoint.c and kernel/pid.c.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fastrtp.btf import Btf, default_btf, host_btf, load_btf, tracepoints
+from fastrtp.errors import BtfError
+from fastrtp.mem.objects import ObjectSpace
+from fastrtp.native.memory import Memory
+
+from .bpf_map import BpfMap
+from .bpffs import BpfFs
+from .btf_object import BtfObject
+from .file import FileTable
+from .idr import Idr
+from .kallsyms import Kallsyms
+from .link import BpfLink
+from .process import Process
+from .prog import BpfProg
+from .tracepoints import TracepointRegistry
+from .verbs import Verbs
+
+if TYPE_CHECKING:
+    from fastrtp.trace.tracepoint import Tracepoint
+
+    from .object import BpfObject
+
+_TASK_OFFSETS = {"pid_at": "pid", "tgid_at": "tgid", "comm_at": "comm"}
+
+
+class Kernel(Verbs):
+    """A kernel with `cpus` CPUs and the types of `btf`: None (the shipped vmlinux), "host", a path, or a Btf.
+
+    The verbs (map_create, prog_load, ...) are system calls of `current`, the process that stands for the caller.
+    A context manager: on exit it is shut down.
+    """
+
+    def __init__(self, btf: Btf | str | os.PathLike[str] | None = None, cpus: int = 1) -> None:
+        self.btf = _btf(btf)
+        self.cpus = cpus
+        self.lock = threading.RLock()
+        self.memory = Memory(cpus)
+        self.objects = ObjectSpace(self.memory.arena, self.btf)
+        self.tracepoints = TracepointRegistry(self.btf, tracepoints(self.btf), self.memory)
+        self.progs: Idr[BpfProg] = Idr()
+        self.maps: Idr[BpfMap] = Idr()
+        self.links: Idr[BpfLink] = Idr()
+        self.btfs: Idr[BtfObject] = Idr()
+        self.vmlinux = BtfObject(self.btfs, self.btf, bytes(self.btf.data), "vmlinux")
+        self.modules: dict[str, BtfObject] = {}
+        self.file_table = FileTable()
+        self.bpffs = BpfFs()
+        self.kallsyms = Kallsyms(self)
+        self.processes: dict[int, Process] = {}
+        self._next_pid = os.getpid()
+        self._tell_task_layout()
+        self.current = self.new_process(comm=os.path.basename(sys.executable) or "python3")
+        self._set_current(self.current)
+
+    def __repr__(self) -> str:
+        return f"<Kernel {len(self.tracepoints)} tracepoints, {len(self.progs)} programs, {len(self.maps)} maps, {len(self.links)} links>"
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """End all processes, drop all pins, free all memory. The kernel is not to be used afterwards."""
+        with self.lock:
+            for process in list(self.processes.values()):
+                process.exit()
+            self.bpffs.unmount()
+            if not (self.progs or self.maps or self.links):
+                self.objects.close()
+                self.memory.close()
+
+    # the system call
+
+    @property
+    def _process(self) -> Process:
+        return self.current
+
+    def bpf(self, cmd: int, attr: Any, size: int | None = None) -> int:
+        """bpf(2) as the current process. `attr`: a writable buffer (ctypes structure, bytearray, ...), or an address; results are
+        written back into it as Linux does. Pointers in it are addresses of this process: a bad one is EFAULT.
+
+        Returns what the system call returns; where that is -1, raises BpfError with its errno.
+        """
+        return self.current.bpf(cmd, attr, size)
+
+    # processes
+
+    def new_process(self, *, uid: int = 0, comm: str = "", capable: bool = True) -> Process:
+        """Another process, with stdin, stdout and stderr open."""
+        with self.lock:
+            pid = self._next_pid
+            self._next_pid += 1
+            process = self.processes[pid] = Process(self, pid, uid=uid, comm=comm, capable=capable)
+            return process
+
+    def find_process(self, pid: int) -> Process | None:
+        """Kernel: kernel/pid.c:find_vpid"""
+        return self.processes.get(pid)
+
+    def forget_process(self, process: Process) -> None:
+        """Its pid is free again: the last step of its exit."""
+        self.processes.pop(process.pid, None)
+
+    # running
+
+    def run_prog(self, prog: BpfProg, ctx: bytes, cpu: int = 0) -> int:
+        """Run a program once, as PROG_TEST_RUN does; R0 as u64. Kernel: net/bpf/test_run.c:__bpf_prog_test_run_raw_tp"""
+        from fastrtp.trace.probe import bpf_prog_test_run_raw_tp
+
+        record = prog.record
+        stats = int(self.memory.machine["stats_enabled"][0])
+        start = time.monotonic_ns() if stats else 0
+        result = bpf_prog_test_run_raw_tp(self.memory, record, ctx, cpu)
+        if stats:
+            record.stats["run_cnt"][cpu] += 1
+            record.stats["run_time_ns"][cpu] += time.monotonic_ns() - start
+        return result
+
+    def hold_stats(self, count: int) -> None:
+        """One holder of BPF_ENABLE_STATS more (1) or less (-1)."""
+        self.memory.machine["stats_enabled"] += count
+
+    def replay(self, path: str | os.PathLike[str], **options: Any) -> Any:
+        """Replay a recording through what is attached; the report. See `fastrtp.replay.replay`."""
+        from fastrtp.replay import replay
+
+        return replay(self, path, **options)
+
+    # objects and tracepoints
+
+    def load(self, source: str | os.PathLike[str] | bytes, *, name: str = "", **options: Any) -> BpfObject:
+        """Load a BPF ELF object (a path, or its bytes) as libbpf does. See `fastrtp.kernel.loader.load`."""
+        from .loader import load
+
+        return load(self, source, name=name, **options)
+
+    def trace_event(
+        self, name: str, proto: str, *, writable_size: int = 0,
+        regfunc: Callable[[], int | None] | None = None, unregfunc: Callable[[], None] | None = None,
+    ) -> Tracepoint:  # fmt: skip
+        """Add a tracepoint: TRACE_EVENT(name, TP_PROTO(proto)). `proto` is C text: "int a, u64 b, const char *c".
+
+        BtfError for text that is no prototype, or has types that the kernel's BTF does not know; BpfError EEXIST, EINVAL.
+        """
+        from .trace_event import define
+
+        with self.lock:
+            return define(self, name, proto, writable_size=writable_size, regfunc=regfunc, unregfunc=unregfunc)
+
+    def _tell_task_layout(self) -> None:
+        for field, member in _TASK_OFFSETS.items():
+            try:
+                self.memory.env[field] = self.btf.member("task_struct", member).offset_bytes
+            except BtfError:
+                self.memory.env[field] = 0
+
+    def _set_current(self, process: Process) -> None:
+        """Let get_current_* and friends answer for this process."""
+        try:
+            task = self.objects.tasks([process.pid], comms=[process.comm[:15].encode()])[0]
+        except BtfError:
+            return
+        self.memory.env["current"] = int(task)
+
+
+def _btf(source: Btf | str | os.PathLike[str] | None) -> Btf:
+    if isinstance(source, Btf):
+        return source
+    if source is None:
+        return default_btf()
+    return host_btf() if source == "host" else load_btf(source)
+
+
+__all__: Sequence[str] = ["Kernel"]

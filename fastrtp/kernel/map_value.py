@@ -1,0 +1,58 @@
+"""Reading and writing one value by key, for the element and the batch commands: descriptors stored in maps included.
+
+Kernel counterpart: kernel/bpf/syscall.c (bpf_map_copy_value, bpf_map_update_value).
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from fastrtp.errors import BpfError
+from fastrtp.uapi import BpfMapType
+
+from .bpf_map import BpfMap, not_supported
+from .file import File, signed
+from .perf_event import PerfEvent
+
+if TYPE_CHECKING:
+    from .call import Call
+
+
+def has_spin_lock(bpf_map: BpfMap) -> bool:
+    """Whether the values' BTF has a struct bpf_spin_lock. Kernel: btf_record_has_field"""
+    btf, type_id = bpf_map.map.btf, bpf_map.map.btf_value_type_id
+    if btf is None or not type_id:
+        return False
+    record = btf.type(btf.strip(type_id))
+    return any(btf.type(btf.strip(member.type_id)).name == "bpf_spin_lock" for member in record.members)
+
+
+def bpf_map_copy_value(bpf_map: BpfMap, key: bytes, flags: int) -> bytes:
+    """The value as a system call sees it: of a program array the program's id. BpfError ENOENT, ENOTSUPP."""
+    if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PROG_ARRAY:
+        return bpf_map.lookup_prog(int.from_bytes(key, "little")).id.to_bytes(4, "little")
+    if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY:
+        raise not_supported("lookup in a perf event array")
+    return bpf_map.map.lookup_elem(key, flags)
+
+
+def bpf_map_update_value(call: Call, bpf_map: BpfMap, file: File, key: bytes, value: bytes, flags: int) -> None:
+    """Write a value; in maps of descriptors it is one of the calling process. BpfError as the kernel's."""
+    if not bpf_map.is_fd_array:
+        bpf_map.map.update_elem(key, value, flags)
+        return
+    index, fd = int.from_bytes(key, "little"), int.from_bytes(value, "little")
+    bpf_map.check_index(index, flags)
+    if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PROG_ARRAY:
+        prog = call.prog_get(fd)
+        if not bpf_map.compatible(prog):
+            raise BpfError(errno.EINVAL, f"EINVAL: program {prog.id} is of another kind than those in program array {bpf_map.id}")
+        prog.get()
+        bpf_map.update_prog(index, prog)
+        return
+    event = call.file(fd).private_data
+    if not isinstance(event, PerfEvent):
+        raise BpfError(errno.EBADF, f"EBADF: file descriptor {signed(fd)} is not a perf event")
+    event.get()
+    bpf_map.update_event(index, event, file)

@@ -1,0 +1,177 @@
+"""BpfProg: a loaded program: what was verified, the native code, what it uses, its counters.
+
+It holds its maps and its BTF; links, program arrays and open files hold it. The last reference frees the native code.
+
+Kernel counterpart: kernel/bpf/core.c, kernel/bpf/syscall.c (bpf_prog_*).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastrtp.uapi import BPF_F_SLEEPABLE, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE, BPF_TAG_SIZE, BpfProgType
+
+from fastrtp.trace.probe import ProgRecord
+
+from .refs import RefCounted
+
+if TYPE_CHECKING:
+    from fastrtp.isa import Insn
+    from fastrtp.jit import NativeProgram
+    from fastrtp.native.memory import Memory
+    from fastrtp.verifier import VerifiedProgram
+
+    from .bpf_map import BpfMap
+    from .btf_object import BtfObject
+    from .file import File
+    from .idr import Idr
+
+_LD_IMM64 = 0x18
+_MAP_SOURCES = frozenset({BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE})
+_ALL_MAP_SOURCES = _MAP_SOURCES | {BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE}
+
+
+@dataclass
+class ProgAux:
+    """What PROG_LOAD was told and found out besides the code. `load_time`: ns since boot."""
+
+    load_time: int
+    created_by_uid: int
+    gpl_compatible: bool
+    expected_attach_type: int = 0
+    prog_flags: int = 0
+    attach_btf: BtfObject | None = None
+    attach_btf_id: int = 0
+    attach_func_name: str = ""
+    btf: BtfObject | None = None
+    func_info: Any = None
+    line_info: Any = None
+
+
+class BpfProg(RefCounted):
+    """`struct bpf_prog` with its aux. `native`: the compiled program."""
+
+    def __init__(
+        self, ids: Idr[BpfProg], prog_type: int, name: str, tag: bytes, aux: ProgAux, verified: VerifiedProgram,
+        used_maps: Sequence[BpfMap], native: NativeProgram, memory: Memory,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.type = prog_type
+        self.name = name
+        self.tag = tag
+        self.aux = aux
+        self.verified = verified
+        self.used_maps = list(used_maps)
+        self.native = native
+        self._ids = ids
+        self._memory = memory
+        for bpf_map in self.used_maps:
+            bpf_map.get()
+        for btf in (aux.btf, aux.attach_btf):
+            if btf is not None:
+                btf.get()
+        self.id = ids.alloc_cyclic(self)
+        self.record = ProgRecord(memory, native.entry, self.id)
+
+    def __repr__(self) -> str:
+        return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"
+
+    @property
+    def sleepable(self) -> bool:
+        """Loaded with BPF_F_SLEEPABLE."""
+        return bool(self.aux.prog_flags & BPF_F_SLEEPABLE)
+
+    @property
+    def expected_attach_type(self) -> int:
+        """BPF_* attach type given at load."""
+        return self.aux.expected_attach_type
+
+    @property
+    def attach_btf_id(self) -> int:
+        """Type that a tracing program is for, 0 for the others."""
+        return self.aux.attach_btf_id
+
+    @property
+    def max_ctx_offset(self) -> int:
+        """End of the highest argument read, bytes."""
+        return self.verified.max_ctx_offset
+
+    @property
+    def max_tp_access(self) -> int:
+        """End of the highest byte touched in a writable tracepoint's buffer."""
+        return self.verified.max_tp_access
+
+    def stats(self) -> tuple[int, int, int]:
+        """(run_time_ns, run_cnt, recursion_misses) over all CPUs; the first two count while BPF_ENABLE_STATS is held.
+
+        Kernel: kernel/bpf/syscall.c:bpf_prog_get_stats
+        """
+        record = self.record
+        return record.total("run_time_ns"), record.total("run_cnt"), record.total("misses")
+
+    @property
+    def runs(self) -> int:
+        """How often it ran, counted always."""
+        return self.record.total("runs")
+
+    def bind_map(self, bpf_map: BpfMap) -> None:
+        """Let the program hold a map that its code does not name. Kernel: kernel/bpf/syscall.c:bpf_prog_bind_map"""
+        if bpf_map not in self.used_maps:
+            bpf_map.get()
+            self.used_maps.append(bpf_map)
+
+    def release_file(self, _file: File) -> None:
+        """The last descriptor of an open file of it is closed. Kernel: bpf_prog_release"""
+        self.put()
+
+    def release(self) -> None:
+        """Free code and give back what it held. Kernel: kernel/bpf/syscall.c:__bpf_prog_put_noref"""
+        self._ids.remove(self.id)
+        self._memory.synchronize_rcu()
+        self.native.close()
+        self.record.close()
+        for bpf_map in self.used_maps:
+            bpf_map.put()
+        for btf in (self.aux.btf, self.aux.attach_btf):
+            if btf is not None:
+                btf.put()
+
+    def xlated(self) -> bytes:
+        """The verified instructions as bpftool shows them: maps by id instead of by descriptor.
+
+        Kernel: kernel/bpf/syscall.c:bpf_insn_prepare_dump
+        """
+        from fastrtp.isa import encode
+
+        insns = list(self.verified.insns)
+        for index, insn in enumerate(insns):
+            if insn.code == _LD_IMM64 and insn.src_reg in _ALL_MAP_SOURCES:
+                value = insn.src_reg in (BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_MAP_IDX_VALUE)
+                bpf_map = self.verified.used_maps[insn.imm]
+                insns[index] = insn._replace(src_reg=BPF_PSEUDO_MAP_VALUE if value else BPF_PSEUDO_MAP_FD, imm=bpf_map.id)
+        return encode(insns)
+
+
+def bpf_prog_calc_tag(insns: Sequence[Insn]) -> bytes:
+    """First 8 bytes of SHA-256 over the instructions, with the maps' descriptors (which differ from load to load) zeroed.
+
+    Differs: kernels before 6.18 take SHA-1. Kernel: kernel/bpf/core.c:bpf_prog_calc_tag
+    """
+    from fastrtp.isa import encode
+
+    plain: list[Insn] = []
+    was_ld_map = False
+    for insn in insns:
+        if not was_ld_map and insn.code == _LD_IMM64 and insn.src_reg in _MAP_SOURCES:
+            was_ld_map = True
+            insn = insn._replace(imm=0)
+        elif was_ld_map and not any((insn.code, insn.dst_reg, insn.src_reg, insn.off)):
+            was_ld_map = False
+            insn = insn._replace(imm=0)
+        else:
+            was_ld_map = False
+        plain.append(insn)
+    return hashlib.sha256(encode(plain)).digest()[:BPF_TAG_SIZE]

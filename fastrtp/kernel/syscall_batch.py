@@ -1,0 +1,162 @@
+"""The four batch commands.
+
+Arrays are walked by key; hash maps by element, and the opaque `out_batch` is the number of the next one. (Linux walks
+buckets, and stops with ENOSPC when a whole bucket does not fit the caller's buffers; an element always does.)
+
+Kernel counterpart: kernel/bpf/syscall.c (bpf_map_do_batch, generic_map_*_batch), kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+from fastrtp.errors import BpfError
+from fastrtp.uapi import BPF_F_LOCK, BpfCmd, BpfMapType
+
+from .bpf_map import BpfMap, not_supported
+from .call import Call
+from .file import File
+from .map_value import bpf_map_copy_value, bpf_map_update_value
+from .syscall_map import check_lock_flag, check_readable, check_writable
+from .uaccess import copy_from_user, copy_to_user, put_user_u32
+
+_HASHES = frozenset({
+    BpfMapType.BPF_MAP_TYPE_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_HASH,
+    BpfMapType.BPF_MAP_TYPE_LRU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH,
+})  # fmt: skip
+_ELEMENT_STATE, _ELEMENT_HEADER = 4, 8
+_ARRAYS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY, BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY})
+
+
+def bpf_map_do_batch(call: Call) -> int:
+    """One of the batch commands: 0; `count` in the attr says how many elements were done, on errors too.
+
+    BpfError EINVAL, EBADF, EPERM, EFAULT, ENOENT (lookup: the end is reached), ENOTSUPP; else the element's own.
+    Kernel: kernel/bpf/syscall.c:bpf_map_do_batch
+    """
+    attr = call.attr
+    call.check_attr()
+    bpf_map, file = call.map_get(attr.map_fd), call.file(attr.map_fd)
+    cmd = call.cmd
+    if cmd in (BpfCmd.BPF_MAP_LOOKUP_BATCH, BpfCmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH):
+        check_readable(bpf_map, file)
+    if cmd != BpfCmd.BPF_MAP_LOOKUP_BATCH:
+        check_writable(bpf_map, file)
+    if bpf_map.map_type in _HASHES:
+        if cmd in (BpfCmd.BPF_MAP_LOOKUP_BATCH, BpfCmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH):
+            return htab_map_lookup_batch(call, bpf_map, delete=cmd == BpfCmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH)
+    elif bpf_map.map_type not in _ARRAYS or cmd in (BpfCmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH, BpfCmd.BPF_MAP_DELETE_BATCH):
+        raise not_supported(f"{cmd.name} on a map of type {BpfMapType(bpf_map.map_type).name}")
+    if cmd == BpfCmd.BPF_MAP_LOOKUP_BATCH:
+        return generic_map_lookup_batch(call, bpf_map)
+    return _generic_map_change_batch(call, bpf_map, file, delete=cmd == BpfCmd.BPF_MAP_DELETE_BATCH)
+
+
+def _check_elem_flags(bpf_map: BpfMap, flags: int) -> None:
+    if flags & ~BPF_F_LOCK:
+        raise BpfError(errno.EINVAL, f"EINVAL: elem_flags {flags:#x} of a batch, only BPF_F_LOCK is allowed")
+    check_lock_flag(bpf_map, flags)
+
+
+def generic_map_lookup_batch(call: Call, bpf_map: BpfMap) -> int:
+    """Keys and values in the order of BPF_MAP_GET_NEXT_KEY. Kernel: kernel/bpf/syscall.c:generic_map_lookup_batch"""
+    attr = call.attr
+    _check_elem_flags(bpf_map, attr.elem_flags)
+    if not attr.count:
+        return 0
+    call.put_user("count", 0)
+    key_size, value_size = bpf_map.map.key_size, bpf_map.value_size_user
+    key = copy_from_user(attr.in_batch, key_size) if attr.in_batch else None
+    done = 0
+    end: BpfError | None = None
+    while done < attr.count:
+        try:
+            key_next = bpf_map.map.get_next_key(key)
+        except BpfError as error:
+            end = error
+            break
+        key = key_next
+        value = bpf_map_copy_value(bpf_map, key, attr.elem_flags)
+        copy_to_user(attr.keys + done * key_size, key)
+        copy_to_user(attr.values + done * value_size, value)
+        done += 1
+    call.put_user("count", done)
+    if done and key is not None:
+        copy_to_user(attr.out_batch, key)
+    if end is not None:
+        raise end
+    return 0
+
+
+def htab_map_lookup_batch(call: Call, bpf_map: BpfMap, *, delete: bool) -> int:
+    """Elements from number `in_batch` on. Kernel: kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch"""
+    attr = call.attr
+    _check_elem_flags(bpf_map, attr.elem_flags)
+    if attr.flags:
+        raise BpfError(errno.EINVAL, f"EINVAL: flags {attr.flags:#x} of a batch, none are allowed")
+    if not attr.count:
+        return 0
+    call.put_user("count", 0)
+    batch = int.from_bytes(copy_from_user(attr.in_batch, 4), "little") if attr.in_batch else 0
+    if batch >= 1 << (bpf_map.map.max_entries - 1).bit_length():
+        raise BpfError(errno.ENOENT, f"ENOENT: batch {batch} of a map with {bpf_map.map.max_entries} entries")
+    key_size, value_size = bpf_map.map.key_size, bpf_map.value_size_user
+    done, at_end = 0, True
+    for number, key, value in _elements(bpf_map.map, batch):
+        if done == attr.count:
+            batch, at_end = number, False
+            break
+        copy_to_user(attr.keys + done * key_size, key)
+        copy_to_user(attr.values + done * value_size, value)
+        if delete:
+            bpf_map.map.delete_elem(key)
+        batch, done = number + 1, done + 1
+    put_user_u32(attr.out_batch, batch)
+    call.put_user("count", done)
+    if at_end:
+        raise BpfError(errno.ENOENT, f"ENOENT: the map is through: {done} elements were left")
+    return 0
+
+
+def _elements(contents: Any, start: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """(number, key, value) of the elements in use from number `start` on, as of now."""
+    from fastrtp.maps import HashMap
+
+    assert isinstance(contents, HashMap)
+    with contents.turn():
+        fresh = int(contents.record["fresh"][0])
+        if start >= fresh:
+            return
+        size = contents.elem_size
+        area = contents.memory.arena.view(contents.elements + start * size, (fresh - start) * size).reshape(-1, size).copy()
+    key_at, value_at = _ELEMENT_HEADER, contents.value_at
+    for number, element in enumerate(area, start):
+        if element[_ELEMENT_STATE]:
+            key = element[key_at : key_at + contents.key_size].tobytes()
+            yield number, key, element[value_at : value_at + contents.value_size_user].tobytes()
+
+
+def _generic_map_change_batch(call: Call, bpf_map: BpfMap, file: File, *, delete: bool) -> int:
+    """Kernel: kernel/bpf/syscall.c:generic_map_update_batch, generic_map_delete_batch"""
+    attr = call.attr
+    _check_elem_flags(bpf_map, attr.elem_flags)
+    if not attr.count:
+        return 0
+    if not delete:
+        call.put_user("count", 0)
+    key_size, value_size = bpf_map.map.key_size, bpf_map.value_size_user
+    done = 0
+    try:
+        while done < attr.count:
+            key = copy_from_user(attr.keys + done * key_size, key_size)
+            if delete:
+                bpf_map.map.delete_elem(key)
+            else:
+                value = copy_from_user(attr.values + done * value_size, value_size)
+                bpf_map_update_value(call, bpf_map, file, key, value, attr.elem_flags)
+            done += 1
+    finally:
+        call.put_user("count", done)
+    return 0
