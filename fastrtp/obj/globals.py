@@ -39,7 +39,7 @@ class Extern(NamedTuple):
     name: str
     offset: int
     reason: str
-    is_func: bool
+    size: int = 0
 
 
 def is_data_section(section: Section) -> bool:
@@ -72,7 +72,7 @@ def global_map(obj_name: str, section: Section, btf: Btf | None) -> MapSpec:
     initial = section.data if section.type != SHT_NOBITS else bytes(section.size)
     return MapSpec(
         internal_map_name(obj_name, section.name),
-        BpfMapType.BPF_MAP_TYPE_ARRAY,
+        int(BpfMapType.BPF_MAP_TYPE_ARRAY),
         4,
         section.size,
         1,
@@ -104,10 +104,10 @@ def externs(elf: ElfFile, btf: Btf | None, obj_name: str) -> tuple[dict[str, Ext
                 raise ObjectError(f"extern {symbol.name!r}: {error}", section=KCONFIG_SECTION) from error
         elif func_id is not None:
             reason = "" if weak else f"kernel function {symbol.name!r} (kfunc) is not supported"
-            out[symbol.name] = Extern(symbol.name, -1, reason, True)
+            out[symbol.name] = Extern(symbol.name, -1, reason)
         else:
             reason = "" if weak else f"kernel symbol {symbol.name!r} (extern __ksym) is not supported"
-            out[symbol.name] = Extern(symbol.name, -1, reason, False)
+            out[symbol.name] = Extern(symbol.name, -1, reason)
     return out, _kconfig_map(kconfig, btf, obj_name, out) if kconfig else None
 
 
@@ -145,11 +145,11 @@ def _kconfig_map(
             contents[offset : offset + size] = value.to_bytes(16, "little")[:size].ljust(size, b"\0")
         elif not weak:
             reason = f"kernel option {name!r} is not known; declared __weak it reads as 0"
-        out[name] = Extern(name, offset, reason, False)
+        out[name] = Extern(name, offset, reason, size)
     datasec_id = btf.find(KCONFIG_SECTION, BtfKind.DATASEC) if btf is not None else None
     return MapSpec(
         internal_map_name(obj_name, KCONFIG_SECTION),
-        BpfMapType.BPF_MAP_TYPE_ARRAY,
+        int(BpfMapType.BPF_MAP_TYPE_ARRAY),
         4,
         len(contents),
         1,

@@ -275,7 +275,7 @@ def _moved(infos: Infos, function: Function, base: int) -> np.ndarray[tuple[int,
     if rows is None:
         return np.zeros(0, _EMPTY)
     inside = rows[(rows["insn_off"] >= function.start) & (rows["insn_off"] < function.end)].copy()
-    inside["insn_off"] += np.uint32(base) - np.uint32(function.start)
+    inside["insn_off"] = inside["insn_off"].astype(np.int64) + (base - function.start)
     return inside
 
 

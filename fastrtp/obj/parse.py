@@ -9,12 +9,12 @@ from fastrtp.btf.ext import BtfExt
 from fastrtp.errors import BtfError, ObjectError
 
 from .elf import SHN_UNDEF, STT_FUNC, ElfFile
-from .globals import externs, global_map, is_data_section, object_name
+from .globals import KCONFIG_SECTION, externs, global_map, is_data_section, object_name
 from .link import Code, Function, Linker, UnsupportedProgram, read_code
 from .maps import LEGACY_MAPS_SECTION, MAPS_SECTION, MapDefinition, btf_maps, legacy_maps
 from .sections import parse_section_name
 from .spec import MapSpec, ObjectSpec, ProgramSpec
-from .types_fixup import load_btf
+from .types_fixup import load_btf, place_externs
 
 _TEXT = ".text"
 _POINTER_SIZE = 8
@@ -35,6 +35,10 @@ def parse_object(data: bytes, name: str) -> ObjectSpec:
     extern_symbols, kconfig = externs(elf, spec.btf, spec.name)
     if kconfig is not None:
         _add_map(spec, kconfig)
+    if kconfig is not None and spec.btf is not None:
+        places = {one.name: (one.offset, one.size) for one in extern_symbols.values() if one.offset >= 0}
+        spec.btf = place_externs(spec.btf, KCONFIG_SECTION, places, kconfig.value_size)
+        spec.btf_bytes = spec.btf.data
     codes = read_code(elf)
     by_place = {(d.spec.section, d.spec.section_offset): d.spec for d in definitions}
     linker = Linker(codes, by_place, data_maps, extern_symbols, kconfig, elf, spec.btf, ext)

@@ -7,9 +7,10 @@ them with their callers. Kernel: tools/lib/bpf/libbpf.c:btf_fixup_datasec, bpf_o
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from fastrtp.btf import Btf, BtfKind
-from fastrtp.btf.types import BTF_FUNC_GLOBAL, BTF_FUNC_STATIC
+from fastrtp.btf.types import BTF_FUNC_GLOBAL, BTF_FUNC_STATIC, BTF_VAR_GLOBAL_ALLOCATED
 from fastrtp.errors import BtfError, ObjectError
 
 from .elf import STB_LOCAL, STT_FUNC, STV_HIDDEN, STV_INTERNAL, ElfFile, Section
@@ -42,6 +43,26 @@ def load_btf(elf: ElfFile, section: Section) -> Btf:
         return btf if raw == btf.data else Btf.parse(bytes(raw))
     except BtfError as error:
         raise ObjectError(str(error), section=section.name, offset=section.file_offset) from error
+
+
+def place_externs(btf: Btf, datasec: str, places: Mapping[str, tuple[int, int]], size: int) -> Btf:
+    """The BTF with extern variables of a data section given places (offset, size), as if the object had defined them.
+
+    Kernel: libbpf.c:bpf_object__collect_externs
+    """
+    datasec_id = btf.find(datasec, BtfKind.DATASEC)
+    if datasec_id is None:
+        return btf
+    raw = bytearray(btf.data)
+    at = btf.record_offset(datasec_id)
+    for number, info in enumerate(btf.type(datasec_id).secinfos):
+        variable = btf.type(info.type_id)
+        place = places.get(variable.name)
+        if place is not None and variable.kind == BtfKind.VAR:
+            struct.pack_into("<II", raw, at + _SECINFO_OFF + number * _SECINFO_SIZE + 4, *place)
+            struct.pack_into("<I", raw, btf.record_offset(variable.id) + _SECINFO_OFF, BTF_VAR_GLOBAL_ALLOCATED)
+    _place_datasec(raw, at, btf.type(datasec_id).vlen, size)
+    return Btf.parse(bytes(raw))
 
 
 def _apply_relocs(elf: ElfFile, section: Section) -> bytes:
