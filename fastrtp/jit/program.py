@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.jit.cache import CachedObject, ObjectCache
@@ -45,16 +45,16 @@ def optimised(text: str) -> Any:
     return engine.optimised(engine.parse(text, name=ENTRY), library.library().bitcode)
 
 
-class NativeProgram:
-    """A program's native code. `entry`: its address, `u64 entry(u64 *ctx, Env *env)`; valid until close()."""
+class NativeText:
+    """Native code of an IR text: `addresses` of its `exports`, valid until close()."""
 
-    def __init__(self, name: str, text: str, symbols: dict[str, int]) -> None:
+    def __init__(self, name: str, text: str, exports: Sequence[str], symbols: Mapping[str, int] | None = None) -> None:
         built = build(text)
-        every = library.library().symbols | symbols
+        every = {**library.library().symbols, **(symbols or {})}
         self.name = name
         self._text = text
-        self._module = engine.NativeModule(built.code, [ENTRY], {s: every[s] for s in built.symbols if s in every}, name)
-        self.entry: int = self._module.addresses[ENTRY]
+        self._module = engine.NativeModule(built.code, exports, {s: every[s] for s in built.symbols if s in every}, name)
+        self.addresses = self._module.addresses
         self.code_size = len(built.code)
 
     def close(self) -> None:
@@ -62,12 +62,20 @@ class NativeProgram:
         self._module.close()
 
     def ir(self, *, optimise: bool = True) -> str:
-        """The program's LLVM IR."""
+        """The LLVM IR."""
         return str(optimised(self._text)) if optimise else self._text
 
     def assembly(self) -> str:
-        """The program's native code as assembly text."""
+        """The native code as assembly text."""
         return engine.assembly(optimised(self._text))
+
+
+class NativeProgram(NativeText):
+    """A program's native code. `entry`: its address, `u64 entry(u64 *ctx, Env *env)`."""
+
+    def __init__(self, name: str, text: str, symbols: Mapping[str, int] | None = None) -> None:
+        super().__init__(name, text, [ENTRY], symbols)
+        self.entry: int = self.addresses[ENTRY]
 
 
 def compile_program(verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory) -> NativeProgram:

@@ -30,7 +30,7 @@ class Compiled:
     def __init__(self, insns: bytes) -> None:
         program = decode(insns)
         text = lower(LowerInput(name=ENTRY, insns=program, subprogs=find_subprogs(program), resolve=_resolve))
-        self.native = NativeProgram("run", text, {})
+        self.native = NativeProgram("run", text)
         self._function = _PROTOTYPE(self.native.entry)
 
     def __call__(self, address: int, length: int) -> int:

@@ -237,6 +237,8 @@ call_subprog = _caller(5, 1)
 """call_subprog(function, r1..r5, env): a callback, with the ABI of a bpf-to-bpf call."""
 call_trace = _caller(2, 1)
 """call_trace(function, tracepoint, args, env): fire one tracepoint from u64 args[]."""
+call_materialize = _caller(1, 2)
+"""call_materialize(function, row, args, sources): build one recorded event's arguments."""
 
 
 def call_probe(arity: int) -> Any:

@@ -127,14 +127,17 @@ REPLAY = np.dtype(
 )
 """State of one replay loop."""
 
-REPLAY_EVENT = np.dtype([("tracepoint", I8), ("trace", I8), ("num_args", I8), ("args", I8), ("num_stores", I8), ("stores", I8)])
-"""One kind of event: its TRACEPOINT record (0: none) and its columns."""
-
-REPLAY_ARG = np.dtype([("column", I8), ("width", I8), ("const", I8), ("size", I8)])
-"""Source of one argument: `column` of `width`-byte items (negative: signed) or, where it is 0, `const`; `size` is the C argument's."""
-
-REPLAY_STORE = np.dtype([("base_arg", I8), ("base", I8), ("base_const", I8), ("offset", I8), ("column", I8), ("width", I8), ("size", I8)])
-"""A recorded field that lands in an object: `size` bytes at argument `base_arg` (or `base` column, or `base_const`) + `offset`."""
+REPLAY_EVENT = np.dtype(
+    [
+        ("tracepoint", I8),  # TRACEPOINT record, 0: none
+        ("trace", I8),  # trace_call<N>
+        ("materialize", I8),  # native code that fills args[] and does the stores; 0: nothing to do
+        ("after", I8),  # native code for the stores behind the probes, 0: none
+        ("sources", I8),  # what both take their columns from
+        ("stores", I8),  # whether there is something to store even without a probe
+    ]
+)
+"""One kind of event: its tracepoint, and the code that builds its arguments from the recording."""
 
 
 def at(dtype: np.dtype[Any], field: str) -> int:

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 
 from fastrtp.errors import ReplayError
-from fastrtp.native.layout import REPLAY, REPLAY_ARG, REPLAY_EVENT, REPLAY_STORE
+from fastrtp.jit.program import NativeText
+from fastrtp.native.layout import REPLAY, REPLAY_EVENT
 from fastrtp.native.memory import Memory
-from fastrtp.replay.bind import BoundArg, BoundEvent, BoundRecording, BoundStore
+from fastrtp.replay.bind import BoundRecording
+from fastrtp.replay.materialize import DECLARATIONS, Column, Materializer
 from fastrtp.trace import Tracepoint
 
 CHUNK = 1 << 16
 """Events a turn: a few milliseconds."""
-
-Column = np.ndarray[Any, Any]
-_WIDTHS = (1, 2, 4, 8)
 
 
 class LinkedReplay:
@@ -37,16 +36,10 @@ class LinkedReplay:
             raise ReplayError(f"the recording has events of cpu {int(bound.cpu.max())}, the kernel has {memory.cpus}: Kernel(cpus=N)")
         if count and int(bound.event.max()) >= len(bound.events):
             raise ReplayError(f"event kind {int(bound.event.max())} of {len(bound.events)}")
-        kinds = np.zeros(max(len(bound.events), 1), REPLAY_EVENT)
-        rows = np.zeros(len(kinds), np.int64)
-        np.maximum.at(rows, bound.event, bound.row.astype(np.int64) + 1)
-        for number, event in enumerate(bound.events):
-            self._rows_needed = int(rows[number])
-            self._kind(kinds[number], event, tracepoints.get(event.name))
+        kinds = self._kinds(bound, tracepoints)
         self._state = np.zeros(1, REPLAY)
         state = self._state[0]
-        state["machine"], state["end"] = memory.machine_address, count
-        state["events"] = self._address(kinds)
+        state["machine"], state["end"], state["events"] = memory.machine_address, count, self._address(kinds)
         for field, column, dtype in (
             ("time", bound.time, np.int64),
             ("cpu", bound.cpu, np.uint16),
@@ -64,12 +57,10 @@ class LinkedReplay:
         played = 0
         while self.position < self.events:
             done = self.memory.lib.replay_run(address, chunk)
-            if done == 0:
-                break
             played += done
             if progress is not None:
                 progress(self.position, self.events)
-            if self.memory.machine["stop"][0]:
+            if done == 0 or self.memory.machine["stop"][0]:
                 break
         return played
 
@@ -87,62 +78,39 @@ class LinkedReplay:
         """Start over: what programs counted stays."""
         self._state["position"] = self._state["fired"] = 0
 
-    def _column(self, array: Column) -> int:
-        """Address of an event kind's column; every row that its events name must be there."""
-        if len(array) < self._rows_needed:
-            raise ReplayError(f"a column has {len(array)} rows where an event names row {self._rows_needed - 1}")
-        return self._address(array)
+    def close(self) -> None:
+        """Free the native code made for this recording."""
+        self._code.close()
 
     def _address(self, array: Column) -> int:
         self._keep.append(array)
         return int(array.ctypes.data)
 
-    def _kind(self, row: Any, event: BoundEvent, tracepoint: Tracepoint | None) -> None:
-        if tracepoint is not None:
-            if tracepoint.num_args != len(event.args):
-                raise ReplayError(f"{event.name}: {len(event.args)} arguments are bound, the prototype has {tracepoint.num_args}")
-            row["tracepoint"] = tracepoint.address
-            row["trace"] = self.memory.lib.symbols[f"trace_call{tracepoint.num_args}"]
-        args = np.zeros(max(len(event.args), 1), REPLAY_ARG)
-        for target, arg in zip(args, event.args, strict=False):
-            self._arg(target, arg)
-        stores = np.zeros(max(len(event.stores), 1), REPLAY_STORE)
-        for target, store in zip(stores, event.stores, strict=False):
-            self._store(target, store, len(event.args))
-        row["num_args"], row["args"] = len(event.args), self._address(args)
-        row["num_stores"], row["stores"] = len(event.stores), self._address(stores)
+    def _kinds(self, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> np.ndarray[Any, np.dtype[Any]]:
+        """The REPLAY_EVENT records, with the code that builds each kind's arguments."""
+        kinds = np.zeros(max(len(bound.events), 1), REPLAY_EVENT)
+        rows = np.zeros(len(kinds), np.int64)
+        np.maximum.at(rows, bound.event, bound.row.astype(np.int64) + 1)
+        makers = {}
+        for number, event in enumerate(bound.events):
+            tracepoint = tracepoints.get(event.name)
+            if tracepoint is not None:
+                if tracepoint.num_args != len(event.args):
+                    raise ReplayError(f"{event.name}: {len(event.args)} arguments bound, {tracepoint.num_args} in the prototype")
+                kinds[number]["tracepoint"] = tracepoint.address
+                kinds[number]["trace"] = self.memory.lib.symbols[f"trace_call{tracepoint.num_args}"]
+            if tracepoint is not None or event.stores or event.after:
+                makers[number] = Materializer(f"event.{number}", event, int(rows[number]))
+        exports = [maker.name for maker in makers.values()] + [f"{maker.name}.after" for maker in makers.values() if maker.has_after]
+        self._code = NativeText("replay", "".join(maker.text for maker in makers.values()) + DECLARATIONS, exports)
+        for number, maker in makers.items():
+            sources = [self._source(source) for source in maker.sources]
+            kind = kinds[number]
+            kind["sources"] = self._address(np.array(sources or [0], np.uint64))
+            kind["materialize"] = self._code.addresses[maker.name]
+            kind["after"] = self._code.addresses[f"{maker.name}.after"] if maker.has_after else 0
+            kind["stores"] = bool(bound.events[number].stores)
+        return kinds
 
-    def _arg(self, target: Any, arg: BoundArg) -> None:
-        target["size"] = arg.size
-        if arg.column is None:
-            target["const"] = np.uint64(arg.const & 0xFFFFFFFFFFFFFFFF).astype(np.int64)
-            return
-        target["column"], target["width"] = self._integers(arg.column)
-
-    def _store(self, target: Any, store: BoundStore, num_args: int) -> None:
-        target["base_arg"], target["offset"], target["size"] = store.base_arg, store.offset, store.size
-        if store.base_arg >= num_args:
-            raise ReplayError(f"a store goes to argument {store.base_arg} of {num_args}")
-        if store.base_arg < 0:
-            if isinstance(store.base, np.ndarray):
-                target["base"] = self._column(np.ascontiguousarray(store.base, np.uint64))
-            else:
-                target["base_const"] = np.uint64(store.base or 0).astype(np.int64)
-        column = store.column
-        if column.dtype.kind == "S":
-            padded = column.astype("S16") if column.dtype.itemsize <= 16 else column
-            target["column"], target["width"] = self._column(np.ascontiguousarray(padded)), padded.dtype.itemsize
-            return
-        if store.size not in _WIDTHS:
-            raise ReplayError(f"a store of {store.size} bytes from an integer column")
-        target["column"], target["width"] = self._integers(column)
-
-    def _integers(self, column: Column) -> tuple[int, int]:
-        """(address, width) of an integer column: the width is negative for signed items below 8 bytes."""
-        if column.dtype.kind == "b":
-            column = column.view(np.uint8)
-        if column.dtype.kind not in "iu" or column.dtype.itemsize not in _WIDTHS:
-            raise ReplayError(f"a column of {column.dtype} holds no integers")
-        width = column.dtype.itemsize
-        address = self._column(np.ascontiguousarray(column))
-        return address, -width if column.dtype.kind == "i" and width < 8 else width
+    def _source(self, source: Column | int) -> int:
+        return source if isinstance(source, int) else self._address(source)
