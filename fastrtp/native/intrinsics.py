@@ -239,6 +239,8 @@ call_trace = _caller(2, 1)
 """call_trace(function, tracepoint, args, env): fire one tracepoint from u64 args[]."""
 call_materialize = _caller(1, 2)
 """call_materialize(function, row, args, sources): build one recorded event's arguments."""
+call_fire = _caller(5, 0)
+"""call_fire(function, machine, tracepoint, trace_call, args, cpu): trace_fire by address."""
 
 
 def call_probe(arity: int) -> Any:

@@ -1,1 +1,8 @@
 """Recorded events, played through the programs that are attached."""
+
+from __future__ import annotations
+
+from fastrtp.replay.report import ProgramReport, ReplayReport
+from fastrtp.replay.run import Progress, replay
+
+__all__ = ["ProgramReport", "Progress", "ReplayReport", "replay"]

@@ -5,6 +5,7 @@ Knows native addresses, never programs or the verifier: only `kernel/` joins the
 
 from __future__ import annotations
 
+from fastrtp.trace.live import TraceFunction
 from fastrtp.trace.probe import (
     BpfRawEventMap,
     LinkRecord,
@@ -22,6 +23,6 @@ from fastrtp.trace.tracepoint import (
 )
 
 __all__ = [
-    "BpfRawEventMap", "LinkRecord", "ProgRecord", "TRACEPOINT_DEFAULT_PRIO", "Tracepoint", "TracepointFunc",
+    "BpfRawEventMap", "LinkRecord", "ProgRecord", "TRACEPOINT_DEFAULT_PRIO", "TraceFunction", "Tracepoint", "TracepointFunc",
     "bpf_probe_register", "bpf_probe_unregister", "bpf_prog_test_run_raw_tp", "tracepoint_probe_register", "tracepoint_probe_unregister",
 ]  # fmt: skip

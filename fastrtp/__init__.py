@@ -1,0 +1,77 @@
+"""fastrtp: Linux raw tracepoint programs in user space, verified, compiled to native code, and fed with recordings.
+
+    import fastrtp as rtp
+
+    kernel = rtp.Kernel()
+    obj = kernel.load("runqlat.bpf.o")
+    with obj.attach():
+        report = kernel.replay("trace.dat")
+    for key, value in obj.maps["hists"].items():
+        ...
+
+Everything is imported when it is first used, so that `import fastrtp` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fastrtp.errors import (
+    AsmError,
+    BpfError,
+    BtfError,
+    FastrtpError,
+    JitError,
+    ObjectError,
+    RecordingError,
+    ReplayError,
+    VerifierError,
+)
+
+if TYPE_CHECKING:
+    from fastrtp import jit as jit
+    from fastrtp.kernel import Kernel as Kernel
+    from fastrtp.record import Recording as Recording
+    from fastrtp.replay import ReplayReport as ReplayReport
+    from fastrtp.trace import Tracepoint as Tracepoint
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Kernel": "fastrtp.kernel",
+    "Recording": "fastrtp.record",
+    "ReplayReport": "fastrtp.replay",
+    "Tracepoint": "fastrtp.trace",
+}
+_MODULES = frozenset({"btf", "isa", "jit", "kernel", "maps", "obj", "programs", "record", "replay", "trace", "uapi", "verifier"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"fastrtp.{name}")
+    else:
+        raise AttributeError(f"module 'fastrtp' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def TRACE_EVENT(name: str, proto: str, *, kernel: Kernel | None = None, **options: Any) -> Tracepoint:  # noqa: N802 - the kernel's name
+    """Add a tracepoint to `kernel` (the default one where None). `proto` is TP_PROTO as C text: "int a, u64 b, const char *c"."""
+    return (kernel if kernel is not None else default_kernel()).trace_event(name, proto, **options)
+
+
+def default_kernel() -> Kernel:
+    """The kernel of those who need only one; made on first use."""
+    if "_default_kernel" not in globals():
+        globals()["_default_kernel"] = __getattr__("Kernel")()
+    kernel: Kernel = globals()["_default_kernel"]
+    return kernel
+
+
+__all__ = [
+    "TRACE_EVENT", "AsmError", "BpfError", "BtfError", "FastrtpError", "JitError", "Kernel", "ObjectError", "Recording", "RecordingError",
+    "ReplayError", "ReplayReport", "Tracepoint", "VerifierError", "default_kernel", "jit",
+]  # fmt: skip

@@ -1,0 +1,130 @@
+"""replay: a recording played through everything that is attached to a kernel."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fastrtp.errors import ReplayError
+from fastrtp.kernel.link import BpfRawTpLink
+from fastrtp.mem.objects import ObjectSpace
+from fastrtp.native.memory import Memory
+from fastrtp.record import Recording
+from fastrtp.replay.bind import Policy, bind
+from fastrtp.replay.linked import CHUNK, LinkedReplay
+from fastrtp.replay.report import ProgramReport, ReplayReport
+
+if TYPE_CHECKING:
+    from fastrtp.kernel import Kernel
+    from fastrtp.kernel.prog import BpfProg
+
+Progress = Callable[[int, int], None]
+"""progress(events done, events in all)"""
+
+
+def replay(
+    kernel: Kernel,
+    source: str | os.PathLike[str] | Recording,
+    *,
+    missing: Policy = "zero",
+    progress: Progress | None = None,
+    interruptible: bool = False,
+    chunk: int = CHUNK,
+) -> ReplayReport:
+    """Play `source` (a path, or a Recording that is open) in time order, over all its CPUs.
+
+    The clock, CPU, pid and comm that programs see are the events'. `missing`: what programs get where the recording has
+    nothing ("zero": zeroed objects, "fault": unreadable pointers, "strict": ReplayError before the first event).
+    `interruptible`: Ctrl-C ends the replay early and the report says so, instead of KeyboardInterrupt. RecordingError for
+    a damaged file; ReplayError when the recording has more CPUs than the kernel.
+    """
+    begin = time.perf_counter()
+    recording = source if isinstance(source, Recording) else Recording.open(source)
+    if recording.cpus > kernel.cpus:
+        raise ReplayError(f"the recording has {recording.cpus} cpus, the kernel {kernel.cpus}: make it with Kernel(cpus={recording.cpus})")
+    objects = ObjectSpace(kernel.memory.arena, kernel.btf)
+    protos = {name: kernel.tracepoints.proto(name) for name in (table.name for table in recording.tables) if name in kernel.tracepoints}
+    linked = None
+    try:
+        with kernel.lock:
+            wanted = {link.tp_name for link in _raw_tp_links(kernel)}
+            bound = bind(recording, objects, protos, policy=missing, wanted=wanted)
+            linked = LinkedReplay(kernel.memory, bound, {name: kernel.tracepoints[name] for name in protos})
+        played = _Counters(kernel)
+        prepared = time.perf_counter()
+        interrupted = False
+        with _virtual_clock(kernel.memory):
+            try:
+                events = linked.run(progress, chunk)
+            except KeyboardInterrupt:
+                if not interruptible:
+                    raise
+                events, interrupted = linked.position, True
+        seconds = time.perf_counter() - prepared
+        return ReplayReport(
+            events=events,
+            fired=linked.fired,
+            seconds=seconds,
+            prepare_seconds=prepared - begin,
+            programs=played.programs(),
+            faulted_reads=played.faulted_reads(),
+            lost=dict(recording.lost),
+            missing=bound.missing,
+            printk=kernel.memory.trace_pipe(),
+            printk_lost=kernel.memory.printk_lost,
+            interrupted=interrupted,
+        )
+    finally:
+        if linked is not None:
+            linked.close()
+        objects.close()
+
+
+def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:
+    return [link for link in kernel.links if isinstance(link, BpfRawTpLink)]
+
+
+@contextmanager
+def _virtual_clock(memory: Memory) -> Iterator[None]:
+    """The events' time and task for the programs; the caller's again afterwards."""
+    current = memory.env["current"].copy()
+    memory.set_clock(virtual=True)
+    try:
+        yield
+    finally:
+        memory.set_clock(virtual=False)
+        memory.env["current"] = current
+
+
+class _Counters:
+    """What programs counted since this was made."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._before = {prog.id: self._now(prog) for prog in kernel.progs}
+        self._faulted = self._faults()
+
+    @staticmethod
+    def _now(prog: BpfProg) -> tuple[int, int]:
+        return prog.record.total("runs"), prog.record.total("misses")
+
+    def _faults(self) -> int:
+        return int(self._kernel.memory.env["faulted"].sum())
+
+    def faulted_reads(self) -> int:
+        return self._faults() - self._faulted
+
+    def programs(self) -> dict[str, ProgramReport]:
+        """By name; a second program of the same name has its id behind it."""
+        attached = {link.prog.id for link in _raw_tp_links(self._kernel)}
+        rows: dict[str, ProgramReport] = {}
+        for prog in self._kernel.progs:
+            runs, misses = self._now(prog)
+            runs_before, misses_before = self._before.get(prog.id, (0, 0))
+            if prog.id in attached or runs > runs_before:
+                name = prog.name if prog.name not in rows else f"{prog.name}#{prog.id}"
+                rows[name] = ProgramReport(runs - runs_before, misses - misses_before)
+        return rows

@@ -1,0 +1,77 @@
+"""trace_<name>(): firing a tracepoint from Python, and the same as a numba function.
+
+Arguments are checked against TP_PROTO: integers are cut to the C type's size, as a C call would; str and bytes become
+NUL-terminated strings in kernel memory for the time of the call; pointers are addresses.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastrtp.native.memory import Memory
+
+if TYPE_CHECKING:
+    from fastrtp.trace.tracepoint import Tracepoint
+
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+class TraceFunction:
+    """`trace_<name>` of one tracepoint. Disabled, a call is a check and a return. `njit` is its compiled form."""
+
+    def __init__(self, tp: Tracepoint, memory: Memory, cpu: int = 0, prototype: str = "") -> None:
+        if not 0 <= cpu < memory.cpus:
+            raise ValueError(f"cpu {cpu} of {memory.cpus}")
+        self.tp = tp
+        self.memory = memory
+        self.cpu = cpu
+        self.prototype = prototype or f"{tp.name}({', '.join(arg.name or f'arg{n}' for n, arg in enumerate(tp.proto.args))})"
+        self.__name__ = f"trace_{tp.name}"
+        self._trace_call = memory.lib.symbols[f"trace_call{tp.num_args}"]
+        self._njit: Any = None
+
+    def __repr__(self) -> str:
+        return f"<trace_{self.prototype}>"
+
+    def __call__(self, *args: Any) -> None:
+        """Fire the event. TypeError for a wrong number or kind of arguments, with the prototype in the message."""
+        if len(args) != self.tp.num_args:
+            raise TypeError(f"trace_{self.prototype} takes {self.tp.num_args} arguments, not {len(args)}")
+        if not self.tp.enabled:
+            return
+        strings: list[int] = []
+        try:
+            values = [self._value(number, value, strings) for number, value in enumerate(args)]
+            array = np.array(values, np.uint64)
+            lib, machine = self.memory.lib, self.memory.machine_address
+            lib.trace_fire(machine, self.tp.address, self._trace_call, array.ctypes.data, self.cpu)
+        finally:
+            for address in strings:
+                self.memory.arena.free(address)
+
+    @property
+    def njit(self) -> Any:
+        """The numba form, for use inside @njit code: takes integers and addresses. It holds this process's addresses."""
+        if self._njit is None:
+            from fastrtp.trace.live_native import compile_trace
+
+            self._njit = compile_trace(self.tp, self.memory, self._trace_call, self.cpu)
+        return self._njit
+
+    def _value(self, number: int, value: Any, strings: list[int]) -> int:
+        arg = self.tp.proto.args[number]
+        if isinstance(value, str | bytes) and arg.is_pointer:
+            data = (value.encode() if isinstance(value, str) else value) + b"\0"
+            address = self.memory.arena.alloc(len(data))
+            strings.append(address)
+            self.memory.arena.view(address, len(data))[:] = np.frombuffer(data, np.uint8)
+            return address
+        try:
+            integer = operator.index(value)
+        except TypeError:
+            kind = type(value).__name__
+            raise TypeError(f"argument {number + 1} of trace_{self.prototype} is an integer or an address, not {kind}") from None
+        return integer & (_MASK >> (64 - 8 * arg.size)) if arg.size < 8 else integer & _MASK
