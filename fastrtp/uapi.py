@@ -382,7 +382,8 @@ ATTRS: dict[BpfCmd, AttrLayout] = _attrs([
      "u64 signature; u32 signature_size; s32 keyring_id"), "keyring_id"),
     ("BPF_OBJ_PIN BPF_OBJ_GET", "u64 pathname; u32 bpf_fd file_flags; s32 path_fd", "path_fd"),
     ("BPF_PROG_ATTACH BPF_PROG_DETACH",
-     "u32 target_fd attach_bpf_fd attach_type attach_flags replace_bpf_fd relative_fd; u64 expected_revision", "expected_revision"),
+     "u32 target_fd attach_bpf_fd attach_type attach_flags replace_bpf_fd relative_fd; u64 expected_revision",
+     "expected_revision"),
     ("BPF_PROG_TEST_RUN",
      ("u32 prog_fd retval data_size_in data_size_out; u64 data_in data_out; u32 repeat duration ctx_size_in ctx_size_out;"
      "u64 ctx_in ctx_out; u32 flags cpu batch_size"), "batch_size"),
@@ -396,7 +397,8 @@ ATTRS: dict[BpfCmd, AttrLayout] = _attrs([
      "u64 prog_attach_flags link_ids link_attach_flags revision"), "revision"),
     ("BPF_RAW_TRACEPOINT_OPEN", "u64 name; u32 prog_fd; u64 cookie", "cookie"),
     ("BPF_BTF_LOAD",
-     "u64 btf btf_log_buf; u32 btf_size btf_log_size btf_log_level btf_log_true_size btf_flags; s32 btf_token_fd", "btf_token_fd"),
+     "u64 btf btf_log_buf; u32 btf_size btf_log_size btf_log_level btf_log_true_size btf_flags; s32 btf_token_fd",
+     "btf_token_fd"),
     ("BPF_TASK_FD_QUERY", "u32 pid fd flags buf_len; u64 buf; u32 prog_id fd_type; u64 probe_offset probe_addr", "probe_addr"),
     ("BPF_LINK_CREATE",
      "u32 prog_fd target_fd attach_type flags target_btf_id; u64 cookie unused1 unused2; u32 unused3 unused4 uprobe_multi_pid",
@@ -433,7 +435,8 @@ bpf_link_info_raw_tracepoint = _struct(
     "bpf_link_info_raw_tracepoint", "u32 type id prog_id; u64 tp_name; u32 tp_name_len; u64 cookie unused1 unused2 unused3"
 )
 bpf_link_info_tracing = _struct(
-    "bpf_link_info_tracing", "u32 type id prog_id; u32 pad attach_type target_obj_id target_btf_id pad2; u64 cookie unused1 unused2 unused3"
+    "bpf_link_info_tracing",
+    "u32 type id prog_id; u32 pad attach_type target_obj_id target_btf_id pad2; u64 cookie unused1 unused2 unused3",
 )
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .perf_event import PerfEvent
     from .prog import BpfProg
 
-_PERCPU = frozenset({BpfMapType.BPF_MAP_TYPE_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY})
+_PERCPU = frozenset(
+    {BpfMapType.BPF_MAP_TYPE_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY}
+)
 FD_ARRAYS = frozenset({BpfMapType.BPF_MAP_TYPE_PROG_ARRAY, BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY})
 
 
@@ -49,7 +51,7 @@ class BpfMap(RefCounted):
     @property
     def map_type(self) -> int:
         """BPF_MAP_TYPE_*."""
-        return self.map.map_type
+        return int(self.map.map_type)
 
     @property
     def is_fd_array(self) -> bool:
@@ -61,7 +63,7 @@ class BpfMap(RefCounted):
         """Bytes of a value in a system call. Kernel: kernel/bpf/syscall.c:bpf_map_value_size"""
         if self.map_type in FD_ARRAYS:
             return 4
-        return self.map.value_size_user if self.map_type in _PERCPU else self.map.value_size
+        return int(self.map.value_size_user if self.map_type in _PERCPU else self.map.value_size)
 
     def readable(self, file: File) -> bool:
         """Whether this file may look into the map."""

@@ -5,6 +5,8 @@ Kernel counterpart: fs/proc/fd.c:seq_show and the show_fdinfo of each kind of fi
 
 from __future__ import annotations
 
+from typing import Any
+
 from .bpf_map import BpfMap
 from .file import O_CLOEXEC, File
 from .link import BpfLink, BpfRawTpLink
@@ -51,10 +53,15 @@ def _map(bpf_map: BpfMap) -> list[tuple[str, str]]:
         ("max_entries", str(contents.max_entries)),
         ("map_flags", f"{contents.map_flags:#x}"),
         ("map_extra", f"{contents.map_extra:#x}"),
-        ("memlock", str(contents.memory_usage)),
+        ("memlock", str(_memlock(contents))),
         ("map_id", str(bpf_map.id)),
         ("frozen", str(int(contents.frozen))),
-    ]
+    ] + ([("owner_prog_type", str(bpf_map.owner[0])), ("owner_jited", "1")] if bpf_map.owner is not None else [])
+
+
+def _memlock(contents: Any) -> int:
+    """Bytes that the map's elements take. Differs: the kernel's own figure counts its data structures."""
+    return int(contents.max_entries * (contents.key_size + contents.value_size_user) or contents.max_entries)
 
 
 def _link(link: BpfLink) -> list[tuple[str, str]]:

@@ -36,8 +36,6 @@ from .verbs import Verbs
 if TYPE_CHECKING:
     from fastrtp.trace.tracepoint import Tracepoint
 
-    from .object import BpfObject
-
 _TASK_OFFSETS = {"pid_at": "pid", "tgid_at": "tgid", "comm_at": "comm"}
 
 
@@ -71,7 +69,8 @@ class Kernel(Verbs):
         self._set_current(self.current)
 
     def __repr__(self) -> str:
-        return f"<Kernel {len(self.tracepoints)} tracepoints, {len(self.progs)} programs, {len(self.maps)} maps, {len(self.links)} links>"
+        counts = (f"{len(self.progs)} programs", f"{len(self.maps)} maps", f"{len(self.links)} links")
+        return f"<Kernel {len(self.tracepoints)} tracepoints, {', '.join(counts)}>"
 
     def __enter__(self) -> Kernel:
         return self
@@ -146,13 +145,7 @@ class Kernel(Verbs):
 
         return replay(self, path, **options)
 
-    # objects and tracepoints
-
-    def load(self, source: str | os.PathLike[str] | bytes, *, name: str = "", **options: Any) -> BpfObject:
-        """Load a BPF ELF object (a path, or its bytes) as libbpf does. See `fastrtp.kernel.loader.load`."""
-        from .loader import load
-
-        return load(self, source, name=name, **options)
+    # tracepoints
 
     def trace_event(
         self, name: str, proto: str, *, writable_size: int = 0,

@@ -34,7 +34,7 @@ def bpf_map_copy_value(bpf_map: BpfMap, key: bytes, flags: int) -> bytes:
         return bpf_map.lookup_prog(int.from_bytes(key, "little")).id.to_bytes(4, "little")
     if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY:
         raise not_supported("lookup in a perf event array")
-    return bpf_map.map.lookup_elem(key, flags)
+    return bytes(bpf_map.map.lookup_elem(key, flags))
 
 
 def bpf_map_update_value(call: Call, bpf_map: BpfMap, file: File, key: bytes, value: bytes, flags: int) -> None:

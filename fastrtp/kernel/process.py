@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError
 
-from .file import FdTable, File
 from .fdinfo import fdinfo_text
+from .file import FdTable, File
 from .verbs import Verbs
 
 if TYPE_CHECKING:

@@ -12,9 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastrtp.uapi import BPF_F_SLEEPABLE, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE, BPF_TAG_SIZE, BpfProgType
-
 from fastrtp.trace.probe import ProgRecord
+from fastrtp.uapi import (
+    BPF_F_SLEEPABLE,
+    BPF_PSEUDO_MAP_FD,
+    BPF_PSEUDO_MAP_IDX,
+    BPF_PSEUDO_MAP_IDX_VALUE,
+    BPF_PSEUDO_MAP_VALUE,
+    BPF_TAG_SIZE,
+    BpfProgType,
+)
 
 from .refs import RefCounted
 
@@ -97,12 +104,12 @@ class BpfProg(RefCounted):
     @property
     def max_ctx_offset(self) -> int:
         """End of the highest argument read, bytes."""
-        return self.verified.max_ctx_offset
+        return int(self.verified.max_ctx_offset)
 
     @property
     def max_tp_access(self) -> int:
         """End of the highest byte touched in a writable tracepoint's buffer."""
-        return self.verified.max_tp_access
+        return int(self.verified.max_tp_access)
 
     def stats(self) -> tuple[int, int, int]:
         """(run_time_ns, run_cnt, recursion_misses) over all CPUs; the first two count while BPF_ENABLE_STATS is held.

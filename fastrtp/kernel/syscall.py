@@ -19,10 +19,24 @@ from fastrtp.uapi import ATTR_SIZE, BpfCmd
 from .call import Call
 from .syscall_batch import bpf_map_do_batch
 from .syscall_btf import bpf_btf_load
-from .syscall_ids import bpf_btf_get_fd_by_id, bpf_link_get_fd_by_id, bpf_map_get_fd_by_id, bpf_obj_get_next_id, bpf_prog_get_fd_by_id
+from .syscall_ids import (
+    bpf_btf_get_fd_by_id,
+    bpf_link_get_fd_by_id,
+    bpf_map_get_fd_by_id,
+    bpf_obj_get_next_id,
+    bpf_prog_get_fd_by_id,
+)
 from .syscall_info import bpf_obj_get_info_by_fd
 from .syscall_link import bpf_raw_tracepoint_open, link_create, link_detach, link_update
-from .syscall_map import map_create, map_delete_elem, map_freeze, map_get_next_key, map_lookup_and_delete_elem, map_lookup_elem, map_update_elem
+from .syscall_map import (
+    map_create,
+    map_delete_elem,
+    map_freeze,
+    map_get_next_key,
+    map_lookup_and_delete_elem,
+    map_lookup_elem,
+    map_update_elem,
+)
 from .syscall_other import (
     bpf_enable_stats,
     bpf_iter_create,
@@ -94,13 +108,12 @@ def sys_bpf(current: Process, cmd: int, attr: Any, size: int | None = None) -> i
     check_uarg_tail_zero(address, ATTR_SIZE, size)
     size = min(size, ATTR_SIZE)
     data = copy_from_user(address, size)
-    function = COMMANDS.get(cmd)  # type: ignore[call-overload]
-    if function is None:
+    if cmd not in COMMANDS:
         raise BpfError(errno.EINVAL, f"EINVAL: no command {cmd}")
+    command = BpfCmd(cmd)
     try:
-        command = BpfCmd(cmd)
         with current.kernel.lock:
-            return function(Call(current.kernel, current, command, data, address, size))
+            return COMMANDS[command](Call(current.kernel, current, command, data, address, size))
     except MemoryError as error:
         raise BpfError(errno.ENOMEM, f"ENOMEM: {error}") from error
     finally:

@@ -3,7 +3,8 @@
 Arrays are walked by key; hash maps by element, and the opaque `out_batch` is the number of the next one. (Linux walks
 buckets, and stops with ENOSPC when a whole bucket does not fit the caller's buffers; an element always does.)
 
-Kernel counterpart: kernel/bpf/syscall.c (bpf_map_do_batch, generic_map_*_batch), kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch
+Kernel counterpart: kernel/bpf/syscall.c (bpf_map_do_batch, generic_map_*_batch),
+kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch
 """
 
 from __future__ import annotations

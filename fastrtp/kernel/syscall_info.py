@@ -11,11 +11,20 @@ import hashlib
 from typing import Any
 
 from fastrtp.errors import BpfError
-from fastrtp.uapi import BPF_FUNC_INFO_SIZE, BPF_LINE_INFO_SIZE, BpfMapType, bpf_btf_info, bpf_link_info_raw_tracepoint, bpf_map_info, bpf_prog_info
+from fastrtp.uapi import (
+    BPF_FUNC_INFO_SIZE,
+    BPF_LINE_INFO_SIZE,
+    BpfMapType,
+    bpf_btf_info,
+    bpf_link_info_raw_tracepoint,
+    bpf_map_info,
+    bpf_prog_info,
+)
 
 from .bpf_map import BpfMap
 from .btf_object import BtfObject
 from .call import Call
+from .jited import jited_functions
 from .link import BpfLink, BpfRawTpLink
 from .prog import BpfProg
 from .uaccess import check_uarg_tail_zero, copy_from_user, copy_string_to_user, copy_to_user, put_user_u32, put_user_u64
@@ -78,7 +87,7 @@ def _prog(call: Call, prog: BpfProg, info: Any) -> None:
     room, info.xlated_prog_len = info.xlated_prog_len, len(xlated)
     if room:
         copy_to_user(info.xlated_prog_insns, xlated[:room])
-    functions = prog.functions()
+    functions = jited_functions(prog)
     code = b"".join(function.code for function in functions)
     room, info.jited_prog_len = info.jited_prog_len, len(code)
     if room:

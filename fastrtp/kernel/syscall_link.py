@@ -9,6 +9,7 @@ import errno
 import os
 
 from fastrtp.errors import BpfError
+from fastrtp.trace.probe import BpfRawEventMap
 from fastrtp.uapi import BPF_F_REPLACE, BpfAttachType, BpfProgType
 
 from .call import Call
@@ -61,7 +62,7 @@ def bpf_raw_tp_link_attach(call: Call, prog: BpfProg, user_tp_name: int, cookie:
         raise
 
 
-def _prime_and_register(call: Call, prog: BpfProg, btp: object, cookie: int, attach_type: int) -> int:
+def _prime_and_register(call: Call, prog: BpfProg, btp: BpfRawEventMap, cookie: int, attach_type: int) -> int:
     """The descriptor and the file are there before the probe is, so that nothing can fail after it runs.
 
     Kernel: kernel/bpf/syscall.c:bpf_link_prime, bpf_link_settle

@@ -73,7 +73,8 @@ def bpf_prog_attach(call: Call) -> int:
     attr = call.attr
     call.check_attr()
     _check_attach(attr.attach_type)
-    if attr.attach_flags & ~(BPF_F_ALLOW_OVERRIDE | BPF_F_ALLOW_MULTI | BPF_F_REPLACE) or attr.relative_fd or attr.expected_revision:
+    known = BPF_F_ALLOW_OVERRIDE | BPF_F_ALLOW_MULTI | BPF_F_REPLACE
+    if attr.attach_flags & ~known or attr.relative_fd or attr.expected_revision:
         raise BpfError(errno.EINVAL, f"EINVAL: attach_flags {attr.attach_flags:#x}, relative_fd {attr.relative_fd}")
     call.prog_get(attr.attach_bpf_fd)
     raise BpfError(errno.EINVAL, "EINVAL: tracing programs are attached with BPF_RAW_TRACEPOINT_OPEN or BPF_LINK_CREATE")

@@ -107,13 +107,11 @@ class TracepointRegistry(Mapping[str, Tracepoint]):
         """
         prog, btp = link.prog, link.btp
         if prog.max_ctx_offset > 8 * btp.num_args:
-            raise BpfError(
-                errno.EINVAL, f"EINVAL: program reads {prog.max_ctx_offset} bytes of context, {btp.tp.name} has {btp.num_args} arguments"
-            )
+            reads = f"program reads {prog.max_ctx_offset} bytes of context"
+            raise BpfError(errno.EINVAL, f"EINVAL: {reads}, {btp.tp.name} has {btp.num_args} arguments")
         if prog.max_tp_access > btp.writable_size:
-            raise BpfError(
-                errno.EINVAL, f"EINVAL: program accesses {prog.max_tp_access} bytes of {btp.tp.name}'s buffer, which has {btp.writable_size}"
-            )
+            accesses = f"program accesses {prog.max_tp_access} bytes of {btp.tp.name}'s buffer"
+            raise BpfError(errno.EINVAL, f"EINVAL: {accesses}, which has {btp.writable_size}")
         record = LinkRecord(self._memory, prog.record, link.cookie, link.id)
         try:
             bpf_probe_register(btp, record)

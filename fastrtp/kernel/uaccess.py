@@ -81,7 +81,8 @@ class _Pipe(threading.local):
             part = data[at : at + _CHUNK]
             os.write(self.fds[1], part)
             if _libc().read(self.fds[0], address + at, len(part)) != len(part):
-                os.close(self.fds[0]), os.close(self.fds[1])
+                for fd in self.fds:
+                    os.close(fd)
                 self.fds = os.pipe()  # what was not taken is still in the old one
                 return False
         return True

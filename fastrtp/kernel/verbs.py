@@ -13,6 +13,10 @@ from fastrtp.errors import BpfError
 from fastrtp.uapi import ATTRS, BpfCmd, bpf_btf_info, bpf_link_info_raw_tracepoint, bpf_map_info, bpf_prog_info
 
 if TYPE_CHECKING:
+    import os
+
+    from .loader import Autoload
+    from .object import BpfObject
     from .process import Process
 
 
@@ -59,11 +63,18 @@ class Verbs:
         """close(2). BpfError EBADF."""
         self._process.close(fd)
 
+    def load(self, source: str | os.PathLike[str] | bytes, *, name: str = "", autoload: Autoload = None) -> BpfObject:
+        """Load a BPF ELF object (a path, or its bytes) as libbpf does. See `fastrtp.kernel.loader.load`."""
+        from .loader import load
+
+        return load(self._process, source, name=name, autoload=autoload)
+
     # maps
 
     def map_create(
         self, map_type: int, key_size: int, value_size: int, max_entries: int, flags: int = 0, *,
-        name: str = "", numa_node: int = 0, map_extra: int = 0, btf_fd: int = 0, btf_key_type_id: int = 0, btf_value_type_id: int = 0,
+        name: str = "", numa_node: int = 0, map_extra: int = 0,
+        btf_fd: int = 0, btf_key_type_id: int = 0, btf_value_type_id: int = 0,
     ) -> int:  # fmt: skip
         """BPF_MAP_CREATE: a descriptor. Sizes in bytes. BpfError."""
         return self._call(
@@ -129,6 +140,16 @@ class Verbs:
         """BPF_MAP_FREEZE. BpfError."""
         self._call(BpfCmd.BPF_MAP_FREEZE, map_fd=fd)
 
+    def obj_pin(self, path: str, fd: int) -> None:
+        """BPF_OBJ_PIN. BpfError EEXIST, ENOENT, EPERM."""
+        buffers = _Buffers()
+        self._call(BpfCmd.BPF_OBJ_PIN, pathname=buffers.put(path.encode() + b"\0"), bpf_fd=fd)
+
+    def obj_get(self, path: str, flags: int = 0) -> int:
+        """BPF_OBJ_GET: a descriptor. BpfError ENOENT."""
+        buffers = _Buffers()
+        return self._call(BpfCmd.BPF_OBJ_GET, pathname=buffers.put(path.encode() + b"\0"), file_flags=flags)[0]
+
     # BTF
 
     def btf_load(self, data: bytes) -> int:
@@ -139,9 +160,10 @@ class Verbs:
     # programs
 
     def prog_load(
-        self, prog_type: int, insns: bytes, license: str = "GPL", prog_flags: int = 0, *,  # noqa: A002 - the attr's name
+        self, prog_type: int, insns: bytes, license: str = "GPL", prog_flags: int = 0, *,
         name: str = "", log_level: int = 0, expected_attach_type: int = 0, attach_btf_id: int = 0, attach_btf_obj_fd: int = 0,
-        btf_fd: int = 0, func_info: bytes = b"", line_info: bytes = b"", func_info_rec_size: int = 8, line_info_rec_size: int = 16,
+        btf_fd: int = 0, func_info: bytes = b"", line_info: bytes = b"",
+        func_info_rec_size: int = 8, line_info_rec_size: int = 16,
     ) -> int:  # fmt: skip
         """BPF_PROG_LOAD: a descriptor. VerifierError (a BpfError) when the program is refused: `.errno`, `.log`.
 
@@ -149,8 +171,8 @@ class Verbs:
         """
         buffers = _Buffers()
         fields: dict[str, Any] = {
-            "prog_type": prog_type, "insn_cnt": len(insns) // 8, "insns": buffers.put(insns), "license": buffers.put(license.encode() + b"\0"),
-            "prog_flags": prog_flags, "prog_name": name.encode(), "expected_attach_type": expected_attach_type,
+            "prog_type": prog_type, "insn_cnt": len(insns) // 8, "insns": buffers.put(insns),
+            "license": buffers.put(license.encode() + b"\0"), "prog_flags": prog_flags, "prog_name": name.encode(), "expected_attach_type": expected_attach_type,
             "attach_btf_id": attach_btf_id, "attach_btf_obj_fd": attach_btf_obj_fd, "prog_btf_fd": btf_fd,
             "func_info": buffers.put(func_info), "func_info_cnt": len(func_info) // func_info_rec_size,
             "func_info_rec_size": func_info_rec_size if func_info else 0,

@@ -1,0 +1,50 @@
+"""The native code of a program as bytes, for the jited dump.
+
+The address and the size of the function come from the object that was loaded: its symbol table says where it ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .prog import BpfProg
+
+
+class JitedFunction(NamedTuple):
+    """One native function: where it is, its bytes, and the tag of the instructions that it came from."""
+
+    address: int
+    code: bytes
+    tag: bytes
+
+
+def jited_functions(prog: BpfProg) -> list[JitedFunction]:
+    """The functions of a program: one, its subprograms are inside it or beside it as the optimiser pleased.
+
+    Differs: Linux has one for each subprogram.
+    """
+    native = prog.native
+    size = _symbol_size(native.ir(optimise=False))
+    return [JitedFunction(native.entry, ctypes.string_at(native.entry, size), prog.tag)]
+
+
+def _symbol_size(text: str) -> int:
+    """Bytes of the entry function in the object made from an IR text; 0 where the object is not ELF."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import SymbolTableSection
+
+    from fastrtp.jit.program import ENTRY, build
+
+    try:
+        elf = ELFFile(io.BytesIO(build(text).code))
+    except ELFError:
+        return 0
+    table = elf.get_section_by_name(".symtab")
+    if not isinstance(table, SymbolTableSection):
+        return 0
+    symbols = table.get_symbol_by_name(ENTRY) or []
+    return max((int(symbol["st_size"]) for symbol in symbols), default=0)
