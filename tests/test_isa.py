@@ -209,7 +209,13 @@ def test_reserved_fields_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("insn", "name"),
-    [(Insn(0x3F, off=2), None), (Insn(0xBF, off=8), "movsx8_64"), (Insn(0xBC, off=32), None), (Insn(0xDC, imm=8), None), (Insn(0xDB, imm=2), None)],
+    [
+        (Insn(0x3F, off=2), None),
+        (Insn(0xBF, off=8), "movsx8_64"),
+        (Insn(0xBC, off=32), None),
+        (Insn(0xDC, imm=8), None),
+        (Insn(0xDB, imm=2), None),
+    ],
 )
 def test_fixed_fields_tell_rows_apart(insn: Insn, name: str | None) -> None:
     """off and imm select among rows of one opcode, and unknown values select none."""

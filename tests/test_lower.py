@@ -46,9 +46,13 @@ def optimised(code: NativeCode) -> str:
 
 def test_a_helper_gets_its_arguments_env_and_constants() -> None:
     """r1..r<args>, env, then the extra operands of the call's target."""
-    seen = []
-    prototype = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
-    helper = prototype(lambda *args: seen.append(args) or 7)
+    seen: list[tuple[int, ...]] = []
+
+    def body(*args: int) -> int:
+        seen.append(args)
+        return 7
+
+    helper = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(body)
     insns = assemble("r1 = 11\nr2 = 22\nr3 = 33\ncall 6\nr0 += 1\nexit")
     target = CallTarget("helper", ("i64 99",), args=2)
     code = NativeCode(insns, aux=facts(insns), resolve=lambda index, insn: target, symbols={"helper": address(helper)})
@@ -70,7 +74,19 @@ def test_a_map_is_an_address(text: str) -> None:
 def test_map_values_are_memory(text: str) -> None:
     """ld_imm64 of a map's values adds the instruction's offset; constant and varying indices reach the memory."""
     values = np.arange(100, 108, dtype=np.uint64)
-    insns = assemble(f"r3 = {text}\nr0 = *(u64 *)(r3 +8)\nr2 <<= 3\nr3 += r2\nr4 = *(u64 *)(r3 +0)\n*(u64 *)(r3 +8) = 5\nr0 <<= 8\nr0 += r4\nexit")
+    insns = assemble(
+        f"""
+        r3 = {text}
+        r0 = *(u64 *)(r3 +8)
+        r2 <<= 3
+        r3 += r2
+        r4 = *(u64 *)(r3 +0)
+        *(u64 *)(r3 +8) = 5
+        r0 <<= 8
+        r0 += r4
+        exit
+        """
+    )
     code = NativeCode(insns, map_symbols=lambda index: "values", symbols={"values": values.ctypes.data})
 
     assert code.run(b"abc")[0] == 102 << 8 | 104
@@ -79,8 +95,15 @@ def test_map_values_are_memory(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("count", "flags", "limit", "result", "calls"),
-    [(5, 0, 99, 5, 5), (5, 0, 2, 3, 3), (0, 0, 99, 0, 0), (5, 1, 99, -errno.EINVAL, 0), ((1 << 23) + 1, 0, 9, -errno.E2BIG, 0), (1 << 32, 0, 9, 0, 0)],
-)  # fmt: skip
+    [
+        (5, 0, 99, 5, 5),
+        (5, 0, 2, 3, 3),
+        (0, 0, 99, 0, 0),
+        (5, 1, 99, -errno.EINVAL, 0),
+        ((1 << 23) + 1, 0, 9, -errno.E2BIG, 0),
+        (1 << 32, 0, 9, 0, 0),
+    ],
+)
 def test_bpf_loop_is_expanded(count: int, flags: int, limit: int, result: int, calls: int) -> None:
     """bpf_loop calls its callback in place: number of turns, early stop, errors."""
     insns = assemble(
@@ -134,13 +157,33 @@ def test_tail_calls() -> None:
     context = ctypes.create_string_buffer(b"\x2a" + bytes(7))
     other = NativeCode(assemble("r0 = *(u8 *)(r1 +0)\nexit"))
     entries = {1: other.entry}
-    lookup = TAIL(lambda r1, r2, r3, env, extra: entries.get(r3, 0) if (r1, r2, extra) == (ctypes.addressof(context), 77, 5) else -1)
-    insns = assemble("r6 = r1\nr3 = r2\nr2 = 77\ncall bpf_tail_call\nr6 = *(u8 *)(r6 +0)\nif r0 s< 0 goto +1\nr6 = 0\nr0 = r6\nr0 += 1000\nexit")
+    seen: list[tuple[int, int, int]] = []
+
+    def find(r1: int, r2: int, r3: int, env: int, extra: int) -> int:
+        seen.append((r1 - ctypes.addressof(context), r2, extra))
+        return entries.get(r3, 0)
+
+    lookup = TAIL(find)
+    insns = assemble(
+        """
+        r6 = r1
+        r3 = r2
+        r2 = 77
+        call bpf_tail_call
+        r6 = *(u8 *)(r6 +0)
+        if r0 s< 0 goto +1
+        r6 = 0
+        r0 = r6
+        r0 += 1000
+        exit
+        """
+    )
     target = CallTarget("tail", ("i64 5",), args=3, kind="tail_call")
     code = NativeCode(insns, resolve=lambda index, insn: target, symbols={"tail": address(lookup)})
 
     assert code.function(ctypes.addressof(context), 1) == 42
     assert code.function(ctypes.addressof(context), 2) == 1042
+    assert seen == [(0, 77, 5)] * 2
 
 
 def test_a_tail_call_in_a_subprogram_returns_to_its_caller() -> None:
@@ -156,8 +199,17 @@ def test_a_tail_call_in_a_subprogram_returns_to_its_caller() -> None:
 
 @pytest.mark.parametrize(
     ("at", "bits", "result"),
-    [(0, 64, 0x1716151413121110), (8, 64, 0x1F1E1D1C1B1A1918), (9, 64, None), (15, 8, 0x1F), (16, 8, None), (-1, 8, None), (14, 16, 0x1F1E), (15, 16, None)],
-)  # fmt: skip
+    [
+        (0, 64, 0x1716151413121110),
+        (8, 64, 0x1F1E1D1C1B1A1918),
+        (9, 64, None),
+        (15, 8, 0x1F),
+        (16, 8, None),
+        (-1, 8, None),
+        (14, 16, 0x1F1E),
+        (15, 16, None),
+    ],
+)
 def test_a_btf_load_is_checked(at: int, bits: int, result: int | None) -> None:
     """Inside the arena it is a load; a byte outside makes it 0 and counts a fault."""
     arena = np.arange(0x10, 0x20, dtype=np.uint8)

@@ -87,7 +87,7 @@ def branchy(draw: Any, depth: int = 2) -> list[Insn]:
     shape = draw(st.sampled_from(["straight", "if", "if-else", "loop", "sequence"] if depth else ["straight"]))
     if shape == "straight":
         return list(draw(straight()))
-    body = draw(branchy(depth - 1))
+    body: list[Insn] = draw(branchy(depth - 1))
     row = draw(st.sampled_from(BRANCH_ROWS))
     dst, src, imm = draw(REGISTER), draw(REGISTER), draw(IMM)
     if shape == "if":
@@ -105,7 +105,8 @@ def branchy(draw: Any, depth: int = 2) -> list[Insn]:
             Insn(0x7B, 10, 1, -72),
             Insn(0x55, 1, 0, -len(body) - 4, 0),
         ]
-    return body + list(draw(branchy(depth - 1)))
+    rest: list[Insn] = draw(branchy(depth - 1))
+    return body + rest
 
 
 @st.composite
@@ -120,10 +121,9 @@ def programs(draw: Any) -> list[Insn]:
         return prologue + body + fold
     sub = assemble("r6 = r1\n" + "".join(f"*(u64 *)(r10 -{at}) = {at}\n" for at in range(8, MEM_SIZE + 1, 8)))
     sub += assemble("r0 = 5\nr3 = 3\nr4 = 4\nr5 = r2\nr7 = 7\nr8 = 8") + draw(branchy()) + fold
-    call = assemble("r1 = r6\nr2 = r7") + [Insn(0x85, 0, 1, 0, 0)] + assemble("r2 = 2\nr3 = 3\nr4 = 4\nr5 = 5")
-    rest = draw(straight()) + fold
-    call[2] = Insn(0x85, 0, 1, 0, len(call) - 3 + len(rest))
-    return prologue + body + call + rest + sub
+    rest: list[Insn] = assemble("r2 = 2\nr3 = 3\nr4 = 4\nr5 = 5") + draw(straight()) + fold
+    call = [*assemble("r1 = r6\nr2 = r7"), Insn(0x85, 0, 1, 0, len(rest))]
+    return [*prologue, *body, *call, *rest, *sub]
 
 
 @pytest.mark.parametrize("smp", [False, True], ids=["up", "smp"])

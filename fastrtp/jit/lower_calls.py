@@ -20,28 +20,30 @@ def call(out: FunctionLowering, index: int) -> None:
         _tail_call(out, index)
         return
     if target.kind == "loop" and callback is not None:
-        result = _loop(out, out.module.subprog_at(index, callback))
+        result = _loop(out, out.module.function_name(out.module.subprog_at(index, callback)))
     else:
         arguments = [f"i64 {out.regs.full(register)}" for register in range(1, target.args + 1)]
         types = ", ".join(["i64"] * target.args + ["ptr"] + [_type(extra) for extra in target.extra])
         name = out.module.declare(target.symbol, types)
         result = out.emit(f"call i64 {name}({', '.join([*arguments, 'ptr %env', *target.extra])})")
-    _returned(out, result)
+    _returned(out, index, result)
 
 
-def call_subprog(out: FunctionLowering, name: str) -> None:
-    """A bpf-to-bpf call."""
-    _returned(out, out.emit(_subprog(name, [out.regs.full(register) for register in range(1, 6)])))
+def call_subprog(out: FunctionLowering, index: int) -> None:
+    """A bpf-to-bpf call. Registers that the callee does not read are passed as 0."""
+    name = out.module.function_name(out.module.subprog_at(index, index + 1 + out.insns[index].imm))
+    used = out.module.arguments(index)
+    _returned(out, index, out.emit(_subprog(name, [out.regs.full(r) if used >> r & 1 else "0" for r in range(1, 6)])))
 
 
 def _subprog(name: str, arguments: list[str]) -> str:
     return f"call i64 {name}({', '.join(f'i64 {argument}' for argument in arguments)}, ptr %env)"
 
 
-def _returned(out: FunctionLowering, result: str) -> None:
-    out.regs.set_full(0, result)
+def _returned(out: FunctionLowering, index: int, result: str) -> None:
     for register in range(1, 6):
         out.regs.set_full(register, "0")
+    out.define(0, result, f"p{index}")
 
 
 def _type(operand: str) -> str:
@@ -66,7 +68,7 @@ def _tail_call(out: FunctionLowering, index: int) -> None:
     result = out.emit(f"{must} call i64 {function}(ptr {context}, ptr %env)")
     out.line(f"ret i64 {result}")
     out.begin(stay)
-    _returned(out, str(_TAIL_CALL_FAILED))
+    _returned(out, index, str(_TAIL_CALL_FAILED))
 
 
 def _loop(out: FunctionLowering, callback: str) -> str:

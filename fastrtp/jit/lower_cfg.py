@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastrtp.errors import JitError
-from fastrtp.isa import Insn, Kind, Row, is_ld_imm64, lookup, print_bpf_insn
+from fastrtp.isa import Insn, Kind, Row, lookup, print_bpf_insn
 
 _R0 = 1
-_R1_TO_R5 = 0b111110
+R1_TO_R5 = 0b111110
 _CALLER_SAVED = 0b111111
 _FP = 1 << 10
+ENDS_BLOCK = (Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.EXIT)
 
 
 class InsnFacts(Protocol):
@@ -44,6 +45,10 @@ class Block:
     succs: tuple[int, ...]
     live_in: int = 0
     live_out: int = 0
+
+    def insns(self, function: Function) -> list[int]:
+        """Indices of the block's instructions; second slots are none."""
+        return [index for index in range(self.start, self.end) if index in function.rows]
 
 
 @dataclass(slots=True)
@@ -98,23 +103,17 @@ def build(insns: Sequence[Insn], start: int, end: int, aux: Sequence[InsnFacts] 
             following = tuple(target for target in following if aux[target].seen) or following
         succs[index] = following
         pending += following
-        if row.kind in _ENDS_BLOCK:
+        if row.kind in ENDS_BLOCK:
             leaders.update(following)
-    for index in function.rows:
-        if is_ld_imm64(insns[index]) and index + 1 in function.rows:
-            raise refuse(index, insns, "is jumped into: its second slot is a jump's target")
     current: Block | None = None
     for index in sorted(succs):
         if current is None or index in leaders:
             current = function.blocks[index] = Block(index, index, ())
         current.end = index + 1
         current.succs = succs[index]
-        if function.rows[index].kind in _ENDS_BLOCK:
+        if function.rows[index].kind in ENDS_BLOCK:
             current = None
     return function
-
-
-_ENDS_BLOCK = (Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.EXIT)
 
 
 def _row(index: int, insns: Sequence[Insn]) -> Row:
@@ -162,7 +161,7 @@ def _defines(row: Row, insn: Insn) -> int:
     return 1 << insn.dst_reg
 
 
-def _uses(row: Row, insn: Insn, call_args: Callable[[int], int], index: int) -> int:
+def _uses(row: Row, insn: Insn, arguments: Callable[[int], int], index: int) -> int:
     dst, src = 1 << insn.dst_reg, 1 << insn.src_reg
     match row.kind:
         case Kind.LD_IMM64 | Kind.JUMP | Kind.MAY_GOTO:
@@ -173,10 +172,8 @@ def _uses(row: Row, insn: Insn, call_args: Callable[[int], int], index: int) -> 
             return src if row.x else 0
         case Kind.STORE_IMM | Kind.NEG | Kind.END | Kind.BSWAP:
             return dst
-        case Kind.CALL:
-            return (2 << call_args(index)) - 2
-        case Kind.PSEUDO_CALL:
-            return _R1_TO_R5
+        case Kind.CALL | Kind.PSEUDO_CALL:
+            return arguments(index)
         case Kind.EXIT:
             return _R0
         case Kind.ATOMIC:
@@ -184,17 +181,16 @@ def _uses(row: Row, insn: Insn, call_args: Callable[[int], int], index: int) -> 
     return dst | src if row.x else dst
 
 
-def liveness(function: Function, insns: Sequence[Insn], call_args: Callable[[int], int]) -> None:
-    """Fill in each block's live registers (bit masks). `call_args` gives the number of arguments of a helper call."""
+def liveness(function: Function, insns: Sequence[Insn], arguments: Callable[[int], int]) -> None:
+    """Fill in each block's live registers (bit masks). `arguments` gives the registers that the call at an index reads."""
     effects: dict[int, tuple[int, int]] = {}
     preds: dict[int, list[int]] = {start: [] for start in function.blocks}
     for block in function.blocks.values():
         use = define = 0
-        for index in range(block.start, block.end):
-            row = function.rows.get(index)
-            if row is not None:
-                use |= _uses(row, insns[index], call_args, index) & ~define
-                define |= _defines(row, insns[index])
+        for index in block.insns(function):
+            row = function.rows[index]
+            use |= _uses(row, insns[index], arguments, index) & ~define
+            define |= _defines(row, insns[index])
         effects[block.start] = use, define
         for succ in block.succs:
             preds[succ].append(block.start)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fastrtp.isa import MAX_BPF_REG, Insn, Kind, Row
+from fastrtp.isa import BPF_PSEUDO_CALL, MAX_BPF_REG, Insn, Kind, Row
 from fastrtp.jit.lower_alu import PREDICATE, alu, is_number, signed
 from fastrtp.jit.lower_calls import call, call_subprog
-from fastrtp.jit.lower_cfg import Block, build, liveness, refuse
+from fastrtp.jit.lower_cfg import ENDS_BLOCK, R1_TO_R5, Block, Function, build, liveness, refuse
 from fastrtp.jit.lower_memory import atomic, checked_load
-from fastrtp.jit.lower_pointers import STACK_SIZE, State, solve, stack_use
+from fastrtp.jit.lower_pointers import STACK_SIZE, PointerFlow, StackUse
 from fastrtp.jit.lower_registers import Registers
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_MAY_GOTO = 8 * 1024 * 1024
 """How often one frame's may_goto goes on. Kernel: include/linux/bpf.h:BPF_MAX_LOOPS."""
+_MAX_DEPTH = 64
 
 
 class Module:
@@ -28,19 +30,44 @@ class Module:
         self._starts = {start: number for number, (start, _) in enumerate(program.subprogs)}
         self._declared: dict[str, str] = {}
         self._targets: dict[int, CallTarget] = {}
+        self._functions: dict[int, Function] = {}
+        self._being_read: set[int] = set()
 
     def function_name(self, number: int) -> str:
         """LLVM name of function `number`; 0 is the entry."""
         return f"@{_quoted(self.program.name)}" if number == 0 else f"@{_quoted(f'{self.program.name}.sub{number}')}"
 
-    def subprog_at(self, index: int, start: int) -> str:
-        """Name of the function that begins at instruction `start`, which instruction `index` refers to."""
+    def function(self, number: int) -> Function:
+        """Blocks and liveness of function `number`."""
+        found = self._functions.get(number)
+        if found is None:
+            self._being_read.add(number)
+            start, end = self.program.subprogs[number]
+            found = build(self.program.insns, start, end, self.program.aux)
+            liveness(found, self.program.insns, self.arguments)
+            self._being_read.remove(number)
+            self._functions[number] = found
+        return found
+
+    def arguments(self, index: int) -> int:
+        """Mask of the registers that the call at `index` reads."""
+        insn = self.program.insns[index]
+        if insn.src_reg != BPF_PSEUDO_CALL:
+            return (2 << self.target(index).args) - 2
+        number = self.subprog_at(index, index + 1 + insn.imm)
+        if number in self._being_read or len(self._being_read) > _MAX_DEPTH:
+            return R1_TO_R5  # recursion, or a chain of calls longer than any verified one: all of them, for all we know
+        callee = self.function(number)
+        return callee.blocks[callee.start].live_in & R1_TO_R5
+
+    def subprog_at(self, index: int, start: int) -> int:
+        """Number of the function that begins at instruction `start`, which instruction `index` refers to."""
         number = self._starts.get(start)
         if number is None:
             raise refuse(index, self.program.insns, f"no function starts at insn {start}")
         if number == 0:
             raise refuse(index, self.program.insns, "the main function cannot be called")
-        return self.function_name(number)
+        return number
 
     def target(self, index: int) -> CallTarget:
         """Target of the helper call at `index`."""
@@ -84,9 +111,11 @@ class Module:
 
 
 def _quoted(name: str) -> str:
-    if name and all(c.isascii() and (c.isalnum() or c in "._$") for c in name) and not name[0].isdigit():
+    """An LLVM identifier; what is no plain name is quoted, its odd bytes in hex."""
+    if re.fullmatch(r"[A-Za-z._$][A-Za-z0-9._$]*", name):
         return name
-    return '"' + "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "".join(f"\\{b:02x}" for b in c.encode()) for c in name) + '"'
+    plain = re.compile(rb'[ !#-\[\]-~]')
+    return '"' + "".join(chr(byte) if plain.match(bytes([byte])) else f"\\{byte:02x}" for byte in name.encode()) + '"'
 
 
 class FunctionLowering:
@@ -98,21 +127,21 @@ class FunctionLowering:
         self.number = number
         self.insns: Sequence[Insn] = program.insns
         self.aux = program.aux
-        start, end = program.subprogs[number]
-        self.function = build(self.insns, start, end, self.aux)
-        liveness(self.function, self.insns, lambda index: module.target(index).args)
-        self.entry_state: State = [None] * (MAX_BPF_REG - 1) + [("fp", 0)]
-        if number == 0:
-            self.entry_state[1] = ("ctx", 0)
-        self.states = solve(self.function, self.insns, self.entry_state, module.map_value)
-        self.stack = stack_use(self.function, self.insns, self.states, self._call_shape)
+        self.function = module.function(number)
+        self.flow = PointerFlow(self.function, self.insns, module.map_value, self._is_checked, main=number == 0)
+        self.stack = StackUse(self.flow, module.arguments, self._reads_upwards)
         self.regs = Registers(self.emit, self.line, self.stack.floor)
         self._lines: list[str] = []
         self._names = 0
 
-    def _call_shape(self, index: int) -> tuple[int, bool]:
-        target = self.module.target(index)
-        return target.args, target.kind in ("loop", "for_each")
+    def _is_checked(self, index: int) -> bool:
+        return self.aux is not None and self.aux[index].access == "btf"
+
+    def _reads_upwards(self, index: int) -> bool:
+        """The call reads no memory below the pointers that it is given."""
+        if self.insns[index].src_reg == BPF_PSEUDO_CALL:
+            return False
+        return self.module.target(index).kind not in ("loop", "for_each")
 
     def emit(self, text: str) -> str:
         """Append an instruction that yields a value; its name."""
@@ -168,28 +197,34 @@ class FunctionLowering:
         live = self.function.blocks[self.function.start].live_in
         if self.number:
             for register in range(1, 6):
-                regs.set_full(register, f"%a{register}")
+                self.define(register, f"%a{register}", f"p.a{register}")
         else:
             regs.set_offset(1, "ctx", "0")
             if self.aux is None and live & 1 << 2:
                 regs.set_full(2, self.emit("ptrtoint ptr %env to i64"))
-        regs.save(live, [(live, self.states[self.function.start])])
+        regs.save(live, [(live, self.flow.states[self.function.start])])
         self.line(f"br label %b{self.function.start}")
 
     def _block(self, block: Block) -> None:
         self.begin(f"b{block.start}")
-        self.regs.enter(self.states[block.start])
-        for index in range(block.start, block.end):
-            row = self.function.rows.get(index)
-            if row is not None:
-                self._insn(index, self.insns[index], row, block)
+        self.regs.enter(self.flow.states[block.start])
+        for index in block.insns(self.function):
+            self._insn(index, self.insns[index], self.function.rows[index], block)
         last = self.function.rows.get(block.end - 1)
-        if last is None or last.kind not in (Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.EXIT):
+        if last is None or last.kind not in ENDS_BLOCK:
             self._leave(block)
             self.line(f"br label %b{block.succs[0]}")
 
+    def define(self, register: int, value: str, base: str) -> None:
+        """Write a number that may be an address: `base` is its name as one."""
+        if self.flow.is_base(base):
+            self.line(f"%{base} = inttoptr i64 {value} to ptr")
+            self.regs.set_offset(register, base, "0", value)
+        else:
+            self.regs.set_full(register, value)
+
     def _leave(self, block: Block) -> None:
-        self.regs.save(block.live_out, [(self.function.blocks[succ].live_in, self.states[succ]) for succ in block.succs])
+        self.regs.save(block.live_out, [(self.function.blocks[succ].live_in, self.flow.states[succ]) for succ in block.succs])
 
     def _insn(self, index: int, insn: Insn, row: Row, block: Block) -> None:
         regs = self.regs
@@ -220,7 +255,7 @@ class FunctionLowering:
             case Kind.CALL:
                 call(self, index)
             case Kind.PSEUDO_CALL:
-                call_subprog(self, self.module.subprog_at(index, index + 1 + insn.imm))
+                call_subprog(self, index)
             case Kind.EXIT:
                 self.line(f"ret i64 {regs.full(0)}")
             case Kind.JUMP:
@@ -284,12 +319,12 @@ class FunctionLowering:
 
     def _load(self, index: int, insn: Insn, row: Row) -> None:
         regs, bits = self.regs, row.size
-        if self.aux is not None and self.aux[index].access == "btf":
+        if self._is_checked(index):
             value = checked_load(self, insn, row)
         else:
             value = self.emit(f"load i{bits}, ptr {regs.pointer(insn.src_reg, insn.off, bits // 8)}, align 1")
         if bits == 64:
-            regs.set_full(insn.dst_reg, value)
+            self.define(insn.dst_reg, value, f"p{index}")
         elif row.signed:
             regs.set_full(insn.dst_reg, self.emit(f"sext i{bits} {value} to i64"))
         elif bits == 32:
@@ -319,7 +354,7 @@ class FunctionLowering:
             base, offset = self.module.map_symbol(index), self.insns[index + 1].imm
             regs.set_offset(insn.dst_reg, base, str(offset))
         elif row.op == "func":
-            name = self.module.subprog_at(index, index + 1 + insn.imm)
+            name = self.module.function_name(self.module.subprog_at(index, index + 1 + insn.imm))
             regs.set_full(insn.dst_reg, self.emit(f"ptrtoint ptr {name} to i64"))
         else:
             regs.set_full(insn.dst_reg, self.emit(f"ptrtoint ptr {self.module.map_symbol(index)} to i64"))

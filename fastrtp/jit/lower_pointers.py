@@ -1,9 +1,10 @@
 """Which registers hold a known base plus an offset: the forward dataflow behind good addresses.
 
 A register is `None` (an i64 like any other), or `(base, offset)` with a constant offset, or `(base, None)` when the
-offset varies. Bases are the frame pointer ("fp"), the context ("ctx") and the memory of a map's values ("@symbol").
-Accesses through such a register become a getelementptr on the base, so LLVM knows what they touch: stack slots
-become registers, and a store to a map does not make it read the context again.
+offset varies. Bases are the frame pointer ("fp"), the context ("ctx"), the memory of a map's values ("@symbol"), and
+what an instruction loaded or a call returned ("p<index>") or a subprogram was given ("p.a<N>"), if it is used as an
+address at all. Accesses through such a register become a getelementptr on the base, so LLVM knows what they touch:
+stack slots become registers, loops over memory vectorise, and a store to a map does not make it read the context again.
 
 The dataflow also finds which part of the stack is private: slots that are only ever accessed at constant offsets, below
 everything whose address leaves the function (a helper reads upwards from the pointer that it is given).
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fastrtp.isa import BPF_REG_FP, Insn, Kind, Row
+from fastrtp.isa import BPF_REG_FP, MAX_BPF_REG, Insn, Kind, Row
 from fastrtp.jit.lower_cfg import Function, refuse
 
 Pointer = tuple[str, int | None] | None
@@ -24,30 +25,124 @@ STACK_SIZE = 512
 _DERIVING = ("add", "sub")
 
 
-def transfer(state: State, row: Row, insn: Insn, symbol: Callable[[], tuple[str, int] | None]) -> None:
-    """State after `insn`, in place. `symbol` gives (base, offset) of an ld_imm64 that refers to map values."""
-    dst = insn.dst_reg
-    match row.kind:
-        case Kind.LD_IMM64:
-            state[dst] = symbol() if row.op in ("map_value", "map_idx_value") else None
-        case Kind.MOV if row.x and row.wide:
-            state[dst] = state[insn.src_reg]
-        case Kind.ALU if row.wide and row.op in _DERIVING:
-            state[dst] = _derived(state, row, insn)
-        case Kind.ALU | Kind.MOV | Kind.MOVSX | Kind.NEG | Kind.END | Kind.BSWAP | Kind.LOAD:
-            state[dst] = None
-        case Kind.CALL | Kind.PSEUDO_CALL:
-            state[:6] = [None] * 6
-        case Kind.ATOMIC:
-            if row.op == "load_acquire":
+class PointerFlow:
+    """The dataflow over one function. `symbol(index)` gives (base, offset) of an ld_imm64 that refers to map values.
+
+    `checked(index)`: the load there is range-checked, so its address is used as a number. `states`: at the start of each
+    block.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        insns: Sequence[Insn],
+        symbol: Callable[[int], tuple[str, int] | None],
+        checked: Callable[[int], bool],
+        *,
+        main: bool,
+    ) -> None:
+        self.function = function
+        self.insns = insns
+        self._symbol = symbol
+        self._checked = checked
+        # First every number is taken for a base, to see which are used as addresses; then only those are.
+        self._bases: set[str] | None = None
+        self.entry = self._entry(main)
+        self.states = self._solve()
+        self._bases = self._addresses()
+        self.entry = self._entry(main)
+        self.states = self._solve()
+
+    def is_base(self, base: str) -> bool:
+        """What an instruction (`p<index>`) or an argument (`p.a<N>`) yields is used as an address."""
+        return self._bases is None or base in self._bases
+
+    def transfer(self, state: State, index: int) -> None:
+        """State after the instruction at `index`, in place."""
+        row, insn = self.function.rows[index], self.insns[index]
+        dst = insn.dst_reg
+        match row.kind:
+            case Kind.LD_IMM64:
+                state[dst] = self._symbol(index) if row.op in ("map_value", "map_idx_value") else None
+            case Kind.MOV if row.x and row.wide:
+                state[dst] = state[insn.src_reg]
+            case Kind.ALU if row.wide and row.op in _DERIVING:
+                state[dst] = derived(state, row, insn)
+            case Kind.LOAD if row.size == 64:
+                self._define(state, dst, index)
+            case Kind.ALU | Kind.MOV | Kind.MOVSX | Kind.NEG | Kind.END | Kind.BSWAP | Kind.LOAD:
                 state[dst] = None
-            elif row.op == "cmpxchg":
-                state[0] = None
-            elif row.op == "xchg" or row.op.startswith("fetch_"):
-                state[insn.src_reg] = None
+            case Kind.CALL | Kind.PSEUDO_CALL:
+                state[:6] = [None] * 6
+                self._define(state, 0, index)
+            case Kind.ATOMIC:
+                if row.op == "load_acquire":
+                    state[dst] = None
+                elif row.op == "cmpxchg":
+                    state[0] = None
+                elif row.op == "xchg" or row.op.startswith("fetch_"):
+                    state[insn.src_reg] = None
+
+    def address(self, index: int) -> int | None:
+        """Register that the instruction at `index` accesses memory through."""
+        row, insn = self.function.rows[index], self.insns[index]
+        match row.kind:
+            case Kind.LOAD:
+                return None if self._checked(index) else insn.src_reg
+            case Kind.STORE | Kind.STORE_IMM:
+                return insn.dst_reg
+            case Kind.ATOMIC:
+                return insn.src_reg if row.op == "load_acquire" else insn.dst_reg
+        return None
+
+    def _entry(self, main: bool) -> State:
+        state: State = [None] * MAX_BPF_REG
+        state[BPF_REG_FP] = ("fp", 0)
+        if main:
+            state[1] = ("ctx", 0)
+        else:
+            for register in range(1, 6):
+                if self.is_base(f"p.a{register}"):
+                    state[register] = (f"p.a{register}", 0)
+        return state
+
+    def _define(self, state: State, register: int, index: int) -> None:
+        # No pointer of the last time that the instruction ran can be left: a base is only known where every path comes
+        # from the instruction, and none does where it runs for the first time.
+        base = f"p{index}"
+        state[register] = (base, 0) if self.is_base(base) else None
+
+    def _solve(self) -> dict[int, State]:
+        start = self.function.start
+        states: dict[int, State] = {start: list(self.entry)}
+        pending = [start]
+        while pending:
+            block = self.function.blocks[pending.pop()]
+            state = list(states[block.start])
+            for index in block.insns(self.function):
+                self.transfer(state, index)
+            for succ in block.succs:
+                known = states.get(succ)
+                merged = list(state) if known is None else [_merge(a, b) for a, b in zip(known, state, strict=True)]
+                if merged != known:
+                    states[succ] = merged
+                    pending.append(succ)
+        return states
+
+    def _addresses(self) -> set[str]:
+        bases = set()
+        for block in self.function.blocks.values():
+            state = list(self.states[block.start])
+            for index in block.insns(self.function):
+                register = self.address(index)
+                if register is not None and (pointer := state[register]) is not None:
+                    bases.add(pointer[0])
+                self.transfer(state, index)
+        return bases
 
 
-def _derived(state: State, row: Row, insn: Insn) -> Pointer:
+def derived(state: State, row: Row, insn: Insn) -> Pointer:
+    """What a 64-bit addition or subtraction leaves in its destination."""
     pointer = state[insn.dst_reg]
     if not row.x:
         if pointer is None or pointer[1] is None:
@@ -67,118 +162,77 @@ def _merge(a: Pointer, b: Pointer) -> Pointer:
     return (a[0], None) if a is not None and b is not None and a[0] == b[0] else None
 
 
-def solve(function: Function, insns: Sequence[Insn], entry: State, symbol: Callable[[int], tuple[str, int] | None]) -> dict[int, State]:
-    """State at the start of each block."""
-    states: dict[int, State] = {function.start: list(entry)}
-    pending = [function.start]
-    while pending:
-        start = pending.pop()
-        block = function.blocks[start]
-        state = list(states[start])
-        for index in range(start, block.end):
-            row = function.rows.get(index)
-            if row is not None:
-                transfer(state, row, insns[index], lambda index=index: symbol(index))  # type: ignore[misc]
-        for succ in block.succs:
-            known = states.get(succ)
-            merged = list(state) if known is None else [_merge(a, b) for a, b in zip(known, state, strict=True)]
-            if merged != known:
-                states[succ] = merged
-                pending.append(succ)
-    return states
-
-
 class StackUse:
-    """What a function does with its frame: `used`, and `floor`: accesses that end at or below it are private."""
+    """What a function does with its frame: `used`, and `floor`: accesses that end at or below it are private.
 
-    def __init__(self) -> None:
+    `arguments(index)`: mask of the registers that a call reads; `reads_upwards(index)`: it reads no memory below the
+    pointers in them. JitError for an access outside the frame.
+    """
+
+    def __init__(self, flow: PointerFlow, arguments: Callable[[int], int], reads_upwards: Callable[[int], bool]) -> None:
         self.used = False
         self.floor = 0
+        self._flow = flow
+        self._arguments = arguments
+        self._reads_upwards = reads_upwards
         self._accesses: set[tuple[int, int]] = set()
-
-    def access(self, offset: int | None, size: int) -> bool:
-        """Note an access of `size` bytes at fp + offset. False when it is outside the frame."""
-        self.used = True
-        if offset is None:
-            self.floor = -STACK_SIZE
-            return True
-        self._accesses.add((offset, size))
-        return -STACK_SIZE <= offset <= -size
-
-    def escape(self, offset: int | None, *, upwards: bool = False) -> None:
-        """Note that fp + offset becomes a number; `upwards`: only bytes at and above it can be reached through it."""
-        self.used = True
-        self.floor = min(self.floor, offset) if upwards and offset is not None else -STACK_SIZE
-
-    def settle(self) -> None:
-        """Lower the floor until no access straddles it."""
+        function = flow.function
+        for block in function.blocks.values():
+            state = list(flow.states[block.start])
+            for index in block.insns(function):
+                self._access(state, index)
+                self._escape(state, index)
+                flow.transfer(state, index)
+            for succ in block.succs:
+                for register in range(BPF_REG_FP):
+                    if function.blocks[succ].live_in >> register & 1 and flow.states[succ][register] is None:
+                        self._leaves(state, register)
         for offset, size in sorted(self._accesses, reverse=True):
             if offset < self.floor < offset + size:
                 self.floor = offset
 
+    def _access(self, state: State, index: int) -> None:
+        register = self._flow.address(index)
+        pointer = None if register is None else state[register]
+        if pointer is None or pointer[0] != "fp":
+            return
+        self.used = True
+        if pointer[1] is None:
+            self.floor = -STACK_SIZE
+            return
+        offset, size = pointer[1] + self._flow.insns[index].off, self._flow.function.rows[index].size // 8
+        if not -STACK_SIZE <= offset <= -size:
+            raise refuse(index, self._flow.insns, f"stack access at fp{offset:+d} is outside the frame of {STACK_SIZE} bytes")
+        self._accesses.add((offset, size))
 
-def stack_use(function: Function, insns: Sequence[Insn], states: dict[int, State], call_args: Callable[[int], tuple[int, bool]]) -> StackUse:
-    """Walk the function once more with the states known. `call_args`: (number of arguments, has a callback)."""
-    use = StackUse()
+    def _escape(self, state: State, index: int) -> None:
+        row, insn = self._flow.function.rows[index], self._flow.insns[index]
+        match row.kind:
+            case Kind.STORE | Kind.ATOMIC if row.x:
+                self._leaves(state, insn.src_reg)
+                if row.op == "cmpxchg":
+                    self._leaves(state, 0)
+            case Kind.CALL | Kind.PSEUDO_CALL:
+                arguments, upwards = self._arguments(index), self._reads_upwards(index)
+                for register in range(1, 6):
+                    if arguments >> register & 1:
+                        self._leaves(state, register, upwards=upwards)
+            case Kind.LOAD if self._flow.address(index) is None:
+                self._leaves(state, insn.src_reg)
+            case Kind.ALU if not row.wide or row.op not in _DERIVING or derived(state, row, insn) is None:
+                self._leaves(state, insn.dst_reg)
+                if row.x:
+                    self._leaves(state, insn.src_reg)
+            case Kind.MOV if row.x and not row.wide:
+                self._leaves(state, insn.src_reg)
+            case Kind.MOVSX:
+                self._leaves(state, insn.src_reg)
+            case Kind.NEG | Kind.END | Kind.BSWAP:
+                self._leaves(state, insn.dst_reg)
 
-    def fp(register: int) -> Pointer:
+    def _leaves(self, state: State, register: int, *, upwards: bool = False) -> None:
+        """The register's value becomes a number; `upwards`: only bytes at and above it can be reached through it."""
         pointer = state[register]
-        return pointer if pointer is not None and pointer[0] == "fp" else None
-
-    def leaves(register: int, *, upwards: bool = False) -> None:
-        if pointer := fp(register):
-            use.escape(pointer[1], upwards=upwards)
-
-    def touches(register: int) -> None:
-        pointer = fp(register)
-        if pointer and not use.access(None if pointer[1] is None else pointer[1] + insn.off, row.size // 8):
-            raise refuse(index, insns, f"stack access at fp{pointer[1] + insn.off:+d} is outside the frame of {STACK_SIZE} bytes")  # type: ignore[operator]
-
-    for block in function.blocks.values():
-        state = list(states[block.start])
-        for index in range(block.start, block.end):
-            row = function.rows.get(index)
-            if row is None:
-                continue
-            insn = insns[index]
-            match row.kind:
-                case Kind.LOAD:
-                    touches(insn.src_reg)
-                case Kind.STORE_IMM:
-                    touches(insn.dst_reg)
-                case Kind.STORE:
-                    touches(insn.dst_reg)
-                    leaves(insn.src_reg)
-                case Kind.ATOMIC:
-                    touches(insn.src_reg if row.op == "load_acquire" else insn.dst_reg)
-                    if row.op != "load_acquire":
-                        leaves(insn.src_reg)
-                    if row.op == "cmpxchg":
-                        leaves(0)
-                case Kind.CALL:
-                    count, callback = call_args(index)
-                    for register in range(1, count + 1):
-                        leaves(register, upwards=not callback)
-                case Kind.PSEUDO_CALL:
-                    for register in range(1, 6):
-                        leaves(register)
-                case Kind.ALU if not (row.wide and row.op in _DERIVING):
-                    leaves(insn.dst_reg)
-                    if row.x:
-                        leaves(insn.src_reg)
-                case Kind.ALU if row.x and _derived(state, row, insn) is None:
-                    leaves(insn.dst_reg)
-                    leaves(insn.src_reg)
-                case Kind.MOV if row.x and not row.wide:
-                    leaves(insn.src_reg)
-                case Kind.MOVSX:
-                    leaves(insn.src_reg)
-                case Kind.NEG | Kind.END | Kind.BSWAP:
-                    leaves(insn.dst_reg)
-            transfer(state, row, insn, lambda: None)
-        for succ in block.succs:
-            for register in range(BPF_REG_FP):
-                if function.blocks[succ].live_in >> register & 1 and states[succ][register] is None:
-                    leaves(register)
-    use.settle()
-    return use
+        if pointer is not None and pointer[0] == "fp":
+            self.used = True
+            self.floor = min(self.floor, pointer[1]) if upwards and pointer[1] is not None else -STACK_SIZE

@@ -87,9 +87,10 @@ class Registers:
         self._write(register)
         self._low[register] = value
 
-    def set_offset(self, register: int, base: str, offset: str) -> None:
-        """Write base + offset; a literal offset stays a constant of the dataflow."""
+    def set_offset(self, register: int, base: str, offset: str, full: str | None = None) -> None:
+        """Write base + offset; a literal offset stays a constant of the dataflow. `full`: the sum, where it is known."""
         self._write(register)
+        self._full[register] = full
         if is_number(offset):
             self.state[register] = base, int(offset)
         else:
