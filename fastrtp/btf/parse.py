@@ -38,7 +38,7 @@ from .types import (
 )
 
 _HEADER = struct.Struct("<HBBIIIII")
-_PATH_PART = re.compile(r"([A-Za-z_]\w*)|\[(\d+)\]|\.")
+_PATH_PART = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d{1,10})\]")
 _FIXED = np.array([FIXED_WORDS.get(kind, 0) for kind in BtfKind] + [0] * 12, np.uint32)
 _PER_ELEMENT = np.array([VLEN_WORDS.get(kind, 0) for kind in BtfKind] + [0] * 12, np.uint32)
 _MAX_STRIPPED = 1 << 31
