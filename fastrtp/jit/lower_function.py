@@ -184,9 +184,10 @@ class FunctionLowering:
         if any(row.kind is Kind.MAY_GOTO for row in self.function.rows.values()):
             lines += ["  %may_goto = alloca i64", f"  store i64 {MAX_MAY_GOTO}, ptr %may_goto"]
         if self.stack.used:
-            for fp, name in (("%fp", "%stack"), ("%fp.private", "%private")):
-                lines.append(f"  {name} = alloca [{STACK_SIZE} x i8], align 16")
-                lines.append(f"  {fp} = getelementptr i8, ptr {name}, i64 {STACK_SIZE}")
+            public = -self.stack.floor + 15 & -16
+            for fp, name, size in (("%fp", "%stack", public), ("%fp.private", "%private", STACK_SIZE)):
+                lines.append(f"  {name} = alloca [{size} x i8], align 16")
+                lines.append(f"  {fp} = getelementptr i8, ptr {name}, i64 {size}")
         return lines
 
     def _enter(self) -> None:
