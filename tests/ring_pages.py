@@ -24,7 +24,9 @@ def format_text(name: str, number: int, *fields: str) -> str:
 
 
 ALPHA = FormatText("made", format_text("alpha", 10, "int a;offset:8;size:4;signed:1"))
-BETA = FormatText("made", format_text("beta", 11, "u64 b;offset:8;size:8;signed:0", "__data_loc char[] s;offset:16;size:4;signed:1"))
+BETA = FormatText(
+    "made", format_text("beta", 11, "u64 b;offset:8;size:8;signed:0", "__data_loc char[] s;offset:16;size:4;signed:1")
+)
 FORMATS = {10: ALPHA, 11: BETA}
 
 
@@ -79,8 +81,14 @@ def content(*cpus: bytes, kernel_long: int = 8, **more: object) -> TraceContent:
 def two_cpus() -> TraceContent:
     """Five events on two CPUs, with everything else a file can hold."""
     first = page(1000, event(0, alpha(7, -1)) + event(10, beta(7, 2**63, b"hello")))
-    second = page(1005, event(0, alpha(8, 5)) + event(5, alpha(8, 6), long_form=True) + time_extend(1 << 30) + event(1, alpha(0, 7)))
+    second = page(
+        1005, event(0, alpha(8, 5)) + event(5, alpha(8, 6), long_form=True) + time_extend(1 << 30) + event(1, alpha(0, 7))
+    )
     return content(
-        first, second, kallsyms=b"ffffffff81000000 T _text\nffffffffc0001000 t init\t[mod]\n", printk=b'0xffffffff82000000 : "hi"\n',
-        cmdlines=b"7 seven\n8 eight of them\n", options=[(5, b"Linux made 6.1\0"), (8, struct.pack("<I", 2))],
-    )  # fmt: skip
+        first,
+        second,
+        kallsyms=b"ffffffff81000000 T _text\nffffffffc0001000 t init\t[mod]\n",
+        printk=b'0xffffffff82000000 : "hi"\n',
+        cmdlines=b"7 seven\n8 eight of them\n",
+        options=[(5, b"Linux made 6.1\0"), (8, struct.pack("<I", 2))],
+    )

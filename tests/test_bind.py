@@ -34,7 +34,9 @@ def demo() -> Recording:
     return Recording.open(demo_recording())
 
 
-def one_event(name: str, system: str, lines: list[str], rows: list[tuple[int, ...]], pids: list[int], cpus: list[int]) -> Recording:
+def one_event(
+    name: str, system: str, lines: list[str], rows: list[tuple[int, ...]], pids: list[int], cpus: list[int]
+) -> Recording:
     """A recording with one table; `lines` are (type name, size) fields as in a format file."""
     text = f"name: {name}\nID: 7\nformat:\n" + "".join(f"\tfield:{line}\n" for line in lines) + 'print fmt: ""\n'
     fmt = parse_event_format(text, system)
@@ -42,9 +44,14 @@ def one_event(name: str, system: str, lines: list[str], rows: list[tuple[int, ..
     fields = {spec.name: np.array(column, spec.dtype) for spec, column in zip(fmt.fields, columns, strict=True)}
     n = len(rows)
     return Recording(
-        time=np.arange(n, dtype=np.int64), cpu=np.array(cpus, np.uint16), event=np.zeros(n, np.uint16),
-        row=np.arange(n, dtype=np.uint32), pid=np.array(pids, np.int32), tables=[EventTable(name, system, fields, fmt, {}, n)], cpus=2,
-    )  # fmt: skip
+        time=np.arange(n, dtype=np.int64),
+        cpu=np.array(cpus, np.uint16),
+        event=np.zeros(n, np.uint16),
+        row=np.arange(n, dtype=np.uint32),
+        pid=np.array(pids, np.int32),
+        tables=[EventTable(name, system, fields, fmt, {}, n)],
+        cpus=2,
+    )
 
 
 def in_kernel_sense(bound: BoundRecording, objects: ObjectSpace) -> dict[str, tuple[int, int]]:
@@ -70,7 +77,11 @@ def in_kernel_sense(bound: BoundRecording, objects: ObjectSpace) -> dict[str, tu
     for key in keys:
         count, slots, comm = model.runq.get(struct.unpack("<I", key)[0], (0, [], b""))
         raw = theirs[key]
-        equal += (count, sum(slots), comm) == (struct.unpack_from("<Q", raw)[0], sum(struct.unpack_from("<32Q", raw, 8)), raw[264:])
+        equal += (count, sum(slots), comm) == (
+            struct.unpack_from("<Q", raw)[0],
+            sum(struct.unpack_from("<32Q", raw, 8)),
+            raw[264:],
+        )
     scores["runq"] = (equal, len(keys))
     return scores
 
@@ -101,7 +112,9 @@ def test_columns_fit_their_recording(demo: Recording, objects: ObjectSpace) -> N
     for event, table in zip(bound.events, demo.tables, strict=True):
         assert len(event.args) == len(PROTOS[event.name].args)
         for arg in event.args:
-            assert arg.column is None or (len(arg.column) == len(table) and arg.column.flags.c_contiguous and arg.column.dtype.kind in "iu")
+            assert arg.column is None or (
+                len(arg.column) == len(table) and arg.column.flags.c_contiguous and arg.column.dtype.kind in "iu"
+            )
         for store in [*event.stores, *event.after]:
             assert store.column is None or (len(store.column) == len(table) and store.column.flags.c_contiguous)
             assert store.base_arg >= 0 or store.base is not None
@@ -119,7 +132,9 @@ def test_current_is_the_task_of_common_pid(demo: Recording, objects: ObjectSpace
         pids = set(demo.pid[mine].tolist())
         assert pids == {objects.get("task_struct", int(address), "pid")}
         if pids == {0}:
-            assert set(demo.cpu[mine].tolist()) == {int(objects.get("task_struct", int(address), "comm").removeprefix("swapper/"))}
+            assert set(demo.cpu[mine].tolist()) == {
+                int(objects.get("task_struct", int(address), "comm").removeprefix("swapper/"))
+            }
     assert offset > 0
 
 
@@ -128,38 +143,57 @@ def test_tasks_know_parent_group_and_memory(demo: Recording, objects: ObjectSpac
     bind(demo, objects, PROTOS)
 
     fork = demo.table("sched_process_fork")
-    processes = [(int(p), int(c)) for p, c in zip(fork.fields["parent_pid"], fork.fields["child_pid"], strict=True) if demo.tgid(int(c)) == c]
+    processes = [
+        (int(p), int(c))
+        for p, c in zip(fork.fields["parent_pid"], fork.fields["child_pid"], strict=True)
+        if demo.tgid(int(c)) == c
+    ]
     threads = dict(demo.tgids)
-    assert processes and threads
+    assert processes
+    assert threads
     for parent, child in processes:
         assert objects.get("task_struct", objects.task(child), "real_parent") == objects.task(parent)
     for thread, leader in threads.items():
         assert objects.get("task_struct", objects.task(thread), "tgid") == leader
         assert objects.get("task_struct", objects.task(thread), "group_leader") == objects.task(leader)
         mms = {objects.get("task_struct", objects.task(pid), "mm") for pid in (thread, leader)}
-        assert len(mms) == 1 and mms != {0}
+        assert len(mms) == 1
+        assert mms != {0}
 
 
 @pytest.mark.parametrize(
     ("recorded", "preempt", "state", "exit_state"),
-    [(0, 0, 0, 0), (1, 0, 1, 0), (2, 0, 2, 0), (0x100, 1, 0, 0), (0x20, 0, 0x80, 0x20), (0x10, 0, 0x80, 0x10), (0x80, 0, 0x402, 0), (0x40, 0, 0x40, 0)],
+    [
+        (0, 0, 0, 0),
+        (1, 0, 1, 0),
+        (2, 0, 2, 0),
+        (0x100, 1, 0, 0),
+        (0x20, 0, 0x80, 0x20),
+        (0x10, 0, 0x80, 0x10),
+        (0x80, 0, 0x402, 0),
+        (0x40, 0, 0x40, 0),
+    ],
 )
 def test_sched_switch_state_is_turned_back(
     recorded: int, preempt: int, state: int, exit_state: int, objects: ObjectSpace
 ) -> None:
     """prev_state of the record becomes preempt, the state argument, task->__state and exit_state."""
     lines = [
-        "char prev_comm[16];\toffset:8;\tsize:16;\tsigned:1;", "pid_t prev_pid;\toffset:24;\tsize:4;\tsigned:1;",
-        "int prev_prio;\toffset:28;\tsize:4;\tsigned:1;", "long prev_state;\toffset:32;\tsize:8;\tsigned:1;",
-        "char next_comm[16];\toffset:40;\tsize:16;\tsigned:1;", "pid_t next_pid;\toffset:56;\tsize:4;\tsigned:1;",
+        "char prev_comm[16];\toffset:8;\tsize:16;\tsigned:1;",
+        "pid_t prev_pid;\toffset:24;\tsize:4;\tsigned:1;",
+        "int prev_prio;\toffset:28;\tsize:4;\tsigned:1;",
+        "long prev_state;\toffset:32;\tsize:8;\tsigned:1;",
+        "char next_comm[16];\toffset:40;\tsize:16;\tsigned:1;",
+        "pid_t next_pid;\toffset:56;\tsize:4;\tsigned:1;",
         "int next_prio;\toffset:60;\tsize:4;\tsigned:1;",
-    ]  # fmt: skip
+    ]
     recording = one_event("sched_switch", "sched", lines, [(b"a", 5, 120, recorded, b"swapper/1", 0, 120)], [5], [1])  # type: ignore[list-item]
 
     event = bind(recording, objects, PROTOS).events[0]
 
     assert [arg.column.tolist() for arg in (event.args[0], event.args[3]) if arg.column is not None] == [[preempt], [state]]
-    assert event.args[2].column is not None and event.args[2].column.tolist() == [objects.idle_task(1)]
+    assert event.args[2].column is not None
+    assert event.args[2].column.tolist() == [objects.idle_task(1)]
     at = {store.offset: store.column for store in event.stores if store.base_arg == 1 and store.column is not None}
     assert at[objects.member("task_struct", "__state").offset_bytes].tolist() == [state]
     assert at[objects.member("task_struct", "exit_state").offset_bytes].tolist() == [exit_state]
@@ -195,10 +229,13 @@ def test_scalars_without_a_recipe(objects: ObjectSpace) -> None:
     bound = bind(recording, objects, PROTOS, "zero", {"local_timer_entry"})
 
     assert bound.missing == []
-    assert bound.events[0].args[0].column is not None and bound.events[0].args[0].column.tolist() == [236]
+    assert bound.events[0].args[0].column is not None
+    assert bound.events[0].args[0].column.tolist() == [236]
 
     lines = ["unsigned int a;\toffset:8;\tsize:4;\tsigned:0;", "unsigned int b;\toffset:12;\tsize:4;\tsigned:0;"]
-    ambiguous = bind(one_event("local_timer_entry", "irq_vectors", lines, [(1, 2)], [5], [0]), objects, PROTOS, "zero", {"local_timer_entry"})
+    ambiguous = bind(
+        one_event("local_timer_entry", "irq_vectors", lines, [(1, 2)], [5], [0]), objects, PROTOS, "zero", {"local_timer_entry"}
+    )
 
     assert [(lack.arg, lack.why) for lack in ambiguous.missing] == [(0, "no recorded field fits it")]
 
@@ -218,7 +255,8 @@ def test_unknown_tracepoint_is_carried_without_arguments(objects: ObjectSpace) -
 
     bound = bind(recording, objects, PROTOS, "zero", {"no_such_event"})
 
-    assert bound.events[0].args == [] and bound.missing[0].why == "the kernel has no such tracepoint"
+    assert bound.events[0].args == []
+    assert bound.missing[0].why == "the kernel has no such tracepoint"
 
 
 def test_hostile_pids_still_have_tasks(objects: ObjectSpace) -> None:
@@ -242,6 +280,7 @@ def test_rename_takes_effect_behind_the_event(demo: Recording, objects: ObjectSp
     before = next(store.column for store in event.stores if store.offset == comm and store.base_arg == 0)
     (after,) = event.after
 
-    assert before is not None and after.column is not None
+    assert before is not None
+    assert after.column is not None
     assert before.tolist() == table.fields["oldcomm"].tolist()
     assert after.column.tolist() == table.fields["newcomm"].tolist()

@@ -37,7 +37,8 @@ def test_objects_do_not_overlap(objects: ObjectSpace) -> None:
 
     assert int(np.diff(addresses).min()) >= size
     assert not np.any(addresses % 64)
-    assert objects.arena.base < int(addresses[0]) and int(addresses[-1]) + size < objects.arena.base + objects.arena.size
+    assert objects.arena.base < int(addresses[0])
+    assert int(addresses[-1]) + size < objects.arena.base + objects.arena.size
     assert not objects.arena.view(int(addresses[7]), size).any()
 
 
@@ -125,7 +126,8 @@ def test_close_gives_the_memory_back(objects: ObjectSpace) -> None:
 
         objects.close()
 
-        assert objects.arena.allocated == 0 and len(objects) == 0
+        assert objects.arena.allocated == 0
+        assert len(objects) == 0
 
 
 def test_thousands_of_tasks_are_cheap(objects: ObjectSpace) -> None:

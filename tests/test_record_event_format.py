@@ -27,7 +27,7 @@ FIELDS = [
     ("__data_loc unsigned long[] cpus;offset:8;size:4;signed:0", 8, "cpus", FieldKind.DATA_LOC, "<u4"),
     ("__data_loc cpumask_t cpumask;offset:8;size:4;signed:0", 8, "cpumask", FieldKind.DATA_LOC, "<u4"),
     ("char buf[];offset:8;size:0;signed:1", 8, "buf", FieldKind.TAIL, None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("line", "long_size", "name", "kind", "dtype"), FIELDS, ids=[case[0] for case in FIELDS])
@@ -47,7 +47,8 @@ def test_whole_format() -> None:
 
     assert (fmt.name, fmt.id, fmt.system, fmt.size, fmt.print_fmt) == ("e", 77, "made", 24, '"x"')
     assert [field.name for field in fmt.fields[:4]] == ["common_type", "common_flags", "common_preempt_count", "common_pid"]
-    assert fmt.field("b") is fmt.fields[-1] and fmt.field("c") is None
+    assert fmt.field("b") is fmt.fields[-1]
+    assert fmt.field("c") is None
 
 
 def test_ftrace_arrays_end_where_the_record_ends() -> None:
@@ -66,8 +67,11 @@ BAD = [
     ("name: e\nID: 1\n\tfield:int a;\toffset:999999999999;\tsize:4;\tsigned:1;\n", "out of range"),
     ("name: e\nID: 1\n\tfield:__data_loc char[] s;\toffset:8;\tsize:8;\tsigned:1;\n", "location word of s has size 8, not 4"),
     ("name: e\nID: 1\n\tfield:;\toffset:8;\tsize:8;\tsigned:1;\n", "no field name"),
-    ("name: e\nID: 1\n" + "".join(f"\tfield:char a{i}[64];\toffset:8;\tsize:64;\tsigned:1;\n" for i in range(100)), "100 fields overlap"),
-]  # fmt: skip
+    (
+        "name: e\nID: 1\n" + "".join(f"\tfield:char a{i}[64];\toffset:8;\tsize:64;\tsigned:1;\n" for i in range(100)),
+        "100 fields overlap",
+    ),
+]
 
 
 @pytest.mark.parametrize(("text", "message"), BAD)

@@ -26,9 +26,20 @@ from fastrtp.replay.bind import bind
 PROTOS = tracepoints(default_btf())
 COVERED_SYSTEMS = {"sched", "irq", "signal", "task", "raw_syscalls", "timer", "exceptions"}
 TRUTH_PROGRAMS = {
-    "sched_wakeup", "sched_wakeup_new", "sched_switch", "sys_enter", "sys_exit", "sched_process_exec", "sched_process_exit",
-    "sched_process_fork", "task_rename", "signal_generate", "irq_handler_entry", "softirq_entry", "page_fault_user",
-}  # fmt: skip
+    "sched_wakeup",
+    "sched_wakeup_new",
+    "sched_switch",
+    "sys_enter",
+    "sys_exit",
+    "sched_process_exec",
+    "sched_process_exit",
+    "sched_process_fork",
+    "task_rename",
+    "signal_generate",
+    "irq_handler_entry",
+    "softirq_entry",
+    "page_fault_user",
+}
 
 
 @cache
@@ -91,7 +102,13 @@ def one_row(fmt: EventFormat) -> Recording:
             fields[spec.name] = np.ones(1, spec.dtype) if spec.kind.value != "string" else np.array([b"x"], spec.dtype)
     table = EventTable(fmt.name, fmt.system, fields, fmt, heaps, 1)
     return Recording(
-        np.zeros(1, np.int64), np.zeros(1, np.uint16), np.zeros(1, np.uint16), np.zeros(1, np.uint32), np.ones(1, np.int32), [table], cpus=1
+        np.zeros(1, np.int64),
+        np.zeros(1, np.uint16),
+        np.zeros(1, np.uint16),
+        np.zeros(1, np.uint32),
+        np.ones(1, np.int32),
+        [table],
+        cpus=1,
     )
 
 
@@ -115,11 +132,19 @@ def test_no_recorded_field_is_forgotten(name: str) -> None:
     unused = {spec.name for spec in formats()[name].fields if not spec.name.startswith("common_")} - set(fields_of(RECIPES[name]))
 
     derivable = {
-        "kmem_cache_alloc": {"bytes_req", "bytes_alloc", "accounted"}, "kmem_cache_free": {"name"}, "mm_page_alloc": {"pfn"},
-        "mm_page_alloc_zone_locked": {"pfn"}, "mm_page_free": {"pfn"}, "mm_page_free_batched": {"pfn"}, "mm_page_pcpu_drain": {"pfn"},
-        "timer_start": {"now"}, "timer_expire_entry": {"now"}, "sched_move_numa": {"ngid", "src_nid", "dst_nid"},
-        "sched_stick_numa": {"src_ngid", "src_nid", "dst_ngid", "dst_nid"}, "sched_swap_numa": {"src_ngid", "src_nid", "dst_ngid", "dst_nid"},
-    }  # fmt: skip
+        "kmem_cache_alloc": {"bytes_req", "bytes_alloc", "accounted"},
+        "kmem_cache_free": {"name"},
+        "mm_page_alloc": {"pfn"},
+        "mm_page_alloc_zone_locked": {"pfn"},
+        "mm_page_free": {"pfn"},
+        "mm_page_free_batched": {"pfn"},
+        "mm_page_pcpu_drain": {"pfn"},
+        "timer_start": {"now"},
+        "timer_expire_entry": {"now"},
+        "sched_move_numa": {"ngid", "src_nid", "dst_nid"},
+        "sched_stick_numa": {"src_ngid", "src_nid", "dst_ngid", "dst_nid"},
+        "sched_swap_numa": {"src_ngid", "src_nid", "dst_ngid", "dst_nid"},
+    }
     assert unused == derivable.get(name, set())
 
 
@@ -128,7 +153,7 @@ def test_what_is_covered() -> None:
     wanted = {name for name, fmt in formats().items() if fmt.system in COVERED_SYSTEMS and name in PROTOS}
 
     assert wanted <= set(RECIPES)
-    assert TRUTH_PROGRAMS <= set(RECIPES)
+    assert set(RECIPES) >= TRUTH_PROGRAMS
 
 
 def test_scalar_types_are_the_prototypes(objects: ObjectSpace) -> None:
@@ -137,7 +162,12 @@ def test_scalar_types_are_the_prototypes(objects: ObjectSpace) -> None:
         for entry, arg in zip(recipe.args, PROTOS[name].args, strict=True):
             if isinstance(entry, Scalar):
                 stated = re.sub(r"^enum$", "enum ", entry.c_type)
-                found = default_btf().c_type(arg.type_id).replace("long unsigned int", "unsigned long").replace("long long unsigned int", "unsigned long long")
+                found = (
+                    default_btf()
+                    .c_type(arg.type_id)
+                    .replace("long unsigned int", "unsigned long")
+                    .replace("long long unsigned int", "unsigned long long")
+                )
                 found = found.replace("long unsigned long", "unsigned long long").replace("long int", "long")
                 assert found.startswith(stated), (name, entry.c_type, found)
 

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 from ring_pages import (
-    MISSED_EVENTS, MISSED_STORED, alpha, beta, content, discarded, event, page, time_extend, time_stamp,
+    MISSED_EVENTS,
+    MISSED_STORED,
+    alpha,
+    beta,
+    content,
+    discarded,
+    event,
+    page,
+    time_extend,
+    time_stamp,
 )  # fmt: skip
 
 from fastrtp.errors import RecordingError
@@ -22,7 +31,11 @@ def opened(tmp_path: Path, *cpus: bytes, kernel_long: int = 8) -> Recording:
 
 TIMES = [
     ("deltas add up from the page's time stamp", event(3, alpha(1, 0)) + event(4, alpha(1, 0)), [1003, 1007]),
-    ("a time extend is added to the next event", event(1, alpha(1, 0)) + time_extend(5 << 27 | 9) + event(2, alpha(1, 0)), [1001, 1001 + (5 << 27) + 9 + 2]),
+    (
+        "a time extend is added to the next event",
+        event(1, alpha(1, 0)) + time_extend(5 << 27 | 9) + event(2, alpha(1, 0)),
+        [1001, 1001 + (5 << 27) + 9 + 2],
+    ),
     ("an absolute time stamp replaces the time", time_stamp(123456789) + event(1, alpha(1, 0)), [123456790]),
     ("a discarded event's delta counts", discarded(5, 20) + event(1, alpha(1, 0)), [1006]),
     ("padding without a delta ends the page", event(1, alpha(1, 0)) + b"\x1d\0\0\0" + bytes(40), [1001]),
@@ -66,7 +79,9 @@ def test_cpus_merge_by_time(tmp_path: Path) -> None:
 
 def test_columns_and_heap(tmp_path: Path) -> None:
     """Integers keep their sign, strings their bytes, and every row is found through the order columns."""
-    body = event(1, beta(5, 2**64 - 1, b"one")) + event(1, alpha(6, -2)) + event(1, beta(7, 0, b"")) + event(1, beta(8, 9, b"three"))
+    body = (
+        event(1, beta(5, 2**64 - 1, b"one")) + event(1, alpha(6, -2)) + event(1, beta(7, 0, b"")) + event(1, beta(8, 9, b"three"))
+    )
 
     recording = opened(tmp_path, page(0, body))
 
@@ -91,22 +106,43 @@ def test_lost_events(kernel_long: int, tmp_path: Path) -> None:
     recording = opened(tmp_path, counted + uncounted, page(0, one, long_size=kernel_long), kernel_long=kernel_long)
 
     assert (recording.lost, recording.gaps) == ({0: 41, 1: 0}, {0: 1, 1: 0})
-    assert recording.info()["lost"] == {0: 41} and recording.info()["gaps"] == {0: 1}
+    assert recording.info()["lost"] == {0: 41}
+    assert recording.info()["gaps"] == {0: 1}
     assert recording.events == 3
 
 
 BAD = [
-    ("commit over the page", b"\0" * 8 + b"\xff\xff\x00\x00\0\0\0\0" + bytes(4080), "byte 0x0 of the pages: a page's commit passes the end"),
-    ("record over the commit", page(0, event(1, alpha(1, 0))[:-4]), "byte 0x10 of the pages: a record passes the end of its page"),
+    (
+        "commit over the page",
+        b"\0" * 8 + b"\xff\xff\x00\x00\0\0\0\0" + bytes(4080),
+        "byte 0x0 of the pages: a page's commit passes the end",
+    ),
+    (
+        "record over the commit",
+        page(0, event(1, alpha(1, 0))[:-4]),
+        "byte 0x10 of the pages: a record passes the end of its page",
+    ),
     ("length below its own word", page(0, b"\x20\0\0\0\x02\0\0\0" + bytes(20)), "a record passes the end of its page"),
     ("record without common fields", page(0, b"\x21\0\0\0" + bytes(4)), "a record too short for the common fields"),
-    ("record below its format", page(0, b"\x22\0\0\0" + alpha(1, 0)[:8]), "event made/alpha: record 0 at byte .* has 8 bytes, its format needs 12"),
+    (
+        "record below its format",
+        page(0, b"\x22\0\0\0" + alpha(1, 0)[:8]),
+        "event made/alpha: record 0 at byte .* has 8 bytes, its format needs 12",
+    ),
     ("padding of length 0", page(0, b"\x3d\0\0\0\0\0\0\0" + bytes(20)), "a record passes the end of its page"),
     ("cut word", page(0, event(1, alpha(1, 0)) + b"\x01\0"), "a record passes the end of its page"),
-    ("a tail of a page", page(0, event(1, alpha(1, 0))) + bytes(10), "byte 0x1000 of the pages: truncated: a page without its header"),
-    ("string outside the record", page(0, event(1, beta(1, 2, b"abc")[:16] + b"\x14\x00\x09\x00" + b"abc\0")), "made/beta: record 0: s takes 9 bytes at 20, the record has 24"),
+    (
+        "a tail of a page",
+        page(0, event(1, alpha(1, 0))) + bytes(10),
+        "byte 0x1000 of the pages: truncated: a page without its header",
+    ),
+    (
+        "string outside the record",
+        page(0, event(1, beta(1, 2, b"abc")[:16] + b"\x14\x00\x09\x00" + b"abc\0")),
+        "made/beta: record 0: s takes 9 bytes at 20, the record has 24",
+    ),
     ("time stamp beyond 63 bits", page(1 << 63, event(1, alpha(1, 0))), "a time stamp is beyond 63 bits"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("pages", "message"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])

@@ -105,9 +105,12 @@ REFUSED = [
     (b"\x17\x08\x44tracing" + b"6\0\x00\x08\x03\x00\x00\x00", "page size 3 is not a power of two"),
     (b"\x17\x08\x44tracing" + b"7\0\x00\x08\x00\x10\x00\x00lz9\x001\0", "compression algorithm 'lz9' is not supported"),
     (b"\x17\x08\x44tracing" + b"7" * 100, "version has no end"),
-    (b"\x17\x08\x44tracing" + b"6\0\x00\x08\x00\x10\x00\x00header_page\0\xff\xff\xff\xff\xff\xff\xff\x7f", "truncated: header_page wants 9223372036854775807 bytes"),
+    (
+        b"\x17\x08\x44tracing" + b"6\0\x00\x08\x00\x10\x00\x00header_page\0\xff\xff\xff\xff\xff\xff\xff\x7f",
+        "truncated: header_page wants 9223372036854775807 bytes",
+    ),
     (b"\x17\x08\x44tracing" + b"7\0\x00\x08\x00\x10\x00\x00none\x001\0" + b"\xff" * 8, "past the end of the file"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("data", "message"), REFUSED, ids=[case[1] for case in REFUSED])
@@ -167,7 +170,8 @@ def test_mutated(form: str, tmp_path: Path) -> None:
             outcomes["read"] += 1
         except RecordingError:
             outcomes["refused"] += 1
-    assert outcomes["read"] > 20 and outcomes["refused"] > 20, outcomes
+    assert outcomes["read"] > 20, outcomes
+    assert outcomes["refused"] > 20, outcomes
 
 
 def test_demo_recording_mutated(tmp_path: Path) -> None:
@@ -205,7 +209,11 @@ def test_demo_recording_counts() -> None:
 
     by_name = recording.info()["by_name"]
     assert (recording.events, recording.cpus, recording.clock) == (66152, 2, "mono")
-    assert (by_name["raw_syscalls:sys_enter"], by_name["sched:sched_switch"], by_name["sched:sched_process_exec"]) == (13654, 5069, 3)
+    assert (by_name["raw_syscalls:sys_enter"], by_name["sched:sched_switch"], by_name["sched:sched_process_exec"]) == (
+        13654,
+        5069,
+        3,
+    )
     assert recording.table("sched_process_exec").strings("filename").tolist()[0] == b"/usr/bin/churn"
     assert np.all(np.diff(recording.time) >= 0)
     assert not recording.info()["lost"]
@@ -217,7 +225,8 @@ def test_progress_reaches_the_end() -> None:
 
     Recording.open(demo_recording(), progress=lambda done, total: calls.append((done, total)))
 
-    assert calls[-1][0] == calls[-1][1] > 0 and calls == sorted(calls)
+    assert calls[-1][0] == calls[-1][1] > 0
+    assert calls == sorted(calls)
 
 
 # against trace-cmd
@@ -276,7 +285,8 @@ def test_against_trace_cmd(file: str, shared: Path) -> None:
         checked[name] += 1
 
     assert dict(seen) == {table.name: len(table) for table in recording.tables}
-    assert len(checked) == 37 and sum(checked.values()) > 2000
+    assert len(checked) == 37
+    assert sum(checked.values()) > 2000
 
 
 def test_container_attributes(tmp_path: Path) -> None:
@@ -286,6 +296,7 @@ def test_container_attributes(tmp_path: Path) -> None:
 
     trace = TraceDat(path)
 
-    assert sorted(trace.formats) == [10, 11] and trace.formats[10].system == "made"
+    assert sorted(trace.formats) == [10, 11]
+    assert trace.formats[10].system == "made"
     assert (trace.version, trace.page_size, trace.compression, trace.compressed) == (7, 4096, "zstd", True)
     assert [(buffer.name, len(buffer.cpus)) for buffer in trace.buffers] == [("", 2)]

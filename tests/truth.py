@@ -75,7 +75,13 @@ class Model:
         self.memory = Memory(objects.arena)
         self.at = {
             (name, member): objects.member(name, member).offset_bytes
-            for name, member in [("task_struct", "pid"), ("task_struct", "tgid"), ("task_struct", "comm"), ("pt_regs", "dx"), ("pt_regs", "orig_ax")]
+            for name, member in [
+                ("task_struct", "pid"),
+                ("task_struct", "tgid"),
+                ("task_struct", "comm"),
+                ("pt_regs", "dx"),
+                ("pt_regs", "orig_ax"),
+            ]
         }
         self.maps: dict[str, defaultdict[Any, int]] = {
             name: defaultdict(int) for name in ("switches", "syscalls", "sysargs", "sysrets", "wakeups", "counts")

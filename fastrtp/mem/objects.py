@@ -92,6 +92,7 @@ class ObjectSpace:
         raise BtfError("; ".join(errors))
 
     def has_member(self, type_name: str, path: str) -> bool:
+        """Whether the BTF has the type and the member."""
         try:
             self.member(type_name, path)
         except BtfError:

@@ -117,7 +117,9 @@ def _column_to_arrow(table: EventTable, name: str) -> pa.Array:
     if np.any(column["offset"][column["len"] > 0] != starts[column["len"] > 0]):
         heap = np.concatenate([heap[at["offset"] : at["offset"] + at["len"]] for at in column])
     offsets = np.concatenate([np.zeros(1, np.int64), ends])
-    return pa.Array.from_buffers(pa.large_binary(), len(column), [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(heap))])
+    return pa.Array.from_buffers(
+        pa.large_binary(), len(column), [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(heap))]
+    )
 
 
 def _to_arrow(column: NDArray[Any]) -> pa.Array:

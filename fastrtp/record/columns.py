@@ -51,15 +51,13 @@ class EventTable:
         return np.array(text, dtype=f"S{max(map(len, text), default=0) or 1}")
 
 
-def gather_table(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: NDArray[np.int32], fmt: EventFormat
-) -> EventTable:
+def gather_table(data: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: NDArray[np.int32], fmt: EventFormat) -> EventTable:
     """Read every field of the records at `offsets`. RecordingError when a record is shorter than its format."""
     if len(lengths) and int(lengths.min()) < fmt.size:
         row = int(lengths.argmin())
         raise RecordingError(
-            f"event {fmt.system}/{fmt.name}: record {row} at byte {int(offsets[row]):#x} of the pages has {int(lengths[row])} bytes, "
-            f"its format needs {fmt.size}"
+            f"event {fmt.system}/{fmt.name}: record {row} at byte {int(offsets[row]):#x} of the pages "
+            f"has {int(lengths[row])} bytes, its format needs {fmt.size}"
         )
     fields: dict[str, NDArray[Any]] = {}
     fixed: list[tuple[FormatField, NDArray[Any]]] = []

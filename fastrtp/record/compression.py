@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ ALGORITHMS = ("none", "zstd", "zlib")
 
 
 def check_algorithm(name: str) -> str:
+    """`name`, or RecordingError when nothing here unpacks it."""
     if name not in ALGORITHMS:
         raise RecordingError(f"compression algorithm {name!r} is not supported: one of {', '.join(ALGORITHMS)} is")
     return name
@@ -66,9 +67,7 @@ def _zlib(data: memoryview, size: int, where: str) -> bytes:
         raise RecordingError(f"{where}: zlib: {error}") from error
 
 
-def decompress_chunks(
-    algorithm: str, chunks: Sequence[tuple[memoryview, int]], out: NDArray[np.uint8], where: str
-) -> None:
+def decompress_chunks(algorithm: str, chunks: Sequence[tuple[memoryview, int]], out: NDArray[np.uint8], where: str) -> None:
     """Unpack `chunks` of (packed bytes, unpacked size) one after the other into `out`, which they fill exactly."""
     if algorithm == "zstd":
         _zstd_chunks(chunks, out, where)
@@ -83,7 +82,7 @@ def decompress_chunks(
 def _zstd_chunks(chunks: Sequence[tuple[memoryview, int]], out: NDArray[np.uint8], where: str) -> None:
     import zstandard
 
-    unpacker = zstandard.ZstdDecompressor()
+    unpacker: Any = zstandard.ZstdDecompressor()
     index = 0
     at = 0
     while index < len(chunks):

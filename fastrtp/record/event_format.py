@@ -9,16 +9,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
 from fastrtp.errors import RecordingError
 
 _FIELD = re.compile(
-    r"^\s*field(?P<special> special)?:(?P<decl>.*?);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);(?:\s*signed:(?P<signed>[01]);)?"
+    r"^\s*field(?: special)?:(?P<decl>.*?);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);(?:\s*signed:(?P<signed>[01]);)?"
 )
-_DECL = re.compile(r"^(?P<type>.*?)(?P<name>[A-Za-z_]\w*)?\s*(?P<array>\[[^\]]*\])?$", re.S)
-_LOC = re.compile(r"^__(?P<how>data|rel)_loc\s+(?P<type>.*?)\s*(?:\[\])?\s+(?P<name>\w+)$", re.S)
+_DECL = re.compile(r"^(?P<type>.*?)(?P<name>[A-Za-z_]\w*)?\s*(?P<array>\[[^\]]*\])?$", re.DOTALL)
+_LOC = re.compile(r"^__(?P<how>data|rel)_loc\s+(?P<type>.*?)\s*(?:\[\])?\s+(?P<name>\w+)$", re.DOTALL)
 _MAX_SIZE = 1 << 16
 _MAX_VARIABLE = 64
 _ELEMENT_SIZES = {
@@ -59,7 +60,7 @@ class FormatField:
         return self.kind in (FieldKind.DATA_LOC, FieldKind.REL_LOC, FieldKind.TAIL)
 
     @property
-    def dtype(self) -> np.dtype[np.void] | np.dtype[np.bytes_] | np.dtype[np.int64]:
+    def dtype(self) -> np.dtype[Any]:
         """The NumPy type of one record's value (an array field has a subarray type)."""
         if self.kind is FieldKind.STRING:
             return np.dtype(f"S{self.size}")
@@ -83,9 +84,11 @@ class EventFormat:
 
     @property
     def size(self) -> int:
+        """Bytes up to the end of the last fixed field."""
         return max((field.offset + field.size for field in self.fields), default=0)
 
     def field(self, name: str) -> FormatField | None:
+        """The field called `name`, None without one."""
         return next((field for field in self.fields if field.name == name), None)
 
 

@@ -80,7 +80,9 @@ def _common_fields(trace: TraceDat) -> CommonFields:
         kind, pid = fmt.field("common_type"), fmt.field("common_pid")
         if kind is not None and pid is not None:
             if (kind.size, pid.size) != (2, 4):
-                raise RecordingError(f"{trace.path}: event {fmt.name}: common_type and common_pid of {kind.size} and {pid.size} bytes")
+                raise RecordingError(
+                    f"{trace.path}: event {fmt.name}: common_type and common_pid of {kind.size} and {pid.size} bytes"
+                )
             return CommonFields(kind.offset, pid.offset, max(kind.offset + 2, pid.offset + 4))
     return CommonFields()
 

@@ -62,6 +62,7 @@ def cut_down(path: Path) -> bytes:
 
 
 def main(argv: list[str]) -> int:
+    """Write both; the exit status."""
     if len(argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ class ByteReader:
         self.end = len(data)
 
     def error(self, message: str, offset: int | None = None) -> RecordingError:
+        """A RecordingError to raise, at the cursor or at `offset` of the data."""
         at = self.base + (self.offset if offset is None else offset)
         return RecordingError(f"{self.where}: offset {at:#x}: {message}")
 
@@ -38,15 +39,19 @@ class ByteReader:
         return int.from_bytes(self.bytes(size, what), "little")
 
     def u8(self, what: str) -> int:
+        """The next one byte as an unsigned number."""
         return self._number(1, what)
 
     def u16(self, what: str) -> int:
+        """The next two bytes as an unsigned number."""
         return self._number(2, what)
 
     def u32(self, what: str) -> int:
+        """The next four bytes as an unsigned number."""
         return self._number(4, what)
 
     def u64(self, what: str) -> int:
+        """The next eight bytes as an unsigned number."""
         return self._number(8, what)
 
     def count(self, unit: int, what: str) -> int:

@@ -77,6 +77,7 @@ class Recording:
 
     @property
     def events(self) -> int:
+        """How many events there are."""
         return len(self.time)
 
     def __len__(self) -> int:
@@ -130,6 +131,7 @@ class Recording:
         return tgids
 
     def tgid(self, pid: int) -> int:
+        """Thread group of a pid, itself where nothing else is known."""
         return self.tgids.get(pid, pid)
 
     def info(self) -> dict[str, Any]:
@@ -146,7 +148,7 @@ class Recording:
             "events_per_second": self.events / (span / 1e9) if nanoseconds and span else None,
             "cpus": self.cpus,
             "by_cpu": {int(cpu): int(n) for cpu, n in enumerate(np.bincount(self.cpu).tolist()) if n},
-            "pids": int(len(np.unique(self.pid))),
+            "pids": len(np.unique(self.pid)),
             "clock": self.clock,
             "host": self.uname,
             "lost": {cpu: count for cpu, count in self.lost.items() if count},
@@ -171,4 +173,6 @@ class Recording:
         if len(bad):
             at = int(bad[0])
             name = self.tables[int(self.event[at])].name
-            raise RecordingError(f"{self.source}: event {at} is row {int(self.row[at])} of {name}, which has {rows[self.event[at]]} rows")
+            raise RecordingError(
+                f"{self.source}: event {at} is row {int(self.row[at])} of {name}, which has {rows[self.event[at]]} rows"
+            )

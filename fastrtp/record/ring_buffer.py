@@ -159,7 +159,9 @@ def _scan_cpu(pages: Pages, cpu: CpuPages, state: dict[str, int]) -> dict[str, N
     error = library().ring_buffer_scan(words.ctypes.data)
     state.update(zip(_STATE, words.tolist(), strict=True))
     if error:
-        raise RecordingError(f"trace data of CPU {cpu.cpu}: byte {state['error_at'] - cpu.start:#x} of the pages: {_ERRORS[error]}")
+        raise RecordingError(
+            f"trace data of CPU {cpu.cpu}: byte {state['error_at'] - cpu.start:#x} of the pages: {_ERRORS[error]}"
+        )
     count = state["count"]
     return {name: array[:count] for name, array in part.items()}
 

@@ -165,7 +165,9 @@ class TraceDat:
     def _section_header(self, offset: int, where: str) -> tuple[int, int, int]:
         """(id, flags, size in the file) of the section at `offset`."""
         if offset > len(self.data):
-            raise RecordingError(f"{self.path}: {where} section at {offset:#x} is past the end of the file at {len(self.data):#x}")
+            raise RecordingError(
+                f"{self.path}: {where} section at {offset:#x} is past the end of the file at {len(self.data):#x}"
+            )
         reader = ByteReader(self.data, f"{where} section", 0, offset)
         section, flags = reader.u16("section id"), reader.u16("section flags")
         reader.u32("section description")

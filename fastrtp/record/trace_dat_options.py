@@ -15,7 +15,7 @@ PROCMAPS, TRACEID, TIME_SHIFT, GUEST, TSC2NSEC = range(10, 15)
 HEADER_INFO, FTRACE_EVENTS, EVENT_FORMATS, KALLSYMS, PRINTK, CMDLINES, BUFFER_TEXT = range(16, 23)
 SECTION_OPTIONS = frozenset({HEADER_INFO, FTRACE_EVENTS, EVENT_FORMATS, KALLSYMS, PRINTK, CMDLINES})
 
-_STAT = re.compile(r"^(entries|overrun|commit overrun|dropped events|CPU):\s*(\d+)", re.M)
+_STAT = re.compile(r"^(entries|overrun|commit overrun|dropped events|CPU):\s*(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from fastrtp.errors import RecordingError
 from .reader import ByteReader
 
 _HEADER_FIELD = re.compile(r"field:\s*(?P<decl>[^;]*?)(?P<name>\w+);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);")
-_FORMAT_ID = re.compile(r"^ID:\s*(\d{1,9})\s*$", re.M)
+_FORMAT_ID = re.compile(r"^ID:\s*(\d{1,9})\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,14 +50,17 @@ class TraceContent:
     kernel_long: int = 8
 
     def headers(self) -> bytes:
+        """Body of the section with header_page and header_event."""
         page = header_page_text(self.page_size, self.kernel_long).encode()
         event = HEADER_EVENT.encode()
         return b"header_page\0" + _u64(len(page)) + page + b"header_event\0" + _u64(len(event)) + event
 
     def ftrace_formats(self) -> bytes:
+        """Body of the section with ftrace's own events."""
         return _formats([fmt for fmt in self.formats.values() if fmt.system == "ftrace"])
 
     def event_formats(self) -> bytes:
+        """Body of the section with all other events, by system."""
         systems: dict[str, list[FormatText]] = {}
         for fmt in self.formats.values():
             if fmt.system != "ftrace":
@@ -147,8 +150,8 @@ class _WriterV7:
         buffers = b"".join(self._buffer(name, cpus) for name, cpus in content.buffers.items())
         more = self._section(0, "options", buffers + _option(options.DONE, _u64(0)), packed=False)
         self.out[at + 16 + len(records) + 6 : at + 16 + len(records) + 14] = _u64(more)
-        name = self._string("strings")
-        self.out += _u16(_STRINGS_SECTION) + _u16(0) + _u32(name) + _u64(len(self.strings)) + self.strings
+        itself = self._string("strings")
+        self.out += _u16(_STRINGS_SECTION) + _u16(0) + _u32(itself) + _u64(len(self.strings)) + self.strings
         return bytes(self.out)
 
     def _string(self, text: str) -> int:

@@ -111,7 +111,7 @@ def bind(
     missing: list[MissingField] = []
     provided: dict[str, dict[int, tuple[str, ...]]] = {}
     for number, (table, recipe) in enumerate(zip(recording.tables, recipes, strict=True)):
-        proto = protos[table.name] if table.name in protos else None
+        proto = protos.get(table.name, None)
         if proto is None:
             events.append(BoundEvent(table.name, [], []))
             if table.name in wanted:
@@ -122,7 +122,9 @@ def bind(
         provided[table.name] = members
         missing += [lack for lack in lacks if _is_wanted(lack, wanted)]
     if policy == "strict" and missing:
-        lines = [f"{lack.tracepoint} argument {lack.arg}{' ' + lack.member if lack.member else ''}: {lack.why}" for lack in missing]
+        lines = [
+            f"{lack.tracepoint} argument {lack.arg}{' ' + lack.member if lack.member else ''}: {lack.why}" for lack in missing
+        ]
         raise ReplayError("the recording cannot supply: " + "; ".join(lines))
     return BoundRecording(
         recording, recording.time, recording.cpu, recording.event, recording.row, index.current(), events, missing, provided

@@ -14,7 +14,20 @@ from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import EventTable
 from fastrtp.record.columns import LOCATION
 from fastrtp.record.recipes import (
-    Argument, Current, CurrentKey, Derived, Key, Missing, Obj, PerCpu, Pid, Raw, Recipe, Scalar, Source, Text,
+    Argument,
+    Current,
+    CurrentKey,
+    Derived,
+    Key,
+    Missing,
+    Obj,
+    PerCpu,
+    Pid,
+    Raw,
+    Recipe,
+    Scalar,
+    Source,
+    Text,
 )  # fmt: skip
 from fastrtp.record.recipes.recipe import C_SIZES
 

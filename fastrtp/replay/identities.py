@@ -74,6 +74,7 @@ class TaskIndex:
         return self._all_current()[self.rows(number)]
 
     def cpu_of(self, number: int) -> NDArray[np.uint16]:
+        """The CPU of each row of table `number`."""
         return self.recording.cpu[self.rows(number)]
 
     def _all_current(self) -> NDArray[np.int64]:

@@ -10,11 +10,33 @@ from types import MappingProxyType
 
 from . import exceptions, irq, kmem, raw_syscalls, sched, signal, task, timer
 from .recipe import (
-    Argument, Current, CurrentKey, Derived, Identity, Key, Missing, Obj, PerCpu, Pid, Raw, Recipe, Scalar, Source, Text, Tgid,
+    Argument,
+    Current,
+    CurrentKey,
+    Derived,
+    Identity,
+    Key,
+    Missing,
+    Obj,
+    PerCpu,
+    Pid,
+    Raw,
+    Recipe,
+    Scalar,
+    Source,
+    Text,
+    Tgid,
 )  # fmt: skip
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    sched.RECIPES | raw_syscalls.RECIPES | irq.RECIPES | timer.RECIPES | signal.RECIPES | task.RECIPES | exceptions.RECIPES | kmem.RECIPES
+    sched.RECIPES
+    | raw_syscalls.RECIPES
+    | irq.RECIPES
+    | timer.RECIPES
+    | signal.RECIPES
+    | task.RECIPES
+    | exceptions.RECIPES
+    | kmem.RECIPES
 )
 
 __all__ = [

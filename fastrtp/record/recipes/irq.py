@@ -8,9 +8,7 @@ _VECTOR = Recipe((Scalar("unsigned int", "vec"),))
 _TASKLET = Recipe((by_pointer("tasklet_struct", "tasklet", func="func"), Raw("func")))
 
 RECIPES = {
-    "irq_handler_entry": Recipe(
-        (Scalar("int", "irq"), Obj("irqaction", Key(("irq",)), {"irq": "irq", "name": Text("name")}))
-    ),
+    "irq_handler_entry": Recipe((Scalar("int", "irq"), Obj("irqaction", Key(("irq",)), {"irq": "irq", "name": Text("name")}))),
     "irq_handler_exit": Recipe((Scalar("int", "irq"), Obj("irqaction", Key(("irq",)), {"irq": "irq"}), Scalar("int", "ret"))),
     "softirq_entry": _VECTOR,
     "softirq_exit": _VECTOR,

@@ -38,7 +38,8 @@ def _report(table: EventTable) -> tuple[NDArray[np.int64], int]:
 def _preempt(table: EventTable) -> NDArray[np.uint8]:
     """__trace_sched_switch_state() gives TASK_REPORT_MAX, and nothing else, for a preempted task."""
     state, limit = _report(table)
-    return ((state & limit) != 0).astype(np.uint8)
+    preempt: NDArray[np.uint8] = ((state & limit) != 0).astype(np.uint8)
+    return preempt
 
 
 def _prev_state(table: EventTable) -> NDArray[np.uint32]:
@@ -58,9 +59,7 @@ PREEMPT = Derived(("prev_state",), _preempt)
 PREV_STATE = Derived(("prev_state",), _prev_state)
 EXIT_STATE = Derived(("prev_state",), _exit_state)
 
-_WAKEUP = Recipe(
-    (Obj("task_struct", Pid("pid"), {"comm": "comm", "prio": "prio", "thread_info.cpu|cpu": "target_cpu"}),)
-)
+_WAKEUP = Recipe((Obj("task_struct", Pid("pid"), {"comm": "comm", "prio": "prio", "thread_info.cpu|cpu": "target_cpu"}),))
 _PROCESS = Recipe((task("pid", comm="comm", prio="prio"),))
 _STAT = Recipe((task("pid", comm="comm"), Scalar("u64", "delay")))
 _NUMA_PAIR = Recipe(

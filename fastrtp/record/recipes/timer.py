@@ -16,9 +16,7 @@ RECIPES = {
             Scalar("unsigned int", "flags"),
         )
     ),
-    "timer_expire_entry": Recipe(
-        (by_pointer("timer_list", "timer", function="function"), Scalar("unsigned long", "baseclk"))
-    ),
+    "timer_expire_entry": Recipe((by_pointer("timer_list", "timer", function="function"), Scalar("unsigned long", "baseclk"))),
     "timer_expire_exit": _TIMER,
     "timer_cancel": _TIMER,
     "hrtimer_init": Recipe((by_pointer("hrtimer", "hrtimer"), Scalar("clockid_t", "clockid"), Scalar("enum", "mode"))),
