@@ -72,6 +72,6 @@ def default_kernel() -> Kernel:
 
 
 __all__ = [
-    "TRACE_EVENT", "AsmError", "BpfError", "BtfError", "FastrtpError", "JitError", "Kernel", "ObjectError", "Recording", "RecordingError",
-    "ReplayError", "ReplayReport", "Tracepoint", "VerifierError", "default_kernel", "jit",
+    "TRACE_EVENT", "AsmError", "BpfError", "BtfError", "FastrtpError", "JitError", "Kernel", "ObjectError", "Recording",
+    "RecordingError", "ReplayError", "ReplayReport", "Tracepoint", "VerifierError", "default_kernel", "jit",
 ]  # fmt: skip

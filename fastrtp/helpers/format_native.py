@@ -49,7 +49,7 @@ _trace_call1 = outline("trace_call1", 3)
 
 
 @device
-def _put(out, room, length, char):
+def _put(out: int, room: int, length: int, char: int) -> int:
     """Write one character if it fits; the length it would have."""
     if length < room:
         store8(out + length, char)
@@ -57,7 +57,7 @@ def _put(out, room, length, char):
 
 
 @device
-def _pad(out, room, length, char, count):
+def _pad(out: int, room: int, length: int, char: int, count: int) -> int:
     while count > 0:
         length = _put(out, room, length, char)
         count -= 1
@@ -65,7 +65,9 @@ def _pad(out, room, length, char, count):
 
 
 @device
-def _put_number(out, room, length, value, base, upper, sign, width, left, zero):
+def _put_number(
+    out: int, room: int, length: int, value: int, base: int, upper: bool, sign: int, width: int, left: bool, zero: bool
+) -> int:
     """Digits of the unsigned `value`; `sign` is a character or 0."""
     digits = stack_bytes(24)
     count = 0
@@ -90,7 +92,7 @@ def _put_number(out, room, length, value, base, upper, sign, width, left, zero):
 
 
 @device
-def _put_string(out, room, length, address, user, width, left, env):
+def _put_string(out: int, room: int, length: int, address: int, user: bool, width: int, left: bool, env: int) -> int:
     text = stack_bytes(512)
     if user:
         count = bpf_probe_read_user_str(text, _STRING, address, env)
@@ -107,7 +109,7 @@ def _put_string(out, room, length, address, user, width, left, env):
 
 
 @device
-def _put_ip(out, room, length, address, version, separated, env):
+def _put_ip(out: int, room: int, length: int, address: int, version: int, separated: bool, env: int) -> int:
     """%pI4 1.2.3.4, %pi4 001.002.003.004, %pI6 with colons, %pi6 without; zeroes when the address can't be read."""
     data = stack_bytes(16)
     store64(data, 0)
@@ -127,12 +129,12 @@ def _put_ip(out, room, length, address, version, separated, env):
 
 
 @device
-def _is_graph(char):
+def _is_graph(char: int) -> bool:
     return 33 <= char <= 126
 
 
 @device
-def bprintf(out, room, fmt, size, args, nargs, env):
+def bprintf(out: int, room: int, fmt: int, size: int, args: int, nargs: int, env: int) -> int:
     """Format into `out`; the length it would have (without NUL), or -EINVAL. `fmt` must hold a NUL within `size`."""
     end = 0
     while end < size and load8(fmt + end) != 0:
@@ -244,7 +246,7 @@ def bprintf(out, room, fmt, size, args, nargs, env):
 
 
 @device
-def _emit(fmt, fmt_size, args, nargs, env):
+def _emit(fmt: int, fmt_size: int, args: int, nargs: int, env: int) -> int:
     """Format one trace_printk, put it into the ring, and fire the tracepoint bpf_trace_printk."""
     nest = load64(env + _NEST)
     if nest >= 3:
@@ -266,7 +268,7 @@ def _emit(fmt, fmt_size, args, nargs, env):
 
 
 @device
-def _append(text, length, env):
+def _append(text: int, length: int, env: int) -> None:
     ring = load64(env + _PRINTK)
     need = (20 + length + 7) & ~7
     head = load64(ring + _HEAD)
@@ -284,7 +286,7 @@ def _append(text, length, env):
 
 
 @native()
-def bpf_trace_printk(fmt, fmt_size, a1, a2, a3, env):
+def bpf_trace_printk(fmt: int, fmt_size: int, a1: int, a2: int, a3: int, env: int) -> int:
     """Format at most three arguments into the trace; the text's length, -EINVAL or -EBUSY."""
     args = stack_bytes(24)
     store64(args, a1)
@@ -294,7 +296,7 @@ def bpf_trace_printk(fmt, fmt_size, a1, a2, a3, env):
 
 
 @native()
-def bpf_trace_vprintk(fmt, fmt_size, data, data_len, env):
+def bpf_trace_vprintk(fmt: int, fmt_size: int, data: int, data_len: int, env: int) -> int:
     """The same with up to twelve arguments in an array of u64."""
     if data_len & 7 or data_len > 8 * _MOST_ARGS or (data_len != 0 and data == 0):
         return _EINVAL
@@ -302,7 +304,7 @@ def bpf_trace_vprintk(fmt, fmt_size, data, data_len, env):
 
 
 @native()
-def bpf_snprintf(out, room, fmt, data, data_len, env):
+def bpf_snprintf(out: int, room: int, fmt: int, data: int, data_len: int, env: int) -> int:
     """Format into a buffer; the length with NUL that it would have, -EINVAL or -EBUSY."""
     if data_len & 7 or data_len > 8 * _MOST_ARGS or (data_len != 0 and data == 0):
         return _EINVAL

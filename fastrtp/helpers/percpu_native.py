@@ -16,7 +16,7 @@ _STRIDE_AT = -8
 
 
 @native()
-def bpf_per_cpu_ptr(pointer, cpu, env):
+def bpf_per_cpu_ptr(pointer: int, cpu: int, env: int) -> int:
     """The variable's instance on `cpu`, or 0 for a CPU that there is not."""
     cpu &= 0xFFFFFFFF
     if cpu >= load64(load64(env + _MACHINE) + _CPUS):
@@ -25,6 +25,6 @@ def bpf_per_cpu_ptr(pointer, cpu, env):
 
 
 @native()
-def bpf_this_cpu_ptr(pointer, env):
+def bpf_this_cpu_ptr(pointer: int, env: int) -> int:
     """The variable's instance on this CPU."""
     return pointer + load64(env + _CPU) * load64(pointer + _STRIDE_AT)

@@ -6,7 +6,20 @@ its destination, as copy_from_kernel_nofault's callers do.
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, load8, load64, memcpy, memset, native, outline, stack_bytes, store8, store64, ule, ult
+from fastrtp.native.intrinsics import (
+    device,
+    load8,
+    load64,
+    memcpy,
+    memset,
+    native,
+    outline,
+    stack_bytes,
+    store8,
+    store64,
+    ule,
+    ult,
+)
 from fastrtp.native.layout import ENV, at
 
 _BASE = at(ENV, "arena_base")
@@ -19,14 +32,14 @@ _EFAULT = -14
 
 
 @device
-def in_range(address, size, base, length):
+def in_range(address: int, size: int, base: int, length: int) -> bool:
     """Whether [address, address + size) lies in [base, base + length), without wrapping."""
     offset = address - base
     return ult(offset, length) and ule(size, length - offset)
 
 
 @device
-def fault(dst, size, env):
+def fault(dst: int, size: int, env: int) -> int:
     """Zero the destination, count, and say -EFAULT."""
     memset(dst, 0, size)
     store64(env + _FAULTED, load64(env + _FAULTED) + 1)
@@ -34,7 +47,7 @@ def fault(dst, size, env):
 
 
 @native()
-def probe_read_slow(dst, size, src, env):
+def probe_read_slow(dst: int, size: int, src: int, env: int) -> int:
     """A read that is not from the arena: the program's own stack (everything between here and stack_top), or a fault."""
     here = stack_bytes(16)
     if in_range(src, size, here, load64(env + _STACK_TOP) - here):
@@ -47,7 +60,7 @@ _probe_read_slow = outline("probe_read_slow", 4)
 
 
 @native(inline=True)
-def bpf_probe_read_kernel(dst, size, src, env):
+def bpf_probe_read_kernel(dst: int, size: int, src: int, env: int) -> int:
     """Copy `size` bytes of kernel memory. 0 or -EFAULT."""
     if in_range(src, size, load64(env + _BASE), load64(env + _SIZE)):
         memcpy(dst, src, size)
@@ -56,13 +69,13 @@ def bpf_probe_read_kernel(dst, size, src, env):
 
 
 @native(inline=True)
-def bpf_probe_read(dst, size, src, env):
+def bpf_probe_read(dst: int, size: int, src: int, env: int) -> int:
     """The form that does not say which memory it means: kernel's here."""
     return bpf_probe_read_kernel(dst, size, src, env)
 
 
 @native()
-def bpf_probe_read_user(dst, size, src, env):
+def bpf_probe_read_user(dst: int, size: int, src: int, env: int) -> int:
     """Copy `size` bytes of user memory, which a recording seldom has. 0 or -EFAULT."""
     if in_range(src, size, load64(env + _USER_BASE), load64(env + _USER_SIZE)):
         memcpy(dst, src, size)
@@ -71,7 +84,7 @@ def bpf_probe_read_user(dst, size, src, env):
 
 
 @device
-def _copy_string(dst, size, src, room):
+def _copy_string(dst: int, size: int, src: int, room: int) -> int:
     """strncpy_from_kernel_nofault: the length with its NUL, or -EFAULT when `room` readable bytes hold none."""
     at = 0
     while at < size:
@@ -88,7 +101,7 @@ def _copy_string(dst, size, src, room):
 
 
 @native()
-def bpf_probe_read_kernel_str(dst, size, src, env):
+def bpf_probe_read_kernel_str(dst: int, size: int, src: int, env: int) -> int:
     """Copy a string; its length with the NUL (cut at `size`), or -EFAULT."""
     base, length = load64(env + _BASE), load64(env + _SIZE)
     if not in_range(src, 1, base, length):
@@ -101,13 +114,13 @@ def bpf_probe_read_kernel_str(dst, size, src, env):
 
 
 @native()
-def bpf_probe_read_str(dst, size, src, env):
+def bpf_probe_read_str(dst: int, size: int, src: int, env: int) -> int:
     """The older name."""
     return bpf_probe_read_kernel_str(dst, size, src, env)
 
 
 @native()
-def bpf_probe_read_user_str(dst, size, src, env):
+def bpf_probe_read_user_str(dst: int, size: int, src: int, env: int) -> int:
     """Copy a user string; its length with the NUL, or -EFAULT."""
     base, length = load64(env + _USER_BASE), load64(env + _USER_SIZE)
     if not in_range(src, 1, base, length):

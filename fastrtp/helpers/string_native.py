@@ -12,7 +12,7 @@ _S64_MIN = -9223372036854775808
 
 
 @device
-def _digit(char):
+def _digit(char: int) -> int:
     if 48 <= char <= 57:
         return char - 48
     char |= 32
@@ -22,12 +22,12 @@ def _digit(char):
 
 
 @device
-def _is_space(char):
+def _is_space(char: int) -> bool:
     return char == 32 or (9 <= char <= 13) or char == 160
 
 
 @device
-def _parse(buf, size, flags, result):
+def _parse(buf: int, size: int, flags: int, result: int) -> int:
     """__bpf_strtoull: result[0] = magnitude, result[1] = whether a minus stood before it; characters used, or an error."""
     base = flags & _BASE_MASK
     if size == 0 or (base != 0 and base != 8 and base != 10 and base != 16) or flags & ~_BASE_MASK:
@@ -66,7 +66,7 @@ def _parse(buf, size, flags, result):
 
 
 @native()
-def bpf_strtoul(buf, size, flags, res, env):
+def bpf_strtoul(buf: int, size: int, flags: int, res: int, env: int) -> int:
     """Unsigned number at the start of `buf`; characters used, -EINVAL or -ERANGE."""
     parsed = stack_bytes(16)
     used = _parse(buf, size, flags, parsed)
@@ -79,7 +79,7 @@ def bpf_strtoul(buf, size, flags, res, env):
 
 
 @native()
-def bpf_strtol(buf, size, flags, res, env):
+def bpf_strtol(buf: int, size: int, flags: int, res: int, env: int) -> int:
     """Signed number at the start of `buf`; characters used, -EINVAL or -ERANGE."""
     parsed = stack_bytes(16)
     used = _parse(buf, size, flags, parsed)
@@ -98,7 +98,7 @@ def bpf_strtol(buf, size, flags, res, env):
 
 
 @native()
-def bpf_strncmp(s1, size, s2, env):
+def bpf_strncmp(s1: int, size: int, s2: int, env: int) -> int:
     """Compare at most `size` bytes: negative, 0 or positive."""
     at = 0
     while at < size:

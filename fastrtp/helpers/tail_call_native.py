@@ -13,7 +13,7 @@ _MAX_TAIL_CALL_CNT = 33
 
 
 @native(inline=True)
-def bpf_tail_call(ctx, map, index, env):
+def bpf_tail_call(ctx: int, map: int, index: int, env: int) -> int:
     """Native entry of the program in slot `index`, or 0: no such slot, an empty one, or the 34th call of this run."""
     index &= 0xFFFFFFFF
     if index >= load64(map + _MAX_ENTRIES):

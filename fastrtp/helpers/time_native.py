@@ -24,7 +24,7 @@ _EINVAL = -22
 
 
 @native()
-def host_time(env):
+def host_time(env: int) -> int:
     """CLOCK_MONOTONIC of the host in ns: the clock of live events."""
     spec = stack_bytes(16)
     clock_gettime(1, spec)
@@ -32,43 +32,43 @@ def host_time(env):
 
 
 @native(inline=True)
-def bpf_ktime_get_ns(env):
+def bpf_ktime_get_ns(env: int) -> int:
     """CLOCK_MONOTONIC in ns: the event's recorded time, or the host's clock for live events."""
     return load64(env + _TIME) if load64(env + _CLOCK) == 0 else host_time(env)
 
 
 @native(inline=True)
-def bpf_ktime_get_boot_ns(env):
+def bpf_ktime_get_boot_ns(env: int) -> int:
     """CLOCK_BOOTTIME in ns."""
     return bpf_ktime_get_ns(env) + load64(env + _BOOT)
 
 
 @native(inline=True)
-def bpf_ktime_get_tai_ns(env):
+def bpf_ktime_get_tai_ns(env: int) -> int:
     """CLOCK_TAI in ns."""
     return bpf_ktime_get_ns(env) + load64(env + _TAI)
 
 
 @native()
-def bpf_jiffies64(env):
+def bpf_jiffies64(env: int) -> int:
     """Ticks since boot, offset as the kernel does so that 32-bit wraps show early."""
     return udiv(bpf_ktime_get_ns(env), _JIFFY) + _INITIAL_JIFFIES
 
 
 @native(inline=True)
-def bpf_get_smp_processor_id(env):
+def bpf_get_smp_processor_id(env: int) -> int:
     """The event's CPU."""
     return load64(env + _CPU)
 
 
 @native(inline=True)
-def bpf_get_numa_node_id(env):
+def bpf_get_numa_node_id(env: int) -> int:
     """The CPU's node."""
     return load64(env + _NODE)
 
 
 @native(inline=True)
-def bpf_get_current_pid_tgid(env):
+def bpf_get_current_pid_tgid(env: int) -> int:
     """tgid << 32 | pid of the current task."""
     task = load64(env + _CURRENT)
     if task == 0:
@@ -77,13 +77,13 @@ def bpf_get_current_pid_tgid(env):
 
 
 @native(inline=True)
-def bpf_get_current_uid_gid(env):
+def bpf_get_current_uid_gid(env: int) -> int:
     """gid << 32 | uid."""
     return load64(env + _UID_GID)
 
 
 @native()
-def bpf_get_current_comm(buf, size, env):
+def bpf_get_current_comm(buf: int, size: int, env: int) -> int:
     """Command name of the current task, NUL-padded to `size`; -EINVAL (and zeroes) without one."""
     task = load64(env + _CURRENT)
     memset(buf, 0, size)
@@ -96,19 +96,19 @@ def bpf_get_current_comm(buf, size, env):
 
 
 @native(inline=True)
-def bpf_get_current_task(env):
+def bpf_get_current_task(env: int) -> int:
     """Address of the current task_struct object."""
     return load64(env + _CURRENT)
 
 
 @native(inline=True)
-def bpf_get_current_task_btf(env):
+def bpf_get_current_task_btf(env: int) -> int:
     """The same, as a BTF pointer."""
     return load64(env + _CURRENT)
 
 
 @native(inline=True)
-def bpf_get_prandom_u32(env):
+def bpf_get_prandom_u32(env: int) -> int:
     """32 random bits (xorshift64*, a seed per CPU: runs can be repeated)."""
     state = load64(env + _RNG)
     state ^= lshr(state, 12)
@@ -119,6 +119,6 @@ def bpf_get_prandom_u32(env):
 
 
 @native(inline=True)
-def bpf_get_attach_cookie(ctx, env):
+def bpf_get_attach_cookie(ctx: int, env: int) -> int:
     """The link's cookie."""
     return load64(env + _COOKIE)

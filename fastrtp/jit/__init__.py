@@ -4,6 +4,6 @@
 from __future__ import annotations
 
 from fastrtp.jit.program import NativeProgram, compile_program
-from fastrtp.jit.unverified import compile, run  # noqa: A004 - the interface's verbs
+from fastrtp.jit.unverified import compile, run
 
 __all__ = ["NativeProgram", "compile", "compile_program", "run"]

@@ -9,8 +9,8 @@ import ctypes
 from collections.abc import Callable
 
 from fastrtp.isa import Insn, decode
-from fastrtp.jit.program import ENTRY, NativeProgram
 from fastrtp.jit.lower import CallTarget, LowerInput, find_subprogs, lower
+from fastrtp.jit.program import ENTRY, NativeProgram
 
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 
@@ -34,10 +34,11 @@ class Compiled:
         self._function = _PROTOTYPE(self.native.entry)
 
     def __call__(self, address: int, length: int) -> int:
+        """Run it."""
         return int(self._function(address, length))
 
 
-def compile(insns: bytes) -> Callable[[int, int], int]:  # noqa: A001 - the verb of the interface
+def compile(insns: bytes) -> Callable[[int, int], int]:
     """Compile instructions once; callable(address, length) -> r0. AsmError or JitError for what is no program."""
     return Compiled(insns)
 

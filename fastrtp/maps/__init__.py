@@ -32,5 +32,15 @@ def map_create(attr: MapAttr, memory: Memory) -> Map:
 
 
 __all__ = [
-    "ArrayMap", "FdArray", "HashMap", "MAP_TYPES", "Map", "MapAttr", "PerfEventArray", "ProgArray", "RingBuf", "map_alloc_check", "map_create",
+    "MAP_TYPES",
+    "ArrayMap",
+    "FdArray",
+    "HashMap",
+    "Map",
+    "MapAttr",
+    "PerfEventArray",
+    "ProgArray",
+    "RingBuf",
+    "map_alloc_check",
+    "map_create",
 ]  # fmt: skip

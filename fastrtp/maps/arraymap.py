@@ -33,7 +33,10 @@ class ArrayMap(Map):
         return keys, copied.reshape(self.max_entries, self.value_size_user)
 
     def values(self) -> Bytes:
-        """The values themselves, writable: uint8[max_entries, value_size], or uint8[cpus, max_entries, value size rounded up to 8]."""
+        """The values themselves, writable: uint8[max_entries, value_size].
+
+        Per-CPU: uint8[cpus, max_entries, value_size rounded up to 8].
+        """
         arena = self.memory.arena
         size = self.elem_size * self.max_entries
         if self.percpu:

@@ -15,21 +15,23 @@ _BPF_EXIST = 2
 
 
 @native(inline=True)
-def array_map_lookup_elem(map, key, env, max_entries, elem_size):
+def array_map_lookup_elem(map: int, key: int, env: int, max_entries: int, elem_size: int) -> int:
     """Address of value [index], or 0."""
     index = load32(key)
     return load64(map + _VALUES) + index * elem_size if index < max_entries else 0
 
 
 @native(inline=True)
-def percpu_array_map_lookup_elem(map, key, env, max_entries, elem_size, stride):
+def percpu_array_map_lookup_elem(map: int, key: int, env: int, max_entries: int, elem_size: int, stride: int) -> int:
     """Address of this CPU's value [index], or 0."""
     index = load32(key)
     return load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size if index < max_entries else 0
 
 
 @native(inline=True)
-def array_map_update_elem(map, key, value, flags, env, max_entries, elem_size, value_size, stride):
+def array_map_update_elem(
+    map: int, key: int, value: int, flags: int, env: int, max_entries: int, elem_size: int, value_size: int, stride: int
+) -> int:
     """Update from a program: this CPU's value where stride is not 0. 0, -EINVAL, -E2BIG or -EEXIST."""
     if flags < 0 or flags > _BPF_EXIST:
         return _EINVAL

@@ -80,7 +80,9 @@ def array_map_alloc_check(attr: MapAttr) -> None:
     flags, kind = attr.map_flags, attr.map_type
     percpu = kind == BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY
     if attr.max_entries == 0 or attr.key_size != 4 or attr.value_size == 0:
-        _refuse(errno.EINVAL, f"an array has 4-byte keys, entries and a value: key_size {attr.key_size}, value_size {attr.value_size}")
+        _refuse(
+            errno.EINVAL, f"an array has 4-byte keys, entries and a value: key_size {attr.key_size}, value_size {attr.value_size}"
+        )
     if flags & ~_ARRAY_FLAGS or not _access_ok(flags) or (percpu and flags & BPF_F_NUMA_NODE):
         _refuse(errno.EINVAL, f"map_flags {flags:#x} do not fit an array")
     if kind != BpfMapType.BPF_MAP_TYPE_ARRAY and flags & (BPF_F_MMAPABLE | BPF_F_INNER_MAP):

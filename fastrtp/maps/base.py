@@ -96,7 +96,9 @@ class Map:
         self._check_lock_flag(flags)
         with self._lock:
             self._put_key(key)
-            self._check(self.memory.lib.map_lookup(self.memory.machine_address, self.address, self._key_address, self._value_address))
+            self._check(
+                self.memory.lib.map_lookup(self.memory.machine_address, self.address, self._key_address, self._value_address)
+            )
             return ctypes.string_at(self._value_address, self.value_size_user)
 
     def update_elem(self, key: bytes, value: bytes, flags: int = 0) -> None:

@@ -9,7 +9,7 @@ _FINAL = -4417276706812531889
 
 
 @device
-def bytes_equal(a, b, size):
+def bytes_equal(a: int, b: int, size: int) -> bool:
     """Whether `size` bytes at `a` and `b` are the same."""
     at = 0
     while size - at >= 8:
@@ -28,7 +28,7 @@ def bytes_equal(a, b, size):
 
 
 @device
-def bytes_hash(key, size):
+def bytes_hash(key: int, size: int) -> int:
     """A 32-bit hash of `size` bytes: multiply and fold, eight bytes a step."""
     value = size * _FINAL
     at = 0

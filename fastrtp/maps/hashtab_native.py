@@ -45,7 +45,7 @@ _BPF_EXIST = 2
 
 
 @device
-def htab_find(map, key, key_size, elem_size, mask):
+def htab_find(map: int, key: int, key_size: int, elem_size: int, mask: int) -> int:
     """Address of the key's element, or 0."""
     hash = bytes_hash(key, key_size)
     slots = load64(map + _SLOTS)
@@ -63,7 +63,7 @@ def htab_find(map, key, key_size, elem_size, mask):
 
 
 @device
-def _unlink(map, element, elem_size, mask):
+def _unlink(map: int, element: int, elem_size: int, mask: int) -> None:
     """Take an element out of the index table and shift the rest of its run back."""
     slots = load64(map + _SLOTS)
     hash = load32(element)
@@ -87,7 +87,7 @@ def _unlink(map, element, elem_size, mask):
 
 
 @device
-def _evict(map, elem_size, mask):
+def _evict(map: int, elem_size: int, mask: int) -> int:
     """Free the first element that was not used since the hand last passed."""
     values = load64(map + _VALUES)
     entries = load64(map + _MAX_ENTRIES)
@@ -106,7 +106,7 @@ def _evict(map, elem_size, mask):
 
 
 @device
-def _new_element(map, elem_size, mask, max_entries, lru):
+def _new_element(map: int, elem_size: int, mask: int, max_entries: int, lru: int) -> int:
     """An element to fill, or 0 when the map is full."""
     free = load64(map + _FREE)
     if free != -1:
@@ -121,7 +121,7 @@ def _new_element(map, elem_size, mask, max_entries, lru):
 
 
 @device
-def _link(map, element, key, key_size, elem_size, mask):
+def _link(map: int, element: int, key: int, key_size: int, elem_size: int, mask: int) -> None:
     """Put a filled element into the index table."""
     hash = bytes_hash(key, key_size)
     slots = load64(map + _SLOTS)
@@ -137,7 +137,22 @@ def _link(map, element, key, key_size, elem_size, mask):
 
 
 @device
-def _update(map, key, value, flags, key_size, value_size, elem_size, value_at, mask, max_entries, lru, stride, cpus, cpu):
+def _update(
+    map: int,
+    key: int,
+    value: int,
+    flags: int,
+    key_size: int,
+    value_size: int,
+    elem_size: int,
+    value_at: int,
+    mask: int,
+    max_entries: int,
+    lru: int,
+    stride: int,
+    cpus: int,
+    cpu: int,
+) -> int:
     """`cpu` < 0: plain map, or all CPUs' values at `value`; else that CPU's value (others are zeroed in a new element)."""
     if flags < 0 or flags > _BPF_EXIST:
         return _EINVAL
@@ -167,14 +182,14 @@ def _update(map, key, value, flags, key_size, value_size, elem_size, value_at, m
 
 
 @native(inline=True)
-def htab_map_lookup_elem(map, key, env, key_size, elem_size, value_at, mask):
+def htab_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int) -> int:
     """Address of the value, or 0."""
     element = htab_find(map, key, key_size, elem_size, mask)
     return element + value_at if element != 0 else 0
 
 
 @native(inline=True)
-def htab_lru_map_lookup_elem(map, key, env, key_size, elem_size, value_at, mask):
+def htab_lru_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int) -> int:
     """The same for LRU maps: the element is marked as used."""
     element = htab_find(map, key, key_size, elem_size, mask)
     if element == 0:
@@ -186,28 +201,47 @@ def htab_lru_map_lookup_elem(map, key, env, key_size, elem_size, value_at, mask)
 
 
 @native(inline=True)
-def htab_percpu_map_lookup_elem(map, key, env, key_size, elem_size, value_at, mask, stride):
+def htab_percpu_map_lookup_elem(
+    map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int, stride: int
+) -> int:
     """Address of this CPU's value, or 0."""
     element = htab_find(map, key, key_size, elem_size, mask)
     return element + value_at + load64(env + _CPU) * stride if element != 0 else 0
 
 
 @native(inline=True)
-def htab_lru_percpu_map_lookup_elem(map, key, env, key_size, elem_size, value_at, mask, stride):
+def htab_lru_percpu_map_lookup_elem(
+    map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int, stride: int
+) -> int:
     """Address of this CPU's value, or 0; the element is marked as used."""
     value = htab_lru_map_lookup_elem(map, key, env, key_size, elem_size, value_at, mask)
     return value + load64(env + _CPU) * stride if value != 0 else 0
 
 
 @native(inline=True)
-def htab_map_update_elem(map, key, value, flags, env, key_size, value_size, elem_size, value_at, mask, max_entries, lru, stride, cpus):
+def htab_map_update_elem(
+    map: int,
+    key: int,
+    value: int,
+    flags: int,
+    env: int,
+    key_size: int,
+    value_size: int,
+    elem_size: int,
+    value_at: int,
+    mask: int,
+    max_entries: int,
+    lru: int,
+    stride: int,
+    cpus: int,
+) -> int:
     """Update from a program. 0, -EINVAL, -EEXIST, -ENOENT or -E2BIG."""
     cpu = load64(env + _CPU)
     return _update(map, key, value, flags, key_size, value_size, elem_size, value_at, mask, max_entries, lru, stride, cpus, cpu)
 
 
 @native(inline=True)
-def htab_map_delete_elem(map, key, env, key_size, elem_size, mask):
+def htab_map_delete_elem(map: int, key: int, env: int, key_size: int, elem_size: int, mask: int) -> int:
     """0, or -ENOENT."""
     element = htab_find(map, key, key_size, elem_size, mask)
     if element == 0:
@@ -219,7 +253,7 @@ def htab_map_delete_elem(map, key, env, key_size, elem_size, mask):
 
 
 @device
-def htab_next(map, key):
+def htab_next(map: int, key: int) -> int:
     """Element after the key's (0: the first), or 0 at the end; a key that is not there starts over, as in the kernel."""
     elem_size = load64(map + _ELEM_SIZE)
     values = load64(map + _VALUES)
@@ -238,22 +272,23 @@ def htab_next(map, key):
 
 
 @device
-def htab_lookup_any(map, key):
+def htab_lookup_any(map: int, key: int) -> int:
     """Address of the (first CPU's) value by the descriptor alone, without marking it as used; 0 when absent."""
     element = htab_find(map, key, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _MASK))
     return element + load64(map + _VALUE_AT) if element != 0 else 0
 
 
 @device
-def htab_update_any(map, key, value, flags, lru, cpu):
+def htab_update_any(map: int, key: int, value: int, flags: int, lru: int, cpu: int) -> int:
     """Update by the descriptor alone; see `_update` for `cpu`."""
     return _update(
         map, key, value, flags, load64(map + _KEY_SIZE), load64(map + _VALUE_SIZE), load64(map + _ELEM_SIZE),
-        load64(map + _VALUE_AT), load64(map + _MASK), load64(map + _MAX_ENTRIES), lru, load64(map + _STRIDE), load64(map + _CPUS), cpu,
+        load64(map + _VALUE_AT), load64(map + _MASK), load64(map + _MAX_ENTRIES), lru,
+        load64(map + _STRIDE), load64(map + _CPUS), cpu,
     )  # fmt: skip
 
 
 @device
-def htab_delete_any(map, key):
+def htab_delete_any(map: int, key: int) -> int:
     """Delete by the descriptor alone."""
     return htab_map_delete_elem(map, key, 0, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _MASK))

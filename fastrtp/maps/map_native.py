@@ -40,17 +40,17 @@ _MAX_LOOPS = 8 * 1024 * 1024
 
 
 @device
-def _is_hash(kind):
+def _is_hash(kind: int) -> bool:
     return kind == _HASH or kind == _PERCPU_HASH or kind == _LRU_HASH or kind == _LRU_PERCPU_HASH
 
 
 @device
-def _is_lru(kind):
+def _is_lru(kind: int) -> bool:
     return kind == _LRU_HASH or kind == _LRU_PERCPU_HASH
 
 
 @native()
-def bpf_map_lookup_elem(map, key, env):
+def bpf_map_lookup_elem(map: int, key: int, env: int) -> int:
     """Value of the key (this CPU's), or 0."""
     kind = load64(map + _TYPE)
     if _is_hash(kind):
@@ -68,7 +68,7 @@ def bpf_map_lookup_elem(map, key, env):
 
 
 @native()
-def bpf_map_lookup_percpu_elem(map, key, cpu, env):
+def bpf_map_lookup_percpu_elem(map: int, key: int, cpu: int, env: int) -> int:
     """Value of the key on another CPU, or 0."""
     if cpu < 0 or cpu >= load64(map + _CPUS):
         return 0
@@ -82,7 +82,7 @@ def bpf_map_lookup_percpu_elem(map, key, cpu, env):
 
 
 @native()
-def bpf_map_update_elem(map, key, value, flags, env):
+def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) -> int:
     """Update by key from a program."""
     kind = load64(map + _TYPE)
     if _is_hash(kind):
@@ -96,13 +96,13 @@ def bpf_map_update_elem(map, key, value, flags, env):
 
 
 @native()
-def bpf_map_delete_elem(map, key, env):
+def bpf_map_delete_elem(map: int, key: int, env: int) -> int:
     """Delete by key."""
     return htab_delete_any(map, key) if _is_hash(load64(map + _TYPE)) else _EINVAL
 
 
 @native()
-def bpf_for_each_map_elem(map, callback, data, flags, env):
+def bpf_for_each_map_elem(map: int, callback: int, data: int, flags: int, env: int) -> int:
     """Call back for each element; how many were seen, or -EINVAL. Kernel: kernel/bpf/bpf_iter.c:bpf_for_each_map_elem."""
     if flags != 0:
         return _EINVAL
@@ -136,7 +136,7 @@ def bpf_for_each_map_elem(map, callback, data, flags, env):
 
 
 @native()
-def bpf_loop(count, callback, data, flags, env):
+def bpf_loop(count: int, callback: int, data: int, flags: int, env: int) -> int:
     """Call back(i, data) up to `count` times; how often it ran, -EINVAL or -E2BIG. Kernel: kernel/bpf/bpf_iter.c:bpf_loop."""
     if flags != 0:
         return _EINVAL
@@ -152,7 +152,7 @@ def bpf_loop(count, callback, data, flags, env):
 
 
 @native()
-def map_lookup(machine, map, key, out):
+def map_lookup(machine: int, map: int, key: int, out: int) -> int:
     """Copy the value (per-CPU: all CPUs') to `out`. 0 or -ENOENT."""
     enter(machine)
     status = _copy_value(map, key, out)
@@ -161,7 +161,7 @@ def map_lookup(machine, map, key, out):
 
 
 @device
-def _copy_value(map, key, out):
+def _copy_value(map: int, key: int, out: int) -> int:
     kind = load64(map + _TYPE)
     stride = load64(map + _STRIDE)
     if _is_hash(kind):
@@ -181,7 +181,7 @@ def _copy_value(map, key, out):
 
 
 @native()
-def map_update(machine, map, key, value, flags):
+def map_update(machine: int, map: int, key: int, value: int, flags: int) -> int:
     """Update from a system call (per-CPU: all CPUs' values, each rounded up to 8)."""
     enter(machine)
     kind = load64(map + _TYPE)
@@ -194,7 +194,7 @@ def map_update(machine, map, key, value, flags):
 
 
 @device
-def _array_update(map, key, value, flags):
+def _array_update(map: int, key: int, value: int, flags: int) -> int:
     if flags < 0 or flags > 2:
         return _EINVAL
     index = load32(key)
@@ -215,7 +215,7 @@ def _array_update(map, key, value, flags):
 
 
 @native()
-def map_delete(machine, map, key):
+def map_delete(machine: int, map: int, key: int) -> int:
     """Delete from a system call: hash maps only."""
     enter(machine)
     status = htab_delete_any(map, key)
@@ -224,7 +224,7 @@ def map_delete(machine, map, key):
 
 
 @native()
-def map_lookup_and_delete(machine, map, key, out):
+def map_lookup_and_delete(machine: int, map: int, key: int, out: int) -> int:
     """Copy the value and delete the key, in one step."""
     enter(machine)
     status = _copy_value(map, key, out)
@@ -235,7 +235,7 @@ def map_lookup_and_delete(machine, map, key, out):
 
 
 @native()
-def map_next_key(machine, map, key, out):
+def map_next_key(machine: int, map: int, key: int, out: int) -> int:
     """Key after `key` (0: the first) to `out`. 0, or -ENOENT at the end."""
     enter(machine)
     status = 0

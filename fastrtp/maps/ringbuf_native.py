@@ -32,7 +32,7 @@ _CURRENT_CPU = 0xFFFFFFFF
 
 
 @device
-def ring_reserve(map, size):
+def ring_reserve(map: int, size: int) -> int:
     """Address of `size` bytes of a new, busy record, or 0 when there is no room."""
     if not ult(size, _MAX_RECORD + 1):
         return 0
@@ -50,27 +50,27 @@ def ring_reserve(map, size):
 
 
 @native(inline=True)
-def bpf_ringbuf_reserve(map, size, flags, env):
+def bpf_ringbuf_reserve(map: int, size: int, flags: int, env: int) -> int:
     """Address of the record's data, or 0."""
     return ring_reserve(map, size) if flags == 0 else 0
 
 
 @native(inline=True)
-def bpf_ringbuf_submit(sample, flags, env):
+def bpf_ringbuf_submit(sample: int, flags: int, env: int) -> int:
     """Publish a reserved record."""
     store32(sample - 8, load32(sample - 8) & ~_BUSY)
     return 0
 
 
 @native(inline=True)
-def bpf_ringbuf_discard(sample, flags, env):
+def bpf_ringbuf_discard(sample: int, flags: int, env: int) -> int:
     """Give a reserved record up: the consumer skips it."""
     store32(sample - 8, (load32(sample - 8) & ~_BUSY) | _DISCARD)
     return 0
 
 
 @native()
-def bpf_ringbuf_output(map, data, size, flags, env):
+def bpf_ringbuf_output(map: int, data: int, size: int, flags: int, env: int) -> int:
     """Copy a record in. 0, -EINVAL or -EAGAIN."""
     if flags & ~3:
         return _EINVAL
@@ -83,7 +83,7 @@ def bpf_ringbuf_output(map, data, size, flags, env):
 
 
 @native()
-def bpf_ringbuf_query(map, what, env):
+def bpf_ringbuf_query(map: int, what: int, env: int) -> int:
     """BPF_RB_AVAIL_DATA, RING_SIZE, CONS_POS, PROD_POS; 0 for anything else."""
     if what == 0:
         return load64(map + _PRODUCER) - load64(map + _CONSUMER)
@@ -95,7 +95,7 @@ def bpf_ringbuf_query(map, what, env):
 
 
 @native()
-def bpf_perf_event_output(ctx, map, flags, data, size, env):
+def bpf_perf_event_output(ctx: int, map: int, flags: int, data: int, size: int, env: int) -> int:
     """Copy a sample into the ring of the index's CPU. 0, -EINVAL, -E2BIG, -ENOENT, -EBUSY or -ENOSPC."""
     if flags & ~0xFFFFFFFF:
         return _EINVAL
@@ -121,8 +121,11 @@ def bpf_perf_event_output(ctx, map, flags, data, size, env):
 
 
 @native()
-def ring_consume(map, out, room):
-    """Move committed records to `out` as {u32 length, u32 0, data}, 8-aligned; bytes written, or -1 - needed when the first has no room."""
+def ring_consume(map: int, out: int, room: int) -> int:
+    """Move committed records to `out` as {u32 length, u32 0, data}, 8-aligned.
+
+    Bytes written, or -1 - needed when the first has no room.
+    """
     written = 0
     ring = load64(map + _SIZE)
     while True:

@@ -1,7 +1,7 @@
 """Compile every `*_native.py` module into one LLVM module: bitcode to inline from, an object to call.
 
-Run as `python -m fastrtp.native.build FOLDER STEM [WIDTHS ...]` in a process of its own, so that numba's optimiser can be switched
-off (NUMBA_OPT=0: the pass over the whole library at the end does the work once) and its import costs the user nothing.
+Run as `python -m fastrtp.native.build FOLDER STEM [WIDTHS ...]` in a process of its own, so that numba's optimiser can be
+switched off (NUMBA_OPT=0: the pass over the whole library at the end does the work once) and its import costs the user nothing.
 Progress goes to standard output, a line `done/total name` a function.
 """
 
@@ -77,7 +77,9 @@ def _compile(entry: NativeFunction) -> tuple[str, str]:
     int64 = numba.types.int64
     compiled = numba.cfunc(int64(*[int64] * len(entry.parameters)), nogil=True, error_model="numpy")(entry.function.py_func)
     # numba keeps the body out of its wrapper for the sake of tracebacks, which these functions cannot have
-    return re.sub(r"^(attributes #\d+ = \{) noinline \}", r"\1 nounwind }", compiled.inspect_llvm(), flags=re.M), compiled.native_name
+    return re.sub(
+        r"^(attributes #\d+ = \{) noinline \}", r"\1 nounwind }", compiled.inspect_llvm(), flags=re.MULTILINE
+    ), compiled.native_name
 
 
 def _inlinable(library: Any, wanted: dict[str, NativeFunction]) -> bytes:

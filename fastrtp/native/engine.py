@@ -84,7 +84,9 @@ def emit_object(module: Any) -> bytes:
 
 def undefined(module: Any) -> tuple[str, ...]:
     """Symbols that a module names and does not define (LLVM's own aside)."""
-    names = {f.name for f in module.functions if (f.is_declaration or "available" in f.linkage.name) and not f.name.startswith("llvm.")}
+    names = {
+        f.name for f in module.functions if (f.is_declaration or "available" in f.linkage.name) and not f.name.startswith("llvm.")
+    }
     names |= {variable.name for variable in module.global_variables if variable.is_declaration}
     return tuple(sorted(names))
 

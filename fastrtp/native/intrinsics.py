@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
 import numba
@@ -23,13 +23,21 @@ _I32 = ir.IntType(32)
 _PTR = ir.IntType(8).as_pointer()
 _i8 = types.int64
 
+_intrinsic: Callable[[Any], Any] = intrinsic  # numba's own type says that an intrinsic cannot be called
+_njit: Any = numba.njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+Unary = Callable[[int], int]
+Binary = Callable[[int, int], int]
+Predicate = Callable[[int, int], bool]
+
 
 @dataclass(frozen=True)
 class NativeFunction:
     """One exported function: all parameters and the result are int64. `inline` keeps its bitcode for programs."""
 
     name: str
-    function: Callable[..., Any]
+    function: Any
     parameters: tuple[str, ...]
     inline: bool
 
@@ -37,13 +45,13 @@ class NativeFunction:
 REGISTRY: dict[str, NativeFunction] = {}
 
 
-def native(*, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def native(*, inline: bool = False) -> Callable[[F], F]:
     """Register a function for the native library and give its njit form, for use by its neighbours.
 
     `inline`: the body is also linked into the programs that call it, so that constants fold into it.
     """
 
-    def register(function: Callable[..., Any]) -> Any:
+    def register(function: F) -> F:
         name = function.__name__
         if name in REGISTRY:
             raise ValueError(f"native function {name} is defined twice")
@@ -54,16 +62,17 @@ def native(*, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
     return register
 
 
-def device(function: Callable[..., Any]) -> Any:
+def device(function: F) -> F:
     """A function that only other native functions call."""
-    return numba.njit(nogil=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True)(function)
+    compiled: F = _njit(nogil=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True)(function)
+    return compiled
 
 
 ALWAYS_INLINE: set[str] = set()
 """Names of the device functions that LLVM must put into every caller."""
 
 
-def device_inline(function: Callable[..., Any]) -> Any:
+def device_inline(function: F) -> F:
     """A device function on the path of every event: never a call."""
     ALWAYS_INLINE.add(function.__name__)
     return device(function)
@@ -73,18 +82,18 @@ def _pointer(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, _PTR)
 
 
-def _loader(bits: int, signed: bool) -> Any:
+def _loader(bits: int) -> Any:
     def typed(typingctx: Any, address: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             item = ir.IntType(bits)
             value = builder.load(builder.inttoptr(args[0], item.as_pointer()), align=1)
             if bits == 64:
                 return value
-            return builder.sext(value, _I64) if signed else builder.zext(value, _I64)
+            return builder.zext(value, _I64)
 
         return _i8(_i8), codegen
 
-    return intrinsic(typed)
+    return _intrinsic(typed)
 
 
 def _storer(bits: int) -> Any:
@@ -97,12 +106,17 @@ def _storer(bits: int) -> Any:
 
         return types.void(_i8, _i8), codegen
 
-    return intrinsic(typed)
+    return _intrinsic(typed)
 
 
-load8, load16, load32, load64 = (_loader(bits, signed=False) for bits in (8, 16, 32, 64))
-load8s, load16s, load32s = (_loader(bits, signed=True) for bits in (8, 16, 32))
-store8, store16, store32, store64 = (_storer(bits) for bits in (8, 16, 32, 64))
+load8: Unary = _loader(8)
+load16: Unary = _loader(16)
+load32: Unary = _loader(32)
+load64: Unary = _loader(64)
+store8: Callable[[int, int], None] = _storer(8)
+store16: Callable[[int, int], None] = _storer(16)
+store32: Callable[[int, int], None] = _storer(32)
+store64: Callable[[int, int], None] = _storer(64)
 
 
 def _binary(emit: Callable[[Any, Any, Any], Any]) -> Any:
@@ -112,7 +126,7 @@ def _binary(emit: Callable[[Any, Any, Any], Any]) -> Any:
 
         return _i8(_i8, _i8), codegen
 
-    return intrinsic(typed)
+    return _intrinsic(typed)
 
 
 def _predicate(name: str) -> Any:
@@ -122,20 +136,18 @@ def _predicate(name: str) -> Any:
 
         return types.boolean(_i8, _i8), codegen
 
-    return intrinsic(typed)
+    return _intrinsic(typed)
 
 
-lshr = _binary(lambda builder, a, b: builder.lshr(a, b))
-udiv = _binary(lambda builder, a, b: builder.udiv(a, b))
-urem = _binary(lambda builder, a, b: builder.urem(a, b))
-ult = _predicate("<")
-ule = _predicate("<=")
+lshr: Binary = _binary(lambda builder, a, b: builder.lshr(a, b))
+udiv: Binary = _binary(lambda builder, a, b: builder.udiv(a, b))
+urem: Binary = _binary(lambda builder, a, b: builder.urem(a, b))
+ult: Predicate = _predicate("<")
+ule: Predicate = _predicate("<=")
 
 
-@intrinsic
-def memcpy(typingctx: Any, dst: Any, src: Any, size: Any) -> Any:
-    """Copy `size` bytes between areas that do not overlap."""
-
+@_intrinsic
+def _memcpy(typingctx: Any, dst: Any, src: Any, size: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         function = builder.module.declare_intrinsic("llvm.memcpy", [_PTR, _PTR, _I64])
         builder.call(function, [_pointer(builder, args[0]), _pointer(builder, args[1]), args[2], ir.Constant(ir.IntType(1), 0)])
@@ -144,10 +156,12 @@ def memcpy(typingctx: Any, dst: Any, src: Any, size: Any) -> Any:
     return types.void(_i8, _i8, _i8), codegen
 
 
-@intrinsic
-def memset(typingctx: Any, dst: Any, value: Any, size: Any) -> Any:
-    """Set `size` bytes to the low byte of `value`."""
+memcpy: Callable[[int, int, int], None] = _memcpy
+"""Copy `size` bytes between areas that do not overlap."""
 
+
+@_intrinsic
+def _memset(typingctx: Any, dst: Any, value: Any, size: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         function = builder.module.declare_intrinsic("llvm.memset", [_PTR, _I64])
         byte = builder.trunc(args[1], ir.IntType(8))
@@ -157,9 +171,12 @@ def memset(typingctx: Any, dst: Any, value: Any, size: Any) -> Any:
     return types.void(_i8, _i8, _i8), codegen
 
 
-@intrinsic
-def stack_bytes(typingctx: Any, size: Any) -> Any:
-    """Address of `size` (a literal) bytes of this function's stack frame, 16-aligned, not initialised."""
+memset: Callable[[int, int, int], None] = _memset
+"""Set `size` bytes to the low byte of `value`."""
+
+
+@_intrinsic
+def _stack_bytes(typingctx: Any, size: Any) -> Any:
     if not isinstance(size, types.IntegerLiteral):
         return None
     count = size.literal_value
@@ -173,10 +190,12 @@ def stack_bytes(typingctx: Any, size: Any) -> Any:
     return _i8(size), codegen
 
 
-@intrinsic
-def cmpxchg64(typingctx: Any, address: Any, expected: Any, desired: Any) -> Any:
-    """Atomic compare and exchange; gives what was there."""
+stack_bytes: Unary = _stack_bytes
+"""Address of `size` (a literal) bytes of this function's stack frame, 16-aligned, not initialised."""
 
+
+@_intrinsic
+def _cmpxchg64(typingctx: Any, address: Any, expected: Any, desired: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = builder.inttoptr(args[0], _I64.as_pointer())
         pair = builder.cmpxchg(pointer, args[1], args[2], "acq_rel", "acquire")
@@ -185,20 +204,24 @@ def cmpxchg64(typingctx: Any, address: Any, expected: Any, desired: Any) -> Any:
     return _i8(_i8, _i8, _i8), codegen
 
 
-@intrinsic
-def fetch_add64(typingctx: Any, address: Any, value: Any) -> Any:
-    """Atomic addition; gives what was there."""
+cmpxchg64: Callable[[int, int, int], int] = _cmpxchg64
+"""Atomic compare and exchange; gives what was there."""
 
+
+@_intrinsic
+def _fetch_add64(typingctx: Any, address: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.atomic_rmw("add", builder.inttoptr(args[0], _I64.as_pointer()), args[1], "acq_rel")
 
     return _i8(_i8, _i8), codegen
 
 
-@intrinsic
-def store_release(typingctx: Any, address: Any, value: Any) -> Any:
-    """Store that publishes everything written before it."""
+fetch_add64: Binary = _fetch_add64
+"""Atomic addition; gives what was there."""
 
+
+@_intrinsic
+def _store_release(typingctx: Any, address: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.store_atomic(args[1], builder.inttoptr(args[0], _I64.as_pointer()), "release", 8)
         return context.get_dummy_value()
@@ -206,14 +229,20 @@ def store_release(typingctx: Any, address: Any, value: Any) -> Any:
     return types.void(_i8, _i8), codegen
 
 
-@intrinsic
-def load_acquire(typingctx: Any, address: Any) -> Any:
-    """Load that sees everything written before the store_release it reads from; never hoisted out of a loop."""
+store_release: Callable[[int, int], None] = _store_release
+"""Store that publishes everything written before it."""
 
+
+@_intrinsic
+def _load_acquire(typingctx: Any, address: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "acquire", 8)
 
     return _i8(_i8), codegen
+
+
+load_acquire: Unary = _load_acquire
+"""Load that sees everything written before the store_release it reads from; never hoisted out of a loop."""
 
 
 def _caller(integers: int, pointers: int) -> Any:
@@ -227,19 +256,19 @@ def _caller(integers: int, pointers: int) -> Any:
 
     names = ", ".join(f"a{index}" for index in range(arity))
     scope: dict[str, Any] = {"answer": (_i8(*[_i8] * (arity + 1)), codegen)}
-    exec(f"def typed(typingctx, address, {names}):\n    return answer", scope)  # noqa: S102 - intrinsics need a fixed arity
-    return intrinsic(scope["typed"])
+    exec(f"def typed(typingctx, address, {names}):\n    return answer", scope)
+    return _intrinsic(scope["typed"])
 
 
-call_prog = _caller(0, 2)
+call_prog: Callable[[int, int, int], int] = _caller(0, 2)
 """call_prog(entry, ctx, env): u64 prog(u64 *ctx, Env *env)."""
-call_subprog = _caller(5, 1)
+call_subprog: Callable[[int, int, int, int, int, int, int], int] = _caller(5, 1)
 """call_subprog(function, r1..r5, env): a callback, with the ABI of a bpf-to-bpf call."""
-call_trace = _caller(2, 1)
+call_trace: Callable[[int, int, int, int], int] = _caller(2, 1)
 """call_trace(function, tracepoint, args, env): fire one tracepoint from u64 args[]."""
-call_materialize = _caller(1, 2)
+call_materialize: Callable[[int, int, int, int], int] = _caller(1, 2)
 """call_materialize(function, row, args, sources): build one recorded event's arguments."""
-call_fire = _caller(5, 0)
+call_fire: Callable[[int, int, int, int, int, int], int] = _caller(5, 0)
 """call_fire(function, machine, tracepoint, trace_call, args, cpu): trace_fire by address."""
 
 
@@ -266,18 +295,19 @@ def _external(name: str, result_bits: int, parameters: list[Any]) -> Any:
 
     names = "".join(f", a{index}" for index in range(arity))
     scope: dict[str, Any] = {"answer": (_i8(*[_i8] * arity), codegen)}
-    exec(f"def typed(typingctx{names}):\n    return answer", scope)  # noqa: S102 - intrinsics need a fixed arity
-    return intrinsic(scope["typed"])
+    exec(f"def typed(typingctx{names}):\n    return answer", scope)
+    return _intrinsic(scope["typed"])
 
 
-def outline(name: str, arity: int) -> Any:
+def outline(name: str, arity: int) -> Callable[..., int]:
     """Caller of a registered native function that must stay out of line: its slow paths do not bloat the programs."""
     llvm.add_symbol(name, 1)  # numba wants an address when it compiles; the library binds the real one
-    return _external(name, 64, [_I64] * (arity - 1) + [_PTR])
+    caller: Callable[..., int] = _external(name, 64, [_I64] * (arity - 1) + [_PTR])
+    return caller
 
 
-clock_gettime = _external("clock_gettime", 32, [_I32, _PTR])
-pthread_self = _external("pthread_self", 64, [])
-sched_yield = _external("sched_yield", 32, [])
+clock_gettime: Binary = _external("clock_gettime", 32, [_I32, _PTR])
+pthread_self: Callable[[], int] = _external("pthread_self", 64, [])
+sched_yield: Callable[[], int] = _external("sched_yield", 32, [])
 EXTERNALS = frozenset({"clock_gettime", "pthread_self", "sched_yield", "memcpy", "memset", "memmove", "memcmp", "bcmp"})
 """Everything that the finished library may ask of the process."""

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import cmpxchg64, device, fetch_add64, load64, native, pthread_self, sched_yield, store64, store_release
+from fastrtp.native.intrinsics import (
+    cmpxchg64,
+    device,
+    fetch_add64,
+    load64,
+    native,
+    pthread_self,
+    sched_yield,
+    store64,
+    store_release,
+)
 from fastrtp.native.layout import MACHINE, at
 
 _OWNER = at(MACHINE, "owner")
@@ -11,7 +21,7 @@ _WAITERS = at(MACHINE, "waiters")
 
 
 @device
-def enter(machine):
+def enter(machine: int) -> None:
     """Wait for the machine and take it; a thread that has it already goes one deeper."""
     me = pthread_self()
     if load64(machine + _OWNER) == me:
@@ -26,7 +36,7 @@ def enter(machine):
 
 
 @device
-def leave(machine):
+def leave(machine: int) -> None:
     """Give one level back; at the outermost, let those who wait have their turn."""
     depth = load64(machine + _DEPTH) - 1
     store64(machine + _DEPTH, depth)
@@ -37,21 +47,21 @@ def leave(machine):
 
 
 @native()
-def machine_enter(machine):
+def machine_enter(machine: int) -> int:
     """Take the machine for a sequence of accesses from Python."""
     enter(machine)
     return 0
 
 
 @native()
-def machine_leave(machine):
+def machine_leave(machine: int) -> int:
     """Give the machine back."""
     leave(machine)
     return 0
 
 
 @native()
-def synchronize_rcu(machine):
+def synchronize_rcu(machine: int) -> int:
     """Return when every run that was under way has ended. Kernel: kernel/rcu/tree.c:synchronize_rcu."""
     enter(machine)
     leave(machine)

@@ -33,7 +33,9 @@ class LinkedReplay:
         count = len(bound.time)
         self.events = count
         if count and int(bound.cpu.max()) >= memory.cpus:
-            raise ReplayError(f"the recording has events of cpu {int(bound.cpu.max())}, the kernel has {memory.cpus}: Kernel(cpus=N)")
+            raise ReplayError(
+                f"the recording has events of cpu {int(bound.cpu.max())}, the kernel has {memory.cpus}: Kernel(cpus=N)"
+            )
         if count and int(bound.event.max()) >= len(bound.events):
             raise ReplayError(f"event kind {int(bound.event.max())} of {len(bound.events)}")
         kinds = self._kinds(bound, tracepoints)
@@ -101,7 +103,9 @@ class LinkedReplay:
                 kinds[number]["trace"] = self.memory.lib.symbols[f"trace_call{tracepoint.num_args}"]
             if tracepoint is not None or event.stores or event.after:
                 makers[number] = Materializer(f"event.{number}", event, int(rows[number]))
-        exports = [maker.name for maker in makers.values()] + [f"{maker.name}.after" for maker in makers.values() if maker.has_after]
+        exports = [maker.name for maker in makers.values()] + [
+            f"{maker.name}.after" for maker in makers.values() if maker.has_after
+        ]
         self._code = NativeText("replay", "".join(maker.text for maker in makers.values()) + DECLARATIONS, exports)
         for number, maker in makers.items():
             sources = [self._source(source) for source in maker.sources]

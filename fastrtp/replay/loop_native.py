@@ -34,7 +34,7 @@ _CURRENT = at(ENV, "current")
 
 
 @native()
-def replay_run(replay, limit):
+def replay_run(replay: int, limit: int) -> int:
     """Play at most `limit` events; how many were played. Stops early when the machine is told to."""
     machine = load64(replay + _MACHINE)
     enter(machine)

@@ -48,7 +48,9 @@ class Materializer:
 
     def _function(self, name: str) -> str:
         body = "\n".join(f"  {line}" if not line.endswith(":") else line for line in [*self._lines, "ret void"])
-        return f'define void @"{name}"(i64 %row, ptr noalias %args, ptr noalias readonly %sources) nounwind {{\nentry:\n{body}\n}}\n'
+        return (
+            f'define void @"{name}"(i64 %row, ptr noalias %args, ptr noalias readonly %sources) nounwind {{\nentry:\n{body}\n}}\n'
+        )
 
     def _value(self, text: str) -> str:
         self._count += 1

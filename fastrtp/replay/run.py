@@ -44,9 +44,13 @@ def replay(
     begin = time.perf_counter()
     recording = source if isinstance(source, Recording) else Recording.open(source)
     if recording.cpus > kernel.cpus:
-        raise ReplayError(f"the recording has {recording.cpus} cpus, the kernel {kernel.cpus}: make it with Kernel(cpus={recording.cpus})")
+        raise ReplayError(
+            f"the recording has {recording.cpus} cpus, the kernel {kernel.cpus}: make it with Kernel(cpus={recording.cpus})"
+        )
     objects = ObjectSpace(kernel.memory.arena, kernel.btf)
-    protos = {name: kernel.tracepoints.proto(name) for name in (table.name for table in recording.tables) if name in kernel.tracepoints}
+    protos = {
+        name: kernel.tracepoints.proto(name) for name in (table.name for table in recording.tables) if name in kernel.tracepoints
+    }
     linked = None
     try:
         with kernel.lock:

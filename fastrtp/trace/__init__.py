@@ -23,6 +23,16 @@ from fastrtp.trace.tracepoint import (
 )
 
 __all__ = [
-    "BpfRawEventMap", "LinkRecord", "ProgRecord", "TRACEPOINT_DEFAULT_PRIO", "TraceFunction", "Tracepoint", "TracepointFunc",
-    "bpf_probe_register", "bpf_probe_unregister", "bpf_prog_test_run_raw_tp", "tracepoint_probe_register", "tracepoint_probe_unregister",
+    "TRACEPOINT_DEFAULT_PRIO",
+    "BpfRawEventMap",
+    "LinkRecord",
+    "ProgRecord",
+    "TraceFunction",
+    "Tracepoint",
+    "TracepointFunc",
+    "bpf_probe_register",
+    "bpf_probe_unregister",
+    "bpf_prog_test_run_raw_tp",
+    "tracepoint_probe_register",
+    "tracepoint_probe_unregister",
 ]  # fmt: skip

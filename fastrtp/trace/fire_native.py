@@ -11,7 +11,7 @@ _KEY = at(TRACEPOINT, "key")
 
 
 @native()
-def trace_fire(machine, tracepoint, trace_call, args, cpu):
+def trace_fire(machine: int, tracepoint: int, trace_call: int, args: int, cpu: int) -> int:
     """Call the tracepoint's probes with u64 args[] on `cpu`; 1 when there were any. Waits for its turn on the machine."""
     if load64(tracepoint + _KEY) == 0:
         return 0

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numba
 
-from fastrtp.native.intrinsics import call_fire, load64, stack_bytes, store64
+from fastrtp.native.intrinsics import call_fire, load_acquire, stack_bytes, store64
 from fastrtp.native.layout import TRACEPOINT, at
 
 if TYPE_CHECKING:
     from fastrtp.native.memory import Memory
     from fastrtp.trace.tracepoint import Tracepoint
 
+# An ordinary load could be moved out of a loop, which would then never see that a probe was attached.
 _SOURCE = """
 def trace_{name}({params}):
-    if load64(key) != 0:
+    if load_acquire(key) != 0:
         fire({params})
 """
 
@@ -28,16 +29,16 @@ def fire({params}):
 
 
 def compile_trace(tp: Tracepoint, memory: Memory, trace_call: int, cpu: int) -> Any:
-    """An njit function over integers that fires `tp`; it releases nothing and allocates nothing. Not cached: it holds addresses."""
+    """An njit function over integers that fires `tp`. Not cached on disk: it holds addresses of this process."""
     count = tp.num_args
     params = ", ".join(f"a{n}" for n in range(count))
     stores = "\n".join(f"    store64(args + {8 * n}, numba.int64(a{n}))" for n in range(count))
     scope: dict[str, Any] = {
-        "numba": numba, "load64": load64, "store64": store64, "stack_bytes": stack_bytes, "call_fire": call_fire,
+        "numba": numba, "load_acquire": load_acquire, "store64": store64, "stack_bytes": stack_bytes, "call_fire": call_fire,
         "function": memory.lib.symbols["trace_fire"], "machine": memory.machine_address, "tracepoint": tp.address,
         "trace_call": trace_call, "cpu": cpu, "key": tp.address + at(TRACEPOINT, "key"),
     }  # fmt: skip
-    exec(_FIRE.format(params=params, size=8 * count, stores=stores), scope)  # noqa: S102 - arity differs by tracepoint
+    exec(_FIRE.format(params=params, size=8 * count, stores=stores), scope)
     scope["fire"] = numba.njit(nogil=True, error_model="numpy", inline="never")(scope["fire"])
-    exec(_SOURCE.format(name=tp.name, params=params), scope)  # noqa: S102 - arity differs by tracepoint
+    exec(_SOURCE.format(name=tp.name, params=params), scope)
     return numba.njit(nogil=True, error_model="numpy")(scope[f"trace_{tp.name}"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastrtp.native.layout import LINK, PROG, PROG_STATS
-from fastrtp.native.memory import Memory, Record
+from fastrtp.native.memory import Memory
 from fastrtp.trace.shims import shim_address
 from fastrtp.trace.tracepoint import (
     TRACEPOINT_DEFAULT_PRIO,

@@ -26,7 +26,7 @@ from fastrtp.native.intrinsics import (
     stack_bytes,
     store64,
 )
-from fastrtp.native.layout import ENV, LINK, PROG, PROG_STATS, TRACEPOINT, TRACEPOINT_FUNC, MACHINE, at
+from fastrtp.native.layout import ENV, LINK, MACHINE, PROG, PROG_STATS, TRACEPOINT, TRACEPOINT_FUNC, at
 from fastrtp.trace.widths import MAX_ARGS, SHIM_WIDTHS
 
 _KEY = at(TRACEPOINT, "key")
@@ -54,14 +54,14 @@ _CLOCK_MONOTONIC = 1
 
 
 @device
-def _now():
+def _now() -> int:
     spec = stack_bytes(16)
     clock_gettime(_CLOCK_MONOTONIC, spec)
     return load64(spec) * 1_000_000_000 + load64(spec + 8)
 
 
 @device
-def _timed_run(prog, stats, args, env):
+def _timed_run(prog: int, stats: int, args: int, env: int) -> None:
     """The run while BPF_ENABLE_STATS is held."""
     start = _now()
     call_prog(load64(prog + _ENTRY), args, env)
@@ -70,7 +70,7 @@ def _timed_run(prog, stats, args, env):
 
 
 @device_inline
-def bpf_trace_run(link, args, top, env):
+def bpf_trace_run(link: int, args: int, top: int, env: int) -> None:
     """Guard, count and run; `args` to `top` is what the program may read of the caller's stack."""
     prog = load64(link + _PROG)
     stats = load64(prog + _STATS) + load64(env + _CPU) * _STATS_SIZE
@@ -126,7 +126,7 @@ def trace_call{n}(tracepoint, args, env):
 def _compile(source: str, name: str, **names: Any) -> Any:
     scope = {"stack_bytes": stack_bytes, "store64": store64, "load64": load64, "bpf_trace_run": bpf_trace_run, **names}
     scope["__name__"] = __name__
-    exec(source, scope)  # noqa: S102 - one template, one function per arity
+    exec(source, scope)
     scope[name].__doc__ = f"{name}, made from the template of this module."
     return native()(scope[name])
 
@@ -170,7 +170,7 @@ define_shims(SHIM_WIDTHS)
 
 
 @native()
-def bpf_prog_test_run_raw_tp(prog, args, top, env):
+def bpf_prog_test_run_raw_tp(prog: int, args: int, top: int, env: int) -> int:
     """Run once on `args`; R0 as 64 bits. Kernel: net/bpf/test_run.c:bpf_prog_test_run_raw_tp."""
     store64(env + _STACK_TOP, top)
     store64(env + _TAIL_CALLS, 0)
