@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrtp.btf import Btf, BtfKind, BtfWriter, Field, default_btf, load_btf, tracepoints, trim
+from fastrtp.btf.dump import dump_types
 from fastrtp.btf.types import BTF_INT_BOOL, BTF_INT_SIGNED
 from fastrtp.errors import BtfError
 
@@ -29,7 +32,9 @@ def small() -> Btf:
     colour = w.add_enum("colour", 4, [("RED", 0), ("BLUE", 5)])
     flags = w.add_bitfields("flags", 4, [("low", i32, 0, 3), ("high", i32, 3, 29)])
     w.add_struct(
-        "task", 48, [("comm", comm, 0), ("", inner, 64), ("n", numbers, 128), ("c", colour, 192), ("f", flags, 224), ("t", u64, 256)]
+        "task",
+        48,
+        [("comm", comm, 0), ("", inner, 64), ("n", numbers, 128), ("c", colour, 192), ("f", flags, 224), ("t", u64, 256)],
     )
     w.add_bitfields("bits", 8, [("x", u64, 0, 7), ("y", i32, 7, 30)])
     return Btf.parse(w.dump())
@@ -239,10 +244,8 @@ def cyclic() -> Btf:
 @pytest.mark.parametrize("type_id", range(11))
 def test_cycles_end_in_an_error(type_id: int) -> None:
     """Every operation on every type either answers or raises BtfError, in bounded time."""
-    from fastrtp.btf.dump import dump_types
-
     btf = cyclic()
-    operations = [
+    operations: list[Callable[[], object]] = [
         lambda: btf.strip(type_id),
         lambda: btf.sizeof(type_id),
         lambda: btf.c_type(type_id),
@@ -252,10 +255,8 @@ def test_cycles_end_in_an_error(type_id: int) -> None:
         lambda: dump_types(btf, [type_id]),
     ]
     for operation in operations:
-        try:
+        with suppress(BtfError):
             operation()
-        except BtfError as error:
-            assert str(error)
     if type_id in (1, 2, 3):
         with pytest.raises(BtfError):
             btf.sizeof(type_id)
@@ -278,17 +279,16 @@ def test_mutated_btf_gives_only_btf_errors(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(blob)))
-    try:
+    with suppress(BtfError):
         btf = Btf.parse(bytes(blob[: max(cut, 24)]))
         for type_id in range(len(btf)):
-            for operation in (btf.sizeof, btf.c_type, lambda i, b=btf: b.decode(i, bytes(256))):
-                try:
-                    operation(type_id)
-                except BtfError:
-                    continue
+            with suppress(BtfError):
+                btf.sizeof(type_id)
+            with suppress(BtfError):
+                btf.c_type(type_id)
+            with suppress(BtfError):
+                btf.decode(type_id, bytes(256))
         btf.check()
-    except BtfError as error:
-        assert str(error)
 
 
 def test_the_shipped_btf_knows_the_kernel() -> None:
@@ -298,7 +298,10 @@ def test_the_shipped_btf_knows_the_kernel() -> None:
     assert btf is default_btf()
     assert btf.member("task_struct", "comm").size == 16
     assert btf.c_type(btf.member("task_struct", "mm").type_id) == "struct mm_struct *"
-    assert btf.c_proto(btf.find("vprintk", BtfKind.FUNC) or 0, "vprintk") == "int vprintk(const char *fmt, struct __va_list_tag *args)"
+    assert (
+        btf.c_proto(btf.find("vprintk", BtfKind.FUNC) or 0, "vprintk")
+        == "int vprintk(const char *fmt, struct __va_list_tag *args)"
+    )
 
 
 def test_tracepoint_prototypes() -> None:

@@ -465,7 +465,18 @@ def test_enumerators() -> None:
 
 @pytest.mark.parametrize(
     ("access", "kind"),
-    [("", 0), (":", 0), ("0:", 0), ("0:x", 0), ("0:9", 0), ("0:-1", 0), ("1", 8), ("0:0:0", 0), ("0" + ":0" * 64, 0), ("99999999999", 0)],
+    [
+        ("", 0),
+        (":", 0),
+        ("0:", 0),
+        ("0:x", 0),
+        ("0:9", 0),
+        ("0:-1", 0),
+        ("1", 8),
+        ("0:0:0", 0),
+        ("0" + ":0" * 64, 0),
+        ("99999999999", 0),
+    ],
 )
 def test_bad_access_strings(access: str, kind: int) -> None:
     """Each is an error, none a poisoned instruction."""

@@ -71,10 +71,13 @@ class _Declaration:
         if depth <= 0 or self._params_left < 0:
             raise BtfError(f"type [{proto.id}]: prototypes nested too deep, or more than {_MAX_PARAMS} parameters")
         last = len(proto.params) - 1
-        return ", ".join(
-            "..." if i == last and not param.type_id and not param.name else self.text(param.type_id, param.name, depth)
-            for i, param in enumerate(proto.params)
-        ) or "void"
+        return (
+            ", ".join(
+                "..." if i == last and not param.type_id and not param.name else self.text(param.type_id, param.name, depth)
+                for i, param in enumerate(proto.params)
+            )
+            or "void"
+        )
 
 
 def c_name(record: BtfType) -> str:

@@ -58,7 +58,7 @@ class _Value:
     validate: bool = True
 
 
-class _Missing(Exception):
+class _MissingError(Exception):
     """The kernel has nothing to read: poison the instruction (-EUCLEAN in the kernel)."""
 
 
@@ -75,7 +75,9 @@ def apply_core_relos(insns: Sequence[Insn], relos: Iterable[CoreRelo], prog_btf:
                 cands[relo.type_id] = find_cands(prog_btf, relo.type_id, kernel_btf)
             _patch_insn(out, relo, calc_relo(relo, prog_btf, kernel_btf, cands[relo.type_id]))
         except BtfError as error:
-            raise BtfError(f"CO-RE relocation #{number} of insn #{relo.insn_idx} ({describe(relo, prog_btf)}): {error}") from error
+            raise BtfError(
+                f"CO-RE relocation #{number} of insn #{relo.insn_idx} ({describe(relo, prog_btf)}): {error}"
+            ) from error
     return out
 
 
@@ -131,7 +133,9 @@ def calc_relo(relo: CoreRelo, prog_btf: Btf, kernel_btf: Btf, cands: Iterable[in
         if best is None:
             best = targ, result
         elif targ.bit_offset != best[0].bit_offset:
-            raise BtfError(f"ambiguous: bit offset {best[0].bit_offset} in [{best[0].root_type_id}], {targ.bit_offset} in [{cand}]")
+            raise BtfError(
+                f"ambiguous: bit offset {best[0].bit_offset} in [{best[0].root_type_id}], {targ.bit_offset} in [{cand}]"
+            )
         elif (result.poison, result.new_val) != (best[1].poison, best[1].new_val):
             raise BtfError(f"ambiguous: value {best[1].new_val} by [{best[0].root_type_id}], {result.new_val} by [{cand}]")
     return best[1] if best is not None else _calc(kind, spec, None)
@@ -145,7 +149,7 @@ def _calc(kind: CoreReloKind, local: CoreSpec, targ: CoreSpec | None) -> CoreRes
         old = side(kind, local)
         result.orig_val, result.validate = old.val, old.validate
         new = side(kind, targ)
-    except _Missing:
+    except _MissingError:
         result.poison = True
         return result
     result.new_val, result.orig_sz, result.new_sz = new.val, old.size, new.size
@@ -168,7 +172,7 @@ def _field_value(kind: CoreReloKind, spec: CoreSpec | None) -> _Value:
     if kind == CoreReloKind.FIELD_EXISTS:
         return _Value(int(spec is not None))
     if spec is None:
-        raise _Missing
+        raise _MissingError
     btf, step = spec.btf, spec.accessors[-1]
     if step.name is None:
         size = btf.sizeof(step.type_id)
@@ -235,7 +239,7 @@ def _enum_value(kind: CoreReloKind, spec: CoreSpec | None) -> _Value:
     if kind == CoreReloKind.ENUMVAL_EXISTS:
         return _Value(int(spec is not None))
     if spec is None:
-        raise _Missing
+        raise _MissingError
     step = spec.accessors[0]
     record = spec.btf.type(step.type_id)
     assert record.kind in ENUMS

@@ -1,7 +1,7 @@
 """C definitions of types with everything that they need, in an order that a compiler accepts: a vmlinux.h, whole or in part.
 
-Structs that are only pointed to are declared, not defined, unless asked for. Layout is kept: padding, packing and alignment are written
-where the members alone would not give the same offsets. Two types of one name get a flavour suffix (`name___2`).
+Structs that are only pointed to are declared, not defined, unless asked for. Layout is kept: padding, packing and alignment
+are written where the members alone would not give the same offsets. Two types of one name get a flavour suffix (`name___2`).
 Kernel: tools/lib/bpf/btf_dump.c
 """
 

@@ -17,7 +17,8 @@ from .tracepoints import tracepoints
 
 _PROVENANCE = """# {file}
 
-The BTF (BPF Type Format: every type, function prototype and tracepoint prototype) of one Linux kernel build, compressed with zstd.
+The BTF (BPF Type Format: every type, function prototype and tracepoint prototype) of one Linux kernel build,
+compressed with zstd.
 
 | | |
 |---|---|

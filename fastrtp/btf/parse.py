@@ -104,7 +104,7 @@ class Btf:
         if strings_at + str_len > len(data):
             raise BtfError(f"string section at offset {strings_at:#x}: length {str_len} passes the end at {len(data):#x}")
         strings = data[strings_at : strings_at + str_len]
-        if strings and strings[-1] or (base is None and (not strings or strings[0])):
+        if (strings and strings[-1]) or (base is None and (not strings or strings[0])):
             raise BtfError(f"string section at offset {strings_at:#x}: does not begin and end with a NUL byte")
         words = np.frombuffer(data, "<u4", type_len // 4, types_at)
         offsets = _index_records(words, types_at)
@@ -278,7 +278,9 @@ class Btf:
             refs += [info.type_id for info in record.secinfos]
             bad = next((ref for ref in refs if ref >= len(self)), None)
             if bad is not None:
-                raise BtfError(f"type [{type_id}] {record.kind.name}: type id {bad} does not exist, the last one is {len(self) - 1}")
+                raise BtfError(
+                    f"type [{type_id}] {record.kind.name}: type id {bad} does not exist, the last one is {len(self) - 1}"
+                )
             if record.kind in (BtfKind.ARRAY, BtfKind.VAR) or record.kind in COMPOSITES:
                 for ref in refs:
                     self.strip(ref)
@@ -442,7 +444,5 @@ def _index_records(words: npt.NDArray[np.uint32], types_at: int) -> npt.NDArray[
     bad = np.flatnonzero((kinds[offsets] == 0) | (kinds[offsets] > max(BtfKind)))
     if len(bad):
         first = int(bad[0])
-        raise BtfError(
-            f"type [{first + 1}] at offset {types_at + 4 * chain[first]:#x}: unknown kind {int(kinds[chain[first]])}"
-        )
+        raise BtfError(f"type [{first + 1}] at offset {types_at + 4 * chain[first]:#x}: unknown kind {int(kinds[chain[first]])}")
     return offsets

@@ -1,6 +1,6 @@
 """Tracepoint prototypes out of BTF: `typedef void (*btf_trace_<name>)(void *__data, TP_PROTO)`.
 
-Kernel: include/trace/bpf_probe.h:__CHECK_WRITABLE_BUF_SIZE (where the typedefs come from), kernel/bpf/verifier.c:bpf_check_attach_target
+Kernel: include/trace/bpf_probe.h (where the typedefs come from), kernel/bpf/verifier.c:bpf_check_attach_target
 """
 
 from __future__ import annotations

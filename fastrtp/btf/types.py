@@ -54,9 +54,7 @@ MAX_RESOLVE_DEPTH = 32
 MODIFIERS = frozenset((BtfKind.VOLATILE, BtfKind.CONST, BtfKind.RESTRICT, BtfKind.TYPE_TAG))
 COMPOSITES = frozenset((BtfKind.STRUCT, BtfKind.UNION))
 ENUMS = frozenset((BtfKind.ENUM, BtfKind.ENUM64))
-SIZED = frozenset(
-    (BtfKind.INT, BtfKind.STRUCT, BtfKind.UNION, BtfKind.ENUM, BtfKind.DATASEC, BtfKind.FLOAT, BtfKind.ENUM64)
-)
+SIZED = frozenset((BtfKind.INT, BtfKind.STRUCT, BtfKind.UNION, BtfKind.ENUM, BtfKind.DATASEC, BtfKind.FLOAT, BtfKind.ENUM64))
 """Kinds whose third word is a size in bytes; in the others it is a type id (or unused)."""
 
 FIXED_WORDS = {BtfKind.INT: 1, BtfKind.ARRAY: 3, BtfKind.VAR: 1, BtfKind.DECL_TAG: 1}

@@ -67,7 +67,9 @@ def _decode(btf: Btf, type_id: int, data: bytes, offset: int, depth: int, budget
 
 def _slice(record: BtfType, data: bytes, offset: int, size: int) -> bytes:
     if offset < 0 or offset + size > len(data):
-        raise BtfError(f"type [{record.id}] {record.name}: bytes {offset} to {offset + size} lie outside the object of {len(data)}")
+        raise BtfError(
+            f"type [{record.id}] {record.name}: bytes {offset} to {offset + size} lie outside the object of {len(data)}"
+        )
     return data[offset : offset + size]
 
 

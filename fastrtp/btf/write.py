@@ -32,7 +32,9 @@ class BtfWriter:
             self._strings += text.encode("utf-8", "surrogateescape") + b"\0"
         return self._offsets[text]
 
-    def add(self, kind: int, name: str = "", word: int = 0, *, vlen: int = 0, kind_flag: bool = False, extra: Sequence[int] = ()) -> int:
+    def add(
+        self, kind: int, name: str = "", word: int = 0, *, vlen: int = 0, kind_flag: bool = False, extra: Sequence[int] = ()
+    ) -> int:
         """A raw record: `word` is its size or type, `extra` the 32-bit words that follow. Returns its id."""
         info = (kind_flag << 31) | (kind & 31) << 24 | vlen & 0xFFFF
         words = (self.string(name), info, word & _U32, *(value & _U32 for value in extra))

@@ -1,6 +1,7 @@
 """BPF object files: ELF in, `ObjectSpec` out. Pure, deterministic, independent of the host.
 
-Kernel: tools/lib/bpf/libbpf.c, up to the point where it opens its first file descriptor. Must not know: maps' contents, programs' meaning.
+Kernel: tools/lib/bpf/libbpf.c, up to the point where it opens its first file descriptor.
+Must not know: what maps and programs do.
 """
 
 from __future__ import annotations

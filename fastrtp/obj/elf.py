@@ -107,7 +107,9 @@ class ElfFile:
             raise ObjectError("is no ELF file", offset=0)
         if len(data) < _EHDR.size:
             raise ObjectError(f"ELF header truncated at {len(data)} bytes", offset=0)
-        ident, e_type, machine, *_, shoff, _flags, _ehsize, _phentsize, _phnum, shentsize, shnum, shstrndx = _EHDR.unpack_from(data)
+        ident, e_type, machine, *_, shoff, _flags, _ehsize, _phentsize, _phnum, shentsize, shnum, shstrndx = _EHDR.unpack_from(
+            data
+        )
         if ident[4] != 2:
             raise ObjectError(f"ELF class {ident[4]}, only 64-bit objects are supported", offset=4)
         if ident[5] == 2:
@@ -169,7 +171,9 @@ class ElfFile:
         """The relocations of a section, in file order. Raises `ObjectError` when it comes to a bad one."""
         for rel in self._rels.get(section.number, ()):
             if rel.size % _REL.size:
-                raise ObjectError(f"{rel.size} bytes are no whole number of relocations", section=rel.name, offset=rel.file_offset)
+                raise ObjectError(
+                    f"{rel.size} bytes are no whole number of relocations", section=rel.name, offset=rel.file_offset
+                )
             for at, (offset, info) in enumerate(_REL.iter_unpack(rel.data)):
                 symbol = info >> 32
                 if symbol >= len(self.symbols) or offset >= section.size:

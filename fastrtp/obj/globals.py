@@ -32,8 +32,8 @@ _KCONFIG_VALUES = {
 class Extern(NamedTuple):
     """A variable or function that another party would supply.
 
-    `offset`: its place in the .kconfig map, -1 when it is not there. `reason`: why a program that uses it cannot run, "" if it can
-    (a weak one reads as 0, address and all).
+    `offset`: its place in the .kconfig map, -1 when it is not there, `size` its bytes there. `reason`: why a program that uses
+    it cannot run, "" if it can (a weak one reads as 0, address and all).
     """
 
     name: str

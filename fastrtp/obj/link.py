@@ -1,7 +1,9 @@
 """Functions of an object and their relocations, joined into programs.
 
-A program is its function with every subprogram that it reaches appended, each at its first use, depth first, so that instruction
-indices equal those that libbpf hands to the kernel. Kernel: tools/lib/bpf/libbpf.c:bpf_program__record_reloc, bpf_object__reloc_code
+A program is its function with every subprogram that it reaches appended, each at its first use, depth first, so that
+instruction indices equal those that libbpf hands to the kernel.
+Kernel: tools/lib/bpf/libbpf.c:bpf_program__record_reloc, bpf_object__reloc_code.
+Differs: static functions outside .text, which libbpf refuses, are subprograms too.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from fastrtp.btf import Btf
 from fastrtp.btf.core import CoreRelo
-from fastrtp.btf.ext import BtfExt, Infos
+from fastrtp.btf.ext import CORE_RELO, FUNC_INFO, LINE_INFO, BtfExt, Infos
 from fastrtp.errors import BtfError, ObjectError
 from fastrtp.isa import INSN_SIZE, Insn, decode
 from fastrtp.uapi import BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE
@@ -71,7 +74,9 @@ def read_code(elf: ElfFile) -> dict[int, Code]:
         if section.type != SHT_PROGBITS or not section.flags & SHF_EXECINSTR or not section.size:
             continue
         if section.size % INSN_SIZE:
-            raise ObjectError(f"{section.size} bytes are no whole number of instructions", section=section.name, offset=section.file_offset)
+            raise ObjectError(
+                f"{section.size} bytes are no whole number of instructions", section=section.name, offset=section.file_offset
+            )
         relocs: dict[int, Reloc] = {}
         for reloc in elf.relocs(section):
             if reloc.offset % INSN_SIZE:
@@ -90,7 +95,7 @@ def read_code(elf: ElfFile) -> dict[int, Code]:
     return out
 
 
-class UnsupportedProgram(Exception):
+class UnsupportedProgramError(Exception):
     """The program uses something that cannot be had here; its text is the reason."""
 
 
@@ -119,7 +124,7 @@ class Linker:
         self._ext = ext
 
     def link(self, function: Function, program: ProgramSpec) -> None:
-        """Fill in a program's instructions, references and debug tables. Raises `ObjectError`, `UnsupportedProgram`."""
+        """Fill in a program's instructions, references and debug tables. Raises `ObjectError`, `UnsupportedProgramError`."""
         placed: dict[Function, int] = {}
         todo: list[tuple[Function, int, Iterator[int]]] = []
 
@@ -196,20 +201,22 @@ class Linker:
         for insn_idx in sorted(idx for idx in code.relocs if function.start <= idx < function.end):
             reloc, insn = code.relocs[insn_idx], code.insns[insn_idx]
             at = base + insn_idx - function.start
-            where = {"section": code.section.name, "offset": insn_idx * INSN_SIZE}
+            section, offset = code.section.name, insn_idx * INSN_SIZE
             if reloc.symbol.shndx == SHN_UNDEF:
                 self._relocate_extern(reloc, insn, at, program)
             elif insn.code == _CALL or (insn.code == _LD_IMM64 and self._names_function(code, insn_idx, insn)):
                 if insn.code == _CALL and insn.src_reg != BPF_PSEUDO_CALL:
-                    raise ObjectError(f"relocated call with src_reg {insn.src_reg}", **where)  # type: ignore[arg-type]
+                    raise ObjectError(f"relocated call with src_reg {insn.src_reg}", section=section, offset=offset)
             elif insn.code != _LD_IMM64 or insn_idx + 1 >= function.end:
-                raise ObjectError(f"relocation of {reloc.symbol.name!r} on {insn}", **where)  # type: ignore[arg-type]
+                raise ObjectError(f"relocation of {reloc.symbol.name!r} on {insn}", section=section, offset=offset)
             else:
                 self._relocate_ld_imm64(reloc, insn, at, program, insn_idx, code)
 
     def _relocate_ld_imm64(self, reloc: Reloc, insn: Insn, at: int, program: ProgramSpec, insn_idx: int, code: Code) -> None:
         if reloc.symbol.shndx >= len(self._elf.sections):
-            raise ObjectError(f"symbol {reloc.symbol.name!r} has no section", section=code.section.name, offset=insn_idx * INSN_SIZE)
+            raise ObjectError(
+                f"symbol {reloc.symbol.name!r} has no section", section=code.section.name, offset=insn_idx * INSN_SIZE
+            )
         section = self._elf.sections[reloc.symbol.shndx]
         target = self._maps.get((section.name, reloc.symbol.value + insn.imm))
         if target is not None:
@@ -235,14 +242,14 @@ class Linker:
         name = reloc.symbol.name
         extern = self._externs.get(name)
         if extern is None:
-            raise UnsupportedProgram(f"symbol {name!r} is not defined")
+            raise UnsupportedProgramError(f"symbol {name!r} is not defined")
         if extern.reason:
-            raise UnsupportedProgram(extern.reason)
+            raise UnsupportedProgramError(extern.reason)
         if insn.code == _CALL and insn.src_reg in (BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL):
             number = POISON_CALL_KFUNC_BASE + list(self._externs).index(name)
             program.insns[at] = insn._replace(src_reg=0, off=0, imm=number)
         elif insn.code != _LD_IMM64 or at + 1 >= len(program.insns):
-            raise UnsupportedProgram(f"extern {name!r} used by {insn}")
+            raise UnsupportedProgramError(f"extern {name!r} used by {insn}")
         elif extern.offset >= 0 and self._kconfig is not None:
             self._load_value(program, at, self._kconfig.name, extern.offset)
         else:
@@ -255,28 +262,23 @@ class Linker:
             return
         func_parts, line_parts = [], []
         for one, base in placed.items():
-            func_parts.append(_moved(self._ext.func_info, one, base))
-            line_parts.append(_moved(self._ext.line_info, one, base))
-            for insn_off, type_id, access_str_off, kind in _moved(self._ext.core_relos, one, base).tolist():
+            func_parts.append(_moved(self._ext.func_info, FUNC_INFO, one, base))
+            line_parts.append(_moved(self._ext.line_info, LINE_INFO, one, base))
+            for insn_off, type_id, access_str_off, kind in _moved(self._ext.core_relos, CORE_RELO, one, base).tolist():
                 try:
                     access = self._btf.string(access_str_off)
                 except BtfError as error:
                     raise ObjectError(f"CO-RE relocation of insn #{insn_off}: {error}", section=".BTF.ext") from error
                 program.core_relos.append(CoreRelo(insn_off, type_id, access, kind))
-        funcs, lines = np.concatenate(func_parts), np.concatenate(line_parts)
-        if funcs.dtype.names:
-            program.func_info = funcs
-        if lines.dtype.names:
-            program.line_info = lines
+        program.func_info = np.concatenate(func_parts)
+        program.line_info = np.concatenate(line_parts)
 
 
-def _moved(infos: Infos, function: Function, base: int) -> np.ndarray[tuple[int, ...], np.dtype[np.void]]:
+def _moved(infos: Infos, dtype: np.dtype[np.void], function: Function, base: int) -> npt.NDArray[np.void]:
+    """The records of one function, their instructions counted in the program."""
     rows = infos.get(function.section.name)
     if rows is None:
-        return np.zeros(0, _EMPTY)
+        return np.zeros(0, dtype)
     inside = rows[(rows["insn_off"] >= function.start) & (rows["insn_off"] < function.end)].copy()
     inside["insn_off"] = inside["insn_off"].astype(np.int64) + (base - function.start)
     return inside
-
-
-_EMPTY = np.dtype([("insn_off", "<u4"), ("type_id", "<u4")])

@@ -76,7 +76,7 @@ def btf_maps(elf: ElfFile, section: Section, btf: Btf) -> list[MapDefinition]:
         try:
             definition = _definition(btf, variable.name, variable.type, None)
             _check_initialised(definition.spec)
-        except (BtfError, _BadMap) as error:
+        except (BtfError, _BadMapError) as error:
             raise ObjectError(f"map {variable.name!r}: {error}", section=section.name, offset=info.offset) from error
         definition.spec.section, definition.spec.section_offset = section.name, info.offset
         if definition.values_offset >= 0:
@@ -85,14 +85,14 @@ def btf_maps(elf: ElfFile, section: Section, btf: Btf) -> list[MapDefinition]:
     return out
 
 
-class _BadMap(Exception):
+class _BadMapError(Exception):
     """A map definition that says nothing usable."""
 
 
 def _definition(btf: Btf, name: str, type_id: int, outer: MapSpec | None) -> MapDefinition:
     record = btf.type(btf.strip(type_id))
     if record.kind != BtfKind.STRUCT:
-        raise _BadMap(f"defined as {btf.c_type(type_id)}, expected a struct")
+        raise _BadMapError(f"defined as {btf.c_type(type_id)}, expected a struct")
     spec = MapSpec(name, 0)
     values: Member | None = None
     for member in record.members:
@@ -107,11 +107,11 @@ def _definition(btf: Btf, name: str, type_id: int, outer: MapSpec | None) -> Map
         elif member.name == "values":
             values = member
         elif member.name:
-            raise _BadMap(f"unknown field {member.name!r}")
+            raise _BadMapError(f"unknown field {member.name!r}")
     definition = MapDefinition(spec)
     if values is not None:
         if outer is not None:
-            raise _BadMap("an inner map has no values of its own")
+            raise _BadMapError("an inner map has no values of its own")
         definition.values_offset = values.bit_offset // 8
         _values_member(btf, spec, values)
     return definition
@@ -121,7 +121,7 @@ def _same(spec: MapSpec, field: str, value: int) -> int:
     """A size may be said twice, by number and by type, if both agree."""
     known = getattr(spec, _UINT_FIELDS[field])
     if field in ("key_size", "value_size") and known and known != value:
-        raise _BadMap(f"{field} is {known} and {value}")
+        raise _BadMapError(f"{field} is {known} and {value}")
     return value
 
 
@@ -134,13 +134,13 @@ def _uint(btf: Btf, member: Member) -> int:
             return array.nelems
     elif record.kind in ENUMS and record.vlen == 1:
         return record.values[0].value
-    raise _BadMap(f"field {member.name!r} is {btf.c_type(member.type_id)}, expected a pointer to an array")
+    raise _BadMapError(f"field {member.name!r} is {btf.c_type(member.type_id)}, expected a pointer to an array")
 
 
 def _pointee(btf: Btf, member: Member) -> int:
     record = btf.type(btf.strip(member.type_id))
     if record.kind != BtfKind.PTR:
-        raise _BadMap(f"field {member.name!r} is {btf.c_type(member.type_id)}, expected a pointer to the type")
+        raise _BadMapError(f"field {member.name!r} is {btf.c_type(member.type_id)}, expected a pointer to the type")
     return record.type
 
 
@@ -149,7 +149,7 @@ def _values_member(btf: Btf, spec: MapSpec, member: Member) -> None:
     array = btf.type(btf.strip(member.type_id))
     pointer = btf.type(btf.strip(array.type)) if array.kind == BtfKind.ARRAY else None
     if pointer is None or array.nelems or pointer.kind != BtfKind.PTR:
-        raise _BadMap(f"field 'values' is {btf.c_type(member.type_id)}, expected an array of pointers without length")
+        raise _BadMapError(f"field 'values' is {btf.c_type(member.type_id)}, expected an array of pointers without length")
     element: BtfType = btf.type(btf.strip(pointer.type))
     spec.value_size = _same(spec, "value_size", 4)
     if spec.map_type in _MAPS_OF_MAPS and element.kind in COMPOSITES:
@@ -157,12 +157,12 @@ def _values_member(btf: Btf, spec: MapSpec, member: Member) -> None:
     elif spec.map_type == BpfMapType.BPF_MAP_TYPE_PROG_ARRAY and element.kind == BtfKind.FUNC_PROTO:
         return
     else:
-        raise _BadMap(f"field 'values' of {btf.c_type(element.id)} does not suit map type {spec.map_type}")
+        raise _BadMapError(f"field 'values' of {btf.c_type(element.id)} does not suit map type {spec.map_type}")
 
 
 def _check_initialised(spec: MapSpec) -> None:
     if not spec.map_type:
-        raise _BadMap("has no type")
+        raise _BadMapError("has no type")
     for one in (spec, *([spec.inner] if spec.inner is not None else [])):
         finish(one)
 

@@ -10,7 +10,7 @@ from fastrtp.errors import BtfError, ObjectError
 
 from .elf import SHN_UNDEF, STT_FUNC, ElfFile
 from .globals import KCONFIG_SECTION, externs, global_map, is_data_section, object_name
-from .link import Code, Function, Linker, UnsupportedProgram, read_code
+from .link import Code, Function, Linker, UnsupportedProgramError, read_code
 from .maps import LEGACY_MAPS_SECTION, MAPS_SECTION, MapDefinition, btf_maps, legacy_maps
 from .sections import parse_section_name
 from .spec import MapSpec, ObjectSpec, ProgramSpec
@@ -91,7 +91,9 @@ def _read_maps(elf: ElfFile, spec: ObjectSpec) -> list[MapDefinition]:
     section = elf.section(MAPS_SECTION)
     if section is not None and section.size:
         if spec.btf is None:
-            raise ObjectError("maps are defined by BTF, and the object has none", section=MAPS_SECTION, offset=section.file_offset)
+            raise ObjectError(
+                "maps are defined by BTF, and the object has none", section=MAPS_SECTION, offset=section.file_offset
+            )
         out += btf_maps(elf, section, spec.btf)
     for definition in out:
         _add_map(spec, definition.spec)
@@ -117,7 +119,7 @@ def _read_program(spec: ObjectSpec, code: Code, function: Function, linker: Link
         raise ObjectError(f"program {function.name!r} is defined twice", section=code.section.name, offset=8 * function.start)
     try:
         linker.link(function, program)
-    except UnsupportedProgram as reason:
+    except UnsupportedProgramError as reason:
         spec.skipped[function.name] = f"section {code.section.name!r}: {reason}"
         return
     spec.programs[function.name] = program
@@ -132,7 +134,12 @@ def _read_initialisers(elf: ElfFile, spec: ObjectSpec, definitions: list[MapDefi
     by_place = {(d.spec.section, d.spec.section_offset): d.spec for d in definitions}
     for reloc in elf.relocs(section):
         owner = next((d for d in reversed(ordered) if d.spec.section_offset <= reloc.offset), None)
-        if owner is None or owner.values_offset < 0 or reloc.offset < owner.values_offset or (reloc.offset - owner.values_offset) % 8:
+        if (
+            owner is None
+            or owner.values_offset < 0
+            or reloc.offset < owner.values_offset
+            or (reloc.offset - owner.values_offset) % 8
+        ):
             raise ObjectError(f"initialiser {reloc.symbol.name!r} of no map's values", section=section.name, offset=reloc.offset)
         slot = (reloc.offset - owner.values_offset) // _POINTER_SIZE
         symbol = reloc.symbol
@@ -140,11 +147,15 @@ def _read_initialisers(elf: ElfFile, spec: ObjectSpec, definitions: list[MapDefi
             place = elf.sections[symbol.shndx].name if SHN_UNDEF < symbol.shndx < len(elf.sections) else ""
             target = by_place.get((place, symbol.value))
             if target is None:
-                raise ObjectError(f"slot {slot} of {owner.spec.name!r}: {symbol.name!r} is no map", section=section.name, offset=reloc.offset)
+                raise ObjectError(
+                    f"slot {slot} of {owner.spec.name!r}: {symbol.name!r} is no map", section=section.name, offset=reloc.offset
+                )
             owner.spec.values[slot] = target.name
             continue
         code = codes.get(symbol.shndx)
         function = code.function_at(symbol.value // 8) if code is not None and symbol.type == STT_FUNC else None
         if function is None or 8 * function.start != symbol.value:
-            raise ObjectError(f"slot {slot} of {owner.spec.name!r}: {symbol.name!r} is no program", section=section.name, offset=reloc.offset)
+            raise ObjectError(
+                f"slot {slot} of {owner.spec.name!r}: {symbol.name!r} is no program", section=section.name, offset=reloc.offset
+            )
         owner.spec.values[slot] = function.name

@@ -1,6 +1,7 @@
 """What an object file says, before any kernel is involved: programs, maps, license, types.
 
-Parsing is deterministic and independent of the host; CO-RE (`relocated`) is the one step that needs a kernel's types, and it is pure.
+Parsing is deterministic and independent of the host; CO-RE (`relocated`) is the one step that needs a kernel's types, and
+it is pure.
 Kernel: tools/lib/bpf/libbpf.c:bpf_object_open
 """
 
@@ -59,8 +60,8 @@ class MapSpec:
 class ProgramSpec:
     """A program with every subprogram that it reaches appended behind it.
 
-    `insns` hold the compiler's offsets until `ObjectSpec.relocated`; bpf-to-bpf calls and callback addresses are resolved, map loads
-    have src_reg BPF_PSEUDO_MAP_FD or BPF_PSEUDO_MAP_VALUE, an imm of 0 for the map and the value offset in the second slot.
+    `insns` hold the compiler's offsets until `ObjectSpec.relocated`; bpf-to-bpf calls and callback addresses are resolved, map
+    loads have src_reg BPF_PSEUDO_MAP_FD or BPF_PSEUDO_MAP_VALUE, an imm of 0 for the map and the value offset in the second slot.
     `subprogs`: (first instruction, name), the program itself first.
     """
 

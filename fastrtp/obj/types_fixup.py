@@ -1,7 +1,7 @@
 """The object's `.BTF` as the kernel wants it: clang leaves the places of variables to whoever links the object.
 
-Section sizes and variable offsets come from the ELF; functions that are global but hidden become static, so that the verifier checks
-them with their callers. Kernel: tools/lib/bpf/libbpf.c:btf_fixup_datasec, bpf_object_fixup_btf
+Section sizes and variable offsets come from the ELF; functions that are global but hidden become static, so that the verifier
+checks them with their callers. Kernel: tools/lib/bpf/libbpf.c:btf_fixup_datasec, bpf_object_fixup_btf
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m fastrtp.programs.build [FOLDER_OR_SOURCE ...]`: compile .bpf.c files to the .bpf.o beside them.
 
-vmlinux.h is generated from the shipped BTF, the other header is include/bpf_helpers.h. The compiler is a system clang, or else the one in
-the ziglang package (the `cc` extra). A source may say what else it wants in a line `// build: -flags`.
+vmlinux.h is generated from the shipped BTF, the other header is include/bpf_helpers.h. The compiler is a system clang, or else
+the one in the ziglang package (the `cc` extra). A source may say what else it wants in a line `// build: -flags`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,16 @@ def compiler() -> list[str]:
         if path is not None:
             return [path, "-target", "bpf"]
     if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "cc", "-target", "bpfel-freestanding", "-fno-stack-protector", "-fno-sanitize=undefined"]
+        return [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            "-target",
+            "bpfel-freestanding",
+            "-fno-stack-protector",
+            "-fno-sanitize=undefined",
+        ]
     raise CompilerError("no clang found: install one, or the `cc` extra of this package (ziglang)")
 
 
@@ -70,7 +79,9 @@ def build(sources: Sequence[Path], command: Sequence[str] | None = None) -> list
 def main() -> None:
     """Command line of the module."""
     parser = argparse.ArgumentParser(prog="python -m fastrtp.programs.build", description=__doc__)
-    parser.add_argument("paths", nargs="*", type=Path, default=[_HERE], help="sources, or folders of *.bpf.c (default: the shipped programs)")
+    parser.add_argument(
+        "paths", nargs="*", type=Path, default=[_HERE], help="sources, or folders of *.bpf.c (default: the shipped programs)"
+    )
     args = parser.parse_args()
     sources = [source for path in args.paths for source in (sorted(path.glob("*.bpf.c")) if path.is_dir() else [path])]
     try:
