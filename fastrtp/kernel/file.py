@@ -125,6 +125,11 @@ class FdTable:
             raise BpfError(errno.EBADF, f"EBADF: file descriptor {signed(fd)} is not open")
         return file
 
+    def private_data(self, fd: int) -> Any:
+        """What a descriptor is of, None when it is not open."""
+        file = self._files.get(fd)
+        return file.private_data if file is not None else None
+
     def close(self, fd: int) -> None:
         """close(2). BpfError EBADF."""
         file = self.fget(fd)

@@ -161,7 +161,8 @@ def _load_program(process: Process, obj: BpfObject, program: ProgramSpec) -> Non
             program.prog_type, encode(insns), obj.spec.license, _prog_flags(program), name=_object_name(program.name),
             expected_attach_type=program.attach_type, attach_btf_id=attach_btf_id, attach_btf_obj_fd=attach_btf_obj_fd,
             btf_fd=obj.btf_fd if with_info else 0,
-            func_info=program.func_info.tobytes() if with_info else b"", line_info=program.line_info.tobytes() if with_info else b"",
+            func_info=program.func_info.tobytes() if with_info else b"",
+            line_info=program.line_info.tobytes() if with_info else b"",
         )  # fmt: skip
     except BpfError as error:
         raise _wrapped(stage, error) from error

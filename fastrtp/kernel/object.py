@@ -207,7 +207,7 @@ class BpfObject:
         try:
             for program in self.programs.values():
                 if program.auto_attachable:
-                    links.append(program.attach(cookie=cookie))
+                    links.append(program.attach(cookie=cookie))  # noqa: PERF401 - those before a failure have to be known
         except BaseException:
             Links(links).close()
             raise

@@ -16,6 +16,7 @@ from .uaccess import copy_from_user
 from .vlog import VerifierLog
 
 _BTF_MAX_SIZE = 16 << 20
+_MIN_TYPES = 2  # void and one more
 
 
 def bpf_btf_load(call: Call) -> int:
@@ -50,6 +51,8 @@ def _parse(call: Call, data: bytes, log: VerifierLog) -> BtfObject:
     text = ""
     try:
         btf = Btf.parse(data)
+        if len(btf) < _MIN_TYPES:
+            raise BtfError("No type found")
         btf.check()
     except BtfError as found:
         text = f"{found}\n"

@@ -24,6 +24,7 @@ from fastrtp.uapi import (
 from .bpf_map import BpfMap
 from .btf_object import BtfObject
 from .call import Call
+from .file import signed
 from .jited import jited_functions
 from .link import BpfLink, BpfRawTpLink
 from .prog import BpfProg
@@ -34,9 +35,12 @@ _HASHABLE = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY})
 
 
 def bpf_obj_get_info_by_fd(call: Call) -> int:
-    """BPF_OBJ_GET_INFO_BY_FD. BpfError EINVAL, EBADF, E2BIG, EFAULT, ENOSPC. Kernel: bpf_obj_get_info_by_fd"""
+    """BPF_OBJ_GET_INFO_BY_FD. BpfError EINVAL, EBADFD (not open), E2BIG, EFAULT, ENOSPC. Kernel: bpf_obj_get_info_by_fd"""
     call.check_attr()
-    obj = call.file(call.attr.bpf_fd).private_data
+    try:
+        obj = call.file(call.attr.bpf_fd).private_data
+    except BpfError as error:
+        raise BpfError(errno.EBADFD, f"EBADFD: file descriptor {signed(call.attr.bpf_fd)} is not open") from error
     if isinstance(obj, BpfProg):
         _fill(call, bpf_prog_info, lambda info: _prog(call, obj, info))
     elif isinstance(obj, BpfMap):

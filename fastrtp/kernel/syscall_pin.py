@@ -26,14 +26,14 @@ def _path(call: Call) -> str:
 
 
 def bpf_obj_pin(call: Call) -> int:
-    """BPF_OBJ_PIN. BpfError EINVAL, EBADF, EFAULT, EEXIST, ENOENT, EPERM. Kernel: bpf_obj_pin"""
+    """BPF_OBJ_PIN. BpfError EINVAL (a descriptor that is not open, too), EFAULT, EEXIST, ENOENT, EPERM. Kernel: bpf_obj_pin"""
     attr = call.attr
     call.check_attr()
     if attr.file_flags & ~BPF_F_PATH_FD:
         raise BpfError(errno.EINVAL, f"EINVAL: file_flags {attr.file_flags:#x}, only BPF_F_PATH_FD is allowed")
     if attr.path_fd and not attr.file_flags & BPF_F_PATH_FD:
         raise BpfError(errno.EINVAL, f"EINVAL: path_fd {attr.path_fd} without BPF_F_PATH_FD")
-    obj = call.file(attr.bpf_fd).private_data
+    obj = call.current.files.private_data(attr.bpf_fd)
     if not isinstance(obj, BpfProg | BpfMap | BpfLink):
         raise BpfError(errno.EINVAL, f"EINVAL: file descriptor {attr.bpf_fd} is not a program, map or link")
     call.kernel.bpffs.pin(_path(call), obj)

@@ -52,7 +52,8 @@ _BY_BTF_ID = frozenset({
     BpfProgType.BPF_PROG_TYPE_STRUCT_OPS, BpfProgType.BPF_PROG_TYPE_EXT,
 })  # fmt: skip
 LOADABLE = frozenset({
-    BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE, BpfProgType.BPF_PROG_TYPE_TRACING,
+    BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
+    BpfProgType.BPF_PROG_TYPE_TRACING,
 })  # fmt: skip
 """Program types that there are. The others are EINVAL, as on a kernel that is configured without them."""
 

@@ -172,7 +172,8 @@ class Verbs:
         buffers = _Buffers()
         fields: dict[str, Any] = {
             "prog_type": prog_type, "insn_cnt": len(insns) // 8, "insns": buffers.put(insns),
-            "license": buffers.put(license.encode() + b"\0"), "prog_flags": prog_flags, "prog_name": name.encode(), "expected_attach_type": expected_attach_type,
+            "license": buffers.put(license.encode() + b"\0"), "prog_flags": prog_flags,
+            "prog_name": name.encode(), "expected_attach_type": expected_attach_type,
             "attach_btf_id": attach_btf_id, "attach_btf_obj_fd": attach_btf_obj_fd, "prog_btf_fd": btf_fd,
             "func_info": buffers.put(func_info), "func_info_cnt": len(func_info) // func_info_rec_size,
             "func_info_rec_size": func_info_rec_size if func_info else 0,
