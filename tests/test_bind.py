@@ -7,15 +7,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from truth import Model, compared_pids, kernel_map
+from truth import Model, compared_pids, kernel_format, kernel_map
 
 from fastrtp.btf import default_btf, tracepoints
 from fastrtp.errors import ReplayError
 from fastrtp.mem.arena import Arena
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import EventTable, Recording
+from fastrtp.record.columns import LOCATION
 from fastrtp.record.demo import demo_recording
 from fastrtp.record.event_format import parse_event_format
+from fastrtp.record.recipes import RECIPES
 from fastrtp.replay.bind import BoundRecording, bind
 from fastrtp.replay.bind_args import FAULT_ADDRESS
 
@@ -284,3 +286,44 @@ def test_rename_takes_effect_behind_the_event(demo: Recording, objects: ObjectSp
     assert after.column is not None
     assert before.tolist() == table.fields["oldcomm"].tolist()
     assert after.column.tolist() == table.fields["newcomm"].tolist()
+
+
+WRONG = {
+    "no such field": None,
+    "a string": np.array([b"abc"], "S4"),
+    "an empty string": np.array([b""], "S16"),
+    "rows of numbers": np.ones((1, 3), np.uint16),
+    "a variable string": np.array([(0, 3)], LOCATION),
+    "a byte": np.array([200], np.uint8),
+    "a negative number": np.array([-(1 << 62)], np.int64),
+    "a large number": np.array([(1 << 64) - 1], np.uint64),
+}
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_fields_of_the_wrong_shape(name: str, objects: ObjectSpace) -> None:
+    """Whatever a hostile format makes of a recipe's fields, binding gives whole columns or reports what is missing."""
+    fmt = kernel_format(name)
+    names = [spec.name for spec in fmt.fields if not spec.name.startswith("common_")]
+    for field in names:
+        for wrong in WRONG.values():
+            fields = {spec.name: np.ones(1, spec.dtype) for spec in fmt.fields if not spec.variable}
+            heaps = {spec.name: np.frombuffer(b"abc", np.uint8) for spec in fmt.fields if spec.variable}
+            fields |= {name: np.array([(0, 3)], LOCATION) for name in heaps}
+            if wrong is None:
+                del fields[field]
+            else:
+                fields[field] = wrong
+            heaps.pop(field, None)
+            if wrong is not None and wrong.dtype == LOCATION:
+                heaps[field] = np.frombuffer(b"abc", np.uint8)
+            zeros = [np.zeros(1, dtype) for dtype in (np.int64, np.uint16, np.uint16, np.uint32, np.int32)]
+            recording = Recording(*zeros, [EventTable(name, fmt.system, fields, fmt, heaps, 1)], cpus=1)  # type: ignore[arg-type]
+
+            (event,) = bind(recording, objects, PROTOS, "zero", {name}).events
+
+            for arg in event.args:
+                assert arg.column is None or (len(arg.column) == 1 and arg.column.dtype.kind in "iu")
+            for store in [*event.stores, *event.after]:
+                assert store.column is None or (store.column.ndim == 1 and len(store.column) == 1)
+                assert store.column is None or store.column.dtype.kind in "iuS"

@@ -133,6 +133,7 @@ DAMAGE = [
     ("a column that is not there", lambda f: spoil(f, lambda d: d["tables"][0]["fields"].update(z="i4")), "000.alpha.arrow"),
     ("fixed column as variable", lambda f: spoil(f, lambda d: d["tables"][0]["fields"].update(a="var")), "expected large_binary"),
     ("a path for a file", lambda f: spoil(f, lambda d: d["tables"][0].update(file="../x")), "is not a plain name"),
+    ("fewer CPUs than events have", lambda f: spoil(f, lambda d: d.update(cpus=1)), "an event of CPU 1, but there are 1 CPUs"),
     ("CPUs beyond belief", lambda f: spoil(f, lambda d: d.update(cpus=1 << 40)), "1099511627776 CPUs"),
 ]
 

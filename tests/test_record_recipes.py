@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import zstandard
+from truth import kernel_formats
 
 from fastrtp.btf import default_btf, tracepoints
 from fastrtp.mem.arena import Arena
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import EventTable, Recording
 from fastrtp.record.columns import LOCATION
-from fastrtp.record.event_format import EventFormat, parse_event_format
+from fastrtp.record.event_format import EventFormat
 from fastrtp.record.recipes import RECIPES, Derived, Key, Missing, Obj, Pid, Raw, Recipe, Scalar, Text, Tgid
 from fastrtp.record.recipes.recipe import CurrentKey
 from fastrtp.record.recipes.sched import task_report_max
@@ -40,15 +38,6 @@ TRUTH_PROGRAMS = {
     "softirq_entry",
     "page_fault_user",
 }
-
-
-@cache
-def formats() -> dict[str, EventFormat]:
-    """The kernel's format files, by event name."""
-    packed = (Path(__file__).parent / "data" / "replay" / "formats.txt.zst").read_bytes()
-    parts = zstandard.ZstdDecompressor().decompress(packed).decode().removeprefix("== ").split("\n== ")
-    parsed = [parse_event_format(part.partition("\n")[2], part.partition("/")[0]) for part in parts]
-    return {fmt.name: fmt for fmt in parsed}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +104,7 @@ def one_row(fmt: EventFormat) -> Recording:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_fits_format_and_prototype(name: str, objects: ObjectSpace) -> None:
     """Every field and member exists; every argument is covered, or declared missing with a reason."""
-    recipe, fmt, proto = RECIPES[name], formats()[name], PROTOS[name]
+    recipe, fmt, proto = RECIPES[name], kernel_formats()[name], PROTOS[name]
 
     assert set(fields_of(recipe)) <= {spec.name for spec in fmt.fields}
     for type_name, path in members_of(recipe):
@@ -129,7 +118,9 @@ def test_recipe_fits_format_and_prototype(name: str, objects: ObjectSpace) -> No
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_recorded_field_is_forgotten(name: str) -> None:
     """What a format records and its recipe does not use is one of the few fields that say nothing about an argument."""
-    unused = {spec.name for spec in formats()[name].fields if not spec.name.startswith("common_")} - set(fields_of(RECIPES[name]))
+    unused = {spec.name for spec in kernel_formats()[name].fields if not spec.name.startswith("common_")} - set(
+        fields_of(RECIPES[name])
+    )
 
     derivable = {
         "kmem_cache_alloc": {"bytes_req", "bytes_alloc", "accounted"},
@@ -150,7 +141,7 @@ def test_no_recorded_field_is_forgotten(name: str) -> None:
 
 def test_what_is_covered() -> None:
     """All events of the seven systems that have a tracepoint, and all that the programs of the truth attach to."""
-    wanted = {name for name, fmt in formats().items() if fmt.system in COVERED_SYSTEMS and name in PROTOS}
+    wanted = {name for name, fmt in kernel_formats().items() if fmt.system in COVERED_SYSTEMS and name in PROTOS}
 
     assert wanted <= set(RECIPES)
     assert set(RECIPES) >= TRUTH_PROGRAMS

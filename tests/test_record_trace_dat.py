@@ -99,6 +99,7 @@ def test_32_bit_kernel(tmp_path: Path) -> None:
 REFUSED = [
     (b"", "empty file"),
     (b"\x7fELF" + bytes(100), "not a trace.dat file"),
+    (b"PERFILE2" + bytes(100), "a perf.data file, which this version does not read"),
     (b"\x17\x08\x44tracing" + b"5\0", "version '5' is not supported: 6 and 7 are"),
     (b"\x17\x08\x44tracing" + b"6\0\x01\x08", "a big-endian recording"),
     (b"\x17\x08\x44tracing" + b"6\0\x00\x07", "size of a long is 7"),
@@ -300,3 +301,21 @@ def test_container_attributes(tmp_path: Path) -> None:
     assert trace.formats[10].system == "made"
     assert (trace.version, trace.page_size, trace.compression, trace.compressed) == (7, 4096, "zstd", True)
     assert [(buffer.name, len(buffer.cpus)) for buffer in trace.buffers] == [("", 2)]
+
+
+@pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="trace-cmd is not installed")
+@pytest.mark.parametrize("form", FORMS)
+def test_written_files_are_trace_cmds(form: str, tmp_path: Path) -> None:
+    """What the writer writes, trace-cmd reads: same events, times and CPUs."""
+    path = tmp_path / "t.dat"
+    path.write_bytes(FORMS[form](two_cpus()))
+
+    report = subprocess.run(["trace-cmd", "report", "-R", "-t", "-i", path], capture_output=True, check=True).stdout
+
+    lines = [match.groups() for match in map(LINE.match, report.splitlines()) if match is not None]
+    recording = Recording.open(path)
+    assert [(int(pid), int(cpu)) for pid, cpu, *_ in lines] == list(
+        zip(recording.pid.tolist(), recording.cpu.tolist(), strict=True)
+    )
+    assert [int(s) * 10**9 + int(ns) for _, _, s, ns, *_ in lines] == recording.time.tolist()
+    assert [name.decode() for *_, name, _ in lines] == [recording.tables[event].name for event in recording.event]

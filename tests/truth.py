@@ -5,11 +5,15 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 from fastrtp.mem.arena import Arena
 from fastrtp.mem.objects import ObjectSpace
+from fastrtp.record.event_format import EventFormat, parse_event_format
 from fastrtp.replay.bind import BoundRecording, BoundStore
 
 TRUTH = Path(__file__).resolve().parent / "data" / "replay" / "churn"
@@ -20,6 +24,19 @@ def kernel_map(name: str, folder: Path = TRUTH) -> dict[bytes, bytes]:
     """Raw items of the map that the kernel held."""
     rows = (folder / f"map_{name}.hex").read_text().splitlines()[1:]
     return {bytes.fromhex(key): bytes.fromhex(value) for key, value in map(str.split, rows)}
+
+
+@cache
+def kernel_formats() -> dict[str, EventFormat]:
+    """The kernel's format files, by event name."""
+    packed = (TRUTH.parent / "formats.txt.zst").read_bytes()
+    parts = zstandard.ZstdDecompressor().decompress(packed).decode().removeprefix("== ").split("\n== ")
+    parsed = [parse_event_format(part.partition("\n")[2], part.partition("/")[0]) for part in parts]
+    return {fmt.name: fmt for fmt in parsed}
+
+
+def kernel_format(name: str) -> EventFormat:
+    return kernel_formats()[name]
 
 
 def compared_pids(folder: Path = TRUTH) -> set[int]:

@@ -36,6 +36,16 @@ class EventTable:
     def __len__(self) -> int:
         return self.rows
 
+    def has_integers(self, *names: str) -> bool:
+        """Whether all of these are columns of one integer a row."""
+        columns = [self.fields.get(name) for name in names]
+        return all(column is not None and column.ndim == 1 and column.dtype.kind in "iu" for column in columns)
+
+    def has_strings(self, name: str) -> bool:
+        """Whether this is a column of texts, whatever way they were recorded."""
+        column = self.fields.get(name)
+        return column is not None and (column.dtype == LOCATION or (column.ndim == 1 and column.dtype.kind == "S"))
+
     def bytes_at(self, name: str, row: int) -> bytes:
         """The value of a variable-length field in one row."""
         at = self.fields[name][row]

@@ -97,7 +97,7 @@ class Recording:
 
     @cached_property
     def positions(self) -> list[NDArray[np.int64]]:
-        """For every table, the place in time order of each of its rows."""
+        """For every table, the place in time order of each of its rows. RecordingError when a row has none."""
         order = np.argsort(self.event, kind="stable")
         bounds = np.concatenate([[0], np.cumsum(np.bincount(self.event, minlength=len(self.tables)))])
         out = []
@@ -108,6 +108,8 @@ class Recording:
                 placed = np.full(len(self.tables[index]), -1, np.int64)
                 placed[rows] = mine
                 mine = placed
+            if len(mine) != len(self.tables[index]) or np.any(mine < 0):
+                raise RecordingError(f"{self.source}: not every row of {self.tables[index].name} is an event exactly once")
             out.append(mine)
         return out
 
@@ -120,7 +122,7 @@ class Recording:
         """
         tgids: dict[int, int] = {}
         for index, table in enumerate(self.tables):
-            if table.name == "task_newtask" and {"pid", "clone_flags"} <= set(table.fields):
+            if table.name == "task_newtask" and table.has_integers("pid", "clone_flags"):
                 parents = self.pid[self.positions[index]].tolist()
                 flags, pids = table.fields["clone_flags"].tolist(), table.fields["pid"].tolist()
                 for parent, flag, pid in zip(parents, flags, pids, strict=True):
@@ -160,12 +162,14 @@ class Recording:
         }
 
     def check(self) -> None:
-        """RecordingError unless every event names a table and a row that exist."""
+        """RecordingError unless the events name every row of every table once, and only CPUs that there are."""
         arrays = (self.cpu, self.event, self.row, self.pid)
         if any(len(array) != len(self.time) for array in arrays):
             raise RecordingError(f"{self.source}: order columns of different lengths")
         if not self.events:
             return
+        if int(self.cpu.max()) >= self.cpus:
+            raise RecordingError(f"{self.source}: an event of CPU {int(self.cpu.max())}, but there are {self.cpus} CPUs")
         if int(self.event.max()) >= len(self.tables):
             raise RecordingError(f"{self.source}: event number {int(self.event.max())}, but there are {len(self.tables)} tables")
         rows = np.array([len(table) for table in self.tables], np.uint32)
@@ -176,3 +180,4 @@ class Recording:
             raise RecordingError(
                 f"{self.source}: event {at} is row {int(self.row[at])} of {name}, which has {rows[self.event[at]]} rows"
             )
+        _ = self.positions

@@ -21,6 +21,7 @@ from .trace_dat_options import CpuBuffer, TraceBuffer, TraceOptions
 from .trace_dat_sections import FormatText, HeaderPage
 
 MAGIC = b"\x17\x08\x44tracing"
+PERF_MAGIC = b"PERFILE2"
 _SECTION_NAMES = {
     0: "options", 3: "buffer", 16: "headers", 17: "ftrace events", 18: "event formats", 19: "kallsyms", 20: "printk",
     21: "command lines",
@@ -49,6 +50,8 @@ class TraceDat:
         self.compressed = False
         self._kallsyms: Callable[[], bytes] = bytes
         reader = ByteReader(self.data, "initial format")
+        if bytes(reader.data[: len(PERF_MAGIC)]) == PERF_MAGIC:
+            raise RecordingError(f"{self.path}: a perf.data file, which this version does not read: trace.dat files are")
         if bytes(reader.data[: len(MAGIC)]) != MAGIC:
             raise RecordingError(f"{self.path}: not a trace.dat file: begins with {bytes(reader.data[:10])!r}")
         reader.offset = len(MAGIC)

@@ -12,7 +12,6 @@ from fastrtp.btf import BtfKind, ProtoArg, TracepointProto
 from fastrtp.errors import BtfError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import EventTable
-from fastrtp.record.columns import LOCATION
 from fastrtp.record.recipes import (
     Argument,
     Current,
@@ -96,10 +95,10 @@ class ArgumentBinder:
     def _match_by_field(self, proto: TracepointProto) -> list[Argument | None]:
         """Without a recipe: integers by name, or by order where the table has as many fields of that size as arguments."""
         fields = [
-            spec for spec in (self.table.fmt.fields if self.table.fmt else ())
-            if not spec.name.startswith("common_") and self.table.fields[spec.name].ndim == 1
-            and self.table.fields[spec.name].dtype.kind in "iu"
-        ]  # fmt: skip
+            spec
+            for spec in (self.table.fmt.fields if self.table.fmt else ())
+            if not spec.name.startswith("common_") and self.table.has_integers(spec.name)
+        ]
         by_name = {spec.name: spec for spec in fields}
         names = {size: name for name, size in C_SIZES.items()}
         plans: list[Argument | None] = []
@@ -122,9 +121,9 @@ class ArgumentBinder:
         self._position = position
         try:
             if isinstance(plan, Scalar):
-                return self._scalar(plan.source)
+                return self._scalar(plan.source, integers=True)
             if isinstance(plan, Raw):
-                return self._scalar(plan.field)
+                return self._integer(plan.field), 0
             if isinstance(plan, Text):
                 return self._text(plan.field), 0
             if isinstance(plan, Obj):
@@ -156,16 +155,16 @@ class ArgumentBinder:
             size = UNKNOWN_SIZE
         return None, self.objects.zeroed(size, name)
 
-    def _scalar(self, source: Source) -> tuple[Column | None, int]:
+    def _scalar(self, source: Source, *, integers: bool = False) -> tuple[Column | None, int]:
         if isinstance(source, int):
             return None, source
-        return self._column(source), 0
+        return (self._integer(source) if integers else self._column(source)), 0
 
     def _column(self, source: str | Derived) -> Column:
         """The recorded column of a source. LookupError with the reason where the format does not have it."""
         if isinstance(source, Derived):
             for name in source.fields:
-                self._column(name)
+                self._integer(name)
             return np.ascontiguousarray(source.compute(self.table))
         element = _ELEMENT.match(source)
         name = element[1] if element else source
@@ -180,18 +179,17 @@ class ArgumentBinder:
             raise LookupError(f"field {source!r} of {self.table.name} is not one number or one string")
         return np.ascontiguousarray(column)
 
-    def _integer(self, name: str) -> Column:
-        column = self._column(name)
+    def _integer(self, source: str | Derived) -> Column:
+        column = self._column(source)
         if column.dtype.kind not in "iu":
-            raise LookupError(f"field {name!r} of {self.table.name} is no integer")
+            raise LookupError(f"field {source!r} of {self.table.name} is no integer")
         return column
 
     def _text(self, name: str) -> NDArray[np.uint64]:
         """Addresses of string objects with the recorded texts."""
         if name not in self.table.fields:
             raise LookupError(f"the format of {self.table.name} has no field {name!r}")
-        column = self.table.fields[name]
-        if column.dtype != LOCATION and column.dtype.kind != "S":
+        if not self.table.has_strings(name):
             raise LookupError(f"field {name!r} of {self.table.name} is no string")
         unique, inverse = np.unique(self.table.strings(name), return_inverse=True)
         return self.objects.strings([bytes(text) for text in unique])[inverse]
@@ -230,6 +228,8 @@ class ArgumentBinder:
             column, const = self._scalar(source)
         size = spot.size
         if column is not None and column.dtype.kind == "S":
+            if size in (1, 2, 4, 8):
+                raise LookupError(f"field {source!r} of {self.table.name} is a string, {item.type_name}.{path} an integer")
             column = np.ascontiguousarray(column, f"S{size}")
         elif size not in (1, 2, 4, 8):
             raise BtfError(f"{item.type_name}.{path} of {size} bytes is no integer")

@@ -33,9 +33,9 @@ class TaskIndex:
         self._described: list[tuple[int, EventTable, str, str]] = []
         for number, (table, recipe) in enumerate(zip(recording.tables, recipes, strict=True)):
             for pid_field, comm_field in _pid_fields(recipe):
-                if pid_field in table.fields and table.fields[pid_field].dtype.kind in "iu":
+                if table.has_integers(pid_field):
                     columns.append(table.fields[pid_field])
-                    if comm_field in table.fields:
+                    if comm_field and table.has_strings(comm_field) and comm_field not in table.heaps:
                         self._described.append((number, table, pid_field, comm_field))
         self.pids = _unique(columns)
         self._dense: NDArray[np.int64] | None = None
@@ -129,7 +129,7 @@ class TaskIndex:
         comms = np.array([self.recording.comms.get(pid, "").encode() for pid in self.pids.tolist()], "S16")
         first = np.full(len(self.pids), np.iinfo(np.int64).max)
         for number, table, pid_field, comm_field in self._described:
-            pids = table.fields[pid_field]
+            pids = table.fields[pid_field].astype(np.int64)
             unique, row = np.unique(pids, return_index=True)
             at = np.searchsorted(self.pids, unique)
             time = self.rows(number)[row]
@@ -146,7 +146,7 @@ class TaskIndex:
                 seen = np.zeros(len(self.tasks), np.bool_)
                 seen[self.of_current(number)] = True
                 user.append(np.flatnonzero(seen[self.cpus :]))
-            elif table.name == "sched_process_fork" and {"parent_pid", "child_pid"} <= set(table.fields):
+            elif table.name == "sched_process_fork" and table.has_integers("parent_pid", "child_pid"):
                 self._link_parents(number, table)
         if not user:
             return
