@@ -398,7 +398,7 @@ def test_elf_is_read_as_pyelftools_reads_it(name: str) -> None:
     data = (DATA / f"{name}.bpf.o").read_bytes()
     ours, theirs = ElfFile(data), elffile.ELFFile(io.BytesIO(data))
 
-    sections = [section for section in theirs.iter_sections()]
+    sections = list(theirs.iter_sections())
     assert [(s.name, s.size, s.flags, s.info) for s in ours.sections] == [
         (s.name, s["sh_size"], s["sh_flags"], s["sh_info"]) for s in sections
     ]

@@ -25,7 +25,8 @@ _BUILTIN_NAMES = frozenset(
         "float", "double", "long double",
     )
 )  # fmt: skip
-_COMPILER_TYPEDEFS = frozenset(("__builtin_va_list", "__gnuc_va_list"))
+_COMPILER_TYPEDEFS = frozenset(("__builtin_va_list",))
+"""Typedefs that a C compiler has built in, for another machine than the kernel's: they get another name."""
 _INT_SPELLING = {"__int128 unsigned": "unsigned __int128", "_Bool": "bool"}
 
 VMLINUX_H_BEGIN = """#ifndef __VMLINUX_H__
@@ -116,7 +117,8 @@ class _Dumper:
             if record.kind in (BtfKind.FUNC, BtfKind.VAR, BtfKind.DATASEC, BtfKind.DECL_TAG):
                 return
             # a typedef itself needs no more than a declaration; who uses it by value asks for what is below it
-            yield from self._reach(record.type, pointer=record.kind in (BtfKind.PTR, BtfKind.TYPEDEF))
+            is_array = self._btf.type(self._btf.strip_modifiers(record.type)).kind == BtfKind.ARRAY
+            yield from self._reach(record.type, pointer=record.kind == BtfKind.PTR or not is_array)
 
     def _reach(self, type_id: int, *, pointer: bool = False) -> Iterator[tuple[int, bool]]:
         for _ in range(_MAX_NESTING):
@@ -139,6 +141,8 @@ class _Dumper:
             space = "tag" if record.kind in COMPOSITES or record.kind in ENUMS or record.kind == BtfKind.FWD else "ordinary"
             if record.kind == BtfKind.FWD:
                 return record.name
+            if record.name in _COMPILER_TYPEDEFS:
+                return f"__kernel{record.name}"
             count = self._taken[space, record.name] = self._taken.get((space, record.name), 0) + 1
             known = self._names[record.id] = record.name if count == 1 else f"{record.name}___{count}"
         return known
@@ -172,7 +176,7 @@ class _Dumper:
                 self.out.append(self._body(record, 0) + ";")
         elif kind == BtfKind.FWD:
             self._declare(record)
-        elif kind == BtfKind.TYPEDEF and record.name not in _COMPILER_TYPEDEFS:
+        elif kind == BtfKind.TYPEDEF:
             if record.name == "bool":
                 self._names[record.id] = "bool"
             self.out.append(f"typedef {c_decl(self._btf, record.type, self.name(record), self._text)};")

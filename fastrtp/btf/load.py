@@ -58,10 +58,15 @@ def _decompress(data: bytes, name: str) -> bytes:
     import zstandard
 
     try:
+        size = zstandard.frame_content_size(data)
+        if 0 <= size <= _MAX_BTF:
+            return zstandard.ZstdDecompressor().decompress(data)
+        out = bytearray()
         with zstandard.ZstdDecompressor().stream_reader(data) as reader:
-            out = reader.read(_MAX_BTF + 1)
+            while size < 0 and len(out) <= _MAX_BTF and (chunk := reader.read(1 << 20)):
+                out += chunk
     except zstandard.ZstdError as error:
         raise BtfError(f"{name}: bad zstd data: {error}") from error
-    if len(out) > _MAX_BTF:
+    if size > _MAX_BTF or len(out) > _MAX_BTF:
         raise BtfError(f"{name}: expands to more than {_MAX_BTF} bytes")
-    return out
+    return bytes(out)
