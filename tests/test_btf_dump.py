@@ -111,9 +111,11 @@ def test_the_whole_kernel_keeps_its_layout(tmp_path: Path) -> None:
             continue
         c_name = btf.c_type(record.id)
         lines.append(f'_Static_assert(sizeof({c_name}) == {record.size}, "");')
-        for member in record.members:
-            if member.name and not member.bitfield_size:
-                lines.append(f'_Static_assert(__builtin_offsetof({c_name}, {member.name}) == {member.bit_offset // 8}, "");')
+        lines += [
+            f'_Static_assert(__builtin_offsetof({c_name}, {member.name}) == {member.bit_offset // 8}, "");'
+            for member in record.members
+            if member.name and not member.bitfield_size
+        ]
     (tmp_path / "check.c").write_text("\n".join(lines))
 
     command = [clang, "-target", "bpf", "-DBPF_NO_PRESERVE_ACCESS_INDEX", "-w", "-ferror-limit=0", "-fsyntax-only", "check.c"]
