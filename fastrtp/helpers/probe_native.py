@@ -46,11 +46,18 @@ def fault(dst: int, size: int, env: int) -> int:
     return _EFAULT
 
 
+@device
+def stack_room(here: int, env: int) -> int:
+    """Bytes from `here`, in the running helper's frame, to the end of what the program may name; 0 without a program."""
+    room = load64(env + _STACK_TOP) - here
+    return room if room > 0 else 0
+
+
 @native()
 def probe_read_slow(dst: int, size: int, src: int, env: int) -> int:
     """A read that is not from the arena: the program's own stack (everything between here and stack_top), or a fault."""
     here = stack_bytes(16)
-    if in_range(src, size, here, load64(env + _STACK_TOP) - here):
+    if in_range(src, size, here, stack_room(here, env)):
         memcpy(dst, src, size)
         return 0
     return fault(dst, size, env)
@@ -106,7 +113,7 @@ def bpf_probe_read_kernel_str(dst: int, size: int, src: int, env: int) -> int:
     base, length = load64(env + _BASE), load64(env + _SIZE)
     if not in_range(src, 1, base, length):
         base = stack_bytes(16)
-        length = load64(env + _STACK_TOP) - base
+        length = stack_room(base, env)
         if not in_range(src, 1, base, length):
             return fault(dst, size, env)
     count = _copy_string(dst, size, src, base + length - src)

@@ -26,7 +26,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def cache_folder() -> Path:
-    """Where compiled code is kept: $FASTRTP_CACHE, $XDG_CACHE_HOME/fastrtp or ~/.cache/fastrtp; failing these a temporary folder."""
+    """Where compiled code is kept: $FASTRTP_CACHE, $XDG_CACHE_HOME/fastrtp or ~/.cache/fastrtp; failing these a temporary one."""
     named = os.environ.get("FASTRTP_CACHE")
     base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastrtp"
     try:

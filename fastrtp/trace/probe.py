@@ -5,6 +5,7 @@ Kernel: kernel/trace/bpf_trace.c (bpf_probe_register), include/linux/trace_event
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ from fastrtp.trace.tracepoint import (
     tracepoint_probe_register,
     tracepoint_probe_unregister,
 )
+
+MAX_CTX = 96
+"""Bytes of u64 args[12]."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,6 @@ def bpf_prog_test_run_raw_tp(memory: Memory, prog: ProgRecord, ctx: bytes, cpu: 
 
     Kernel: net/bpf/test_run.c:bpf_prog_test_run_raw_tp
     """
-    size = 96
-    address = memory.arena.alloc(size)
-    try:
-        memory.arena.view(address, size)[: len(ctx)] = np.frombuffer(ctx[:size], np.uint8)
-        result = memory.lib.bpf_prog_test_run_raw_tp(prog.address, address, address + size, memory.env_of(cpu))
-    finally:
-        memory.arena.free(address)
+    buffer = ctypes.create_string_buffer(ctx[:MAX_CTX], MAX_CTX)
+    result = memory.lib.bpf_prog_test_run_raw_tp(memory.machine_address, prog.address, ctypes.addressof(buffer), cpu)
     return result & 0xFFFFFFFFFFFFFFFF

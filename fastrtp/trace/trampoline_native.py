@@ -22,11 +22,13 @@ from fastrtp.native.intrinsics import (
     device,
     device_inline,
     load64,
+    memcpy,
     native,
     stack_bytes,
     store64,
 )
-from fastrtp.native.layout import ENV, LINK, MACHINE, PROG, PROG_STATS, TRACEPOINT, TRACEPOINT_FUNC, at
+from fastrtp.native.layout import ENV, ENV_STRIDE, LINK, MACHINE, PROG, PROG_STATS, TRACEPOINT, TRACEPOINT_FUNC, at
+from fastrtp.native.machine_native import enter, leave
 from fastrtp.trace.widths import MAX_ARGS, SHIM_WIDTHS
 
 _KEY = at(TRACEPOINT, "key")
@@ -49,6 +51,7 @@ _STACK_TOP = at(ENV, "stack_top")
 _ENV_COOKIE = at(ENV, "cookie")
 _TAIL_CALLS = at(ENV, "tail_calls")
 _MACHINE = at(ENV, "machine")
+_ENVS = at(MACHINE, "env")
 _STATS_ENABLED = at(MACHINE, "stats_enabled")
 _CLOCK_MONOTONIC = 1
 
@@ -170,12 +173,18 @@ define_shims(SHIM_WIDTHS)
 
 
 @native()
-def bpf_prog_test_run_raw_tp(prog: int, args: int, top: int, env: int) -> int:
-    """Run once on `args`; R0 as 64 bits. Kernel: net/bpf/test_run.c:bpf_prog_test_run_raw_tp."""
-    store64(env + _STACK_TOP, top)
+def bpf_prog_test_run_raw_tp(machine: int, prog: int, ctx: int, cpu: int) -> int:
+    """Run once on a copy of the 96 bytes at `ctx`; R0 as 64 bits. Kernel: net/bpf/test_run.c:bpf_prog_test_run_raw_tp."""
+    args = stack_bytes(96)
+    memcpy(args, ctx, 96)
+    enter(machine)
+    env = load64(machine + _ENVS) + cpu * ENV_STRIDE
+    store64(env + _STACK_TOP, args + 96)
     store64(env + _TAIL_CALLS, 0)
     store64(env + _ENV_COOKIE, 0)
     result = call_prog(load64(prog + _ENTRY), args, env)
-    stats = load64(prog + _STATS) + load64(env + _CPU) * _STATS_SIZE
+    store64(env + _STACK_TOP, 0)
+    stats = load64(prog + _STATS) + cpu * _STATS_SIZE
     store64(stats + _RUNS, load64(stats + _RUNS) + 1)
+    leave(machine)
     return result

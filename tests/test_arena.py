@@ -1,0 +1,73 @@
+"""The arena: one reserved range with an allocator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrtp.mem.arena import GUARD, Arena
+
+
+def test_allocations_are_zeroed_even_after_reuse() -> None:
+    arena = Arena(1 << 26)
+    for size in (8, 100, 5000, 100_000):
+        first = arena.alloc(size)
+        arena.view(first, size)[:] = 0xAA
+        arena.free(first)
+
+        again = arena.alloc(size)
+
+        assert again == first
+        assert not arena.view(again, size).any()
+
+
+@given(st.lists(st.tuples(st.integers(1, 70_000), st.sampled_from([8, 64, 4096])), max_size=30))
+def test_live_allocations_never_overlap(requests: list[tuple[int, int]]) -> None:
+    arena = Arena(1 << 26)
+    spans = sorted((address, address + size) for size, align in requests for address in [arena.alloc(size, align)])
+
+    assert all(a_end <= b for (_, a_end), (b, _) in zip(spans, spans[1:], strict=False))
+    assert all(arena.base + GUARD <= a and b <= arena.base + arena.size - GUARD for a, b in spans)
+    arena.close()
+
+
+@pytest.mark.parametrize("align", [8, 64, 4096])
+def test_alignment_is_kept(align: int) -> None:
+    arena = Arena(1 << 26)
+
+    assert all(arena.alloc(size, align) % align == 0 for size in (1, 8, 65, 4097, 40_000))
+
+
+def test_a_full_arena_says_how_full() -> None:
+    arena = Arena(1 << 20)
+
+    with pytest.raises(MemoryError, match="arena of 1048576 bytes is full: 2097152 more are wanted"):
+        arena.alloc(1 << 21)
+
+
+def test_freeing_what_is_not_allocated_is_refused() -> None:
+    arena = Arena(1 << 20)
+    address = arena.alloc(64)
+    arena.free(address)
+
+    with pytest.raises(ValueError, match="not an allocation"):
+        arena.free(address)
+
+
+def test_views_stay_inside_the_arena() -> None:
+    arena = Arena(1 << 20)
+
+    with pytest.raises(ValueError, match="not inside the arena"):
+        arena.view(arena.base + arena.size - 4, 8)
+
+
+def test_a_view_outlives_close() -> None:
+    arena = Arena(1 << 20)
+    view = arena.view(arena.alloc(8), 8).view(np.uint64)
+    arena.close()
+
+    view[0] = 7
+
+    assert view[0] == 7
