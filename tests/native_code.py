@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from fastrtp.isa import Insn
 from fastrtp.jit.lower import CallTarget, InsnFacts, LowerInput, find_subprogs, lower
@@ -12,6 +13,15 @@ from fastrtp.native import engine
 ENTRY = "prog"
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
 _HELPER = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 5, ctypes.c_void_p)
+
+
+@dataclass
+class Facts:
+    """Verifier's facts about one instruction."""
+
+    seen: bool = True
+    access: str | None = None
+    callback: int | None = None
 
 
 class NativeCode:
@@ -39,9 +49,7 @@ class NativeCode:
         def no_map(index: int) -> str:
             raise KeyError(index)
 
-        self.text = lower(
-            LowerInput(ENTRY, insns, find_subprogs(insns), aux, resolve or by_number, map_symbols or no_map, smp)
-        )
+        self.text = lower(LowerInput(ENTRY, insns, find_subprogs(insns), aux, resolve or by_number, map_symbols or no_map, smp))
         self.module = engine.parse(self.text)
         engine.optimise(self.module)
         code = engine.emit_object(self.module)

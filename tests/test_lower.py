@@ -5,28 +5,18 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from native_code import Facts, NativeCode
 
 from fastrtp.errors import JitError
 from fastrtp.isa import OPCODES, Insn, Kind, assemble
 from fastrtp.jit.lower import CallTarget, LowerInput, find_subprogs, lower
 from fastrtp.native.layout import ENV
-from tests.native_code import NativeCode
 
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
 TAIL = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
-
-
-@dataclass
-class Facts:
-    """Verifier's facts about one instruction."""
-
-    seen: bool = True
-    access: str | None = None
-    callback: int | None = None
 
 
 def facts(insns: Sequence[Insn]) -> list[Facts]:

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from insn_cases import Case, read_cases
+from interpreter import Interpreter, InterpreterError, run
+from native_code import NativeCode
 
 from fastrtp.errors import JitError
 from fastrtp.isa import OPCODES, assemble, decode, is_ld_imm64, lookup
-from tests.insn_cases import Case, read_cases
-from tests.interpreter import Interpreter, InterpreterError, run
-from tests.native_code import NativeCode
 
 CASES = read_cases()
 HELPERS = {1: lambda *args: sum(factor * arg for factor, arg in enumerate(args, 1)) & (1 << 64) - 1}

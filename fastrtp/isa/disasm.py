@@ -36,13 +36,13 @@ _OPERAND: dict[str, _Operand] = {
 }
 
 
-def disassemble(insn: Insn, next: Insn | None = None) -> str:  # noqa: A002  the slot after it, as the kernel sees it
+def disassemble(insn: Insn, next: Insn | None = None) -> str:
     """Text of `insn` in the kernel's syntax; `next` is the slot after it, needed for the upper half of an ld_imm64."""
     row = lookup(insn)
     return _bug(insn) if row is None else _format(row.text, insn, next or _ZERO)
 
 
-def print_bpf_insn(insn: Insn, next: Insn | None = None) -> str:  # noqa: A002
+def print_bpf_insn(insn: Insn, next: Insn | None = None) -> str:
     """Line of the verifier's log without the index: `(61) r1 = *(u32 *)(r0 +0)`. Kernel: disasm.c:print_bpf_insn."""
     row = lookup(insn)
     text = _bug(insn) if row is None else _format(row.log or row.text, insn, next or _ZERO)

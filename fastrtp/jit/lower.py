@@ -9,6 +9,19 @@ is accessed at any alignment. A load that the verifier marked "btf" is range-che
 outside; every other access is trusted. Without a verifier (`aux` None) everything is trusted and r2 starts as the number
 passed for env, so that entry(address, length) runs a test vector.
 
+Speed, LLVM 22 at level 2 on x86-64: 21 C functions (hashes, checksums, scans, histograms, state machines, sorting, calls,
+loops over loaded pointers) compiled by clang -O2 for BPF and lowered here run at 0.93 (geometric mean, 0.42 to 1.12) of
+the time of the same C compiled by clang -O2 -march=native. What made the difference:
+
+- addresses as getelementptr on a known base instead of i64 arithmetic: loops over the context or a loaded pointer
+  vectorise (3.4 times slower otherwise), key buffers and spills on the stack become registers once the helper is inlined;
+- 64-bit slots with trunc and zext, never a 32-bit load of a slot; a 32-bit result stays i32 until all of it is wanted;
+- slots written only where a register is live, arguments passed only where the callee reads them: a stale pointer in r3
+  would make its stack slot escape;
+- stack slots that no helper can see in an alloca of their own, so that one address taken does not pin the others.
+
+What did not: `inbounds`, level 3.
+
 Kernel: arch/x86/net/bpf_jit_comp.c:do_jit, kernel/bpf/core.c:___bpf_prog_run.
 """
 

@@ -84,6 +84,8 @@ def find_subprogs(insns: Sequence[Insn]) -> list[tuple[int, int]]:
 
 def build(insns: Sequence[Insn], start: int, end: int, aux: Sequence[InsnFacts] | None) -> Function:
     """Rows and blocks of what can be reached from `start`."""
+    if not 0 <= start < end <= len(insns):
+        raise JitError(f"a function of insns {start}..{end - 1} does not fit a program of {len(insns)} instructions")
     function = Function(start, end, {})
     succs: dict[int, tuple[int, ...]] = {}
     leaders = {start}

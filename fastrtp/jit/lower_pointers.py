@@ -163,14 +163,13 @@ def _merge(a: Pointer, b: Pointer) -> Pointer:
 
 
 class StackUse:
-    """What a function does with its frame: `used`, and `floor`: accesses that end at or below it are private.
+    """What a function does with its frame: accesses that end at or below fp + `floor` are private.
 
     `arguments(index)`: mask of the registers that a call reads; `reads_upwards(index)`: it reads no memory below the
     pointers in them. JitError for an access outside the frame.
     """
 
     def __init__(self, flow: PointerFlow, arguments: Callable[[int], int], reads_upwards: Callable[[int], bool]) -> None:
-        self.used = False
         self.floor = 0
         self._flow = flow
         self._arguments = arguments
@@ -196,7 +195,6 @@ class StackUse:
         pointer = None if register is None else state[register]
         if pointer is None or pointer[0] != "fp":
             return
-        self.used = True
         if pointer[1] is None:
             self.floor = -STACK_SIZE
             return
@@ -234,5 +232,4 @@ class StackUse:
         """The register's value becomes a number; `upwards`: only bytes at and above it can be reached through it."""
         pointer = state[register]
         if pointer is not None and pointer[0] == "fp":
-            self.used = True
             self.floor = min(self.floor, pointer[1]) if upwards and pointer[1] is not None else -STACK_SIZE
