@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from fastrtp.kernel import Kernel
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +19,16 @@ def shared() -> Path:
     if not (folder / "semantics.md").is_file():
         pytest.skip("no reference material beside the checkout (../shared)")
     return folder
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    """A kernel of its own with the shipped BTF; at the end it is shut down, and nothing may be left in it."""
+    from fastrtp.kernel import Kernel
+
+    kernel = Kernel()
+    yield kernel
+    kernel.shutdown()
+    assert not kernel.progs
+    assert not kernel.maps
+    assert not kernel.links
