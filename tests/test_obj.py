@@ -11,6 +11,7 @@ from elftools.elf import elffile
 
 from fastrtp.btf import DEFAULT_KERNEL_VERSION, BtfKind, default_btf
 from fastrtp.btf.core import BPF_CORE_POISON
+from fastrtp.errors import ObjectError
 from fastrtp.isa import Insn, encode
 from fastrtp.obj import ObjectSpec
 from fastrtp.obj.elf import ElfFile
@@ -346,6 +347,14 @@ def test_core_relocations_of_a_real_object() -> None:
     loads = [insn for insn in spec.relocated("direct", kernel) if insn.code & 7 == 1]
     weight = kernel.member("task_struct", "se.load.inv_weight")
     assert {insn.off for insn in loads} == {8, pid.offset_bytes, weight.offset_bytes}
+
+
+def test_programs_that_are_not_there() -> None:
+    """The error says why, or what there is."""
+    with pytest.raises(ObjectError, match="no program 'nope': the object has on_raw_tp, on_second"):
+        load("sections").relocated("nope", default_btf())
+    with pytest.raises(ObjectError, match="no program 'on_xdp': section '.xdp': xdp programs do not run"):
+        load("sections").relocated("on_xdp", default_btf())
 
 
 def test_relocation_leaves_the_spec_alone() -> None:

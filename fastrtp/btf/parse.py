@@ -162,7 +162,9 @@ class Btf:
             hits = [np.flatnonzero(self._name_offsets == np.uint32(offset)) for offset in offsets]
             found = np.sort(np.concatenate(hits))
         else:
-            found = np.flatnonzero(np.isin(self._name_offsets, np.array(sorted(offsets), np.uint32)))
+            wanted = np.zeros(self.str_end, np.bool_)
+            wanted[list(offsets)] = True
+            found = np.flatnonzero(wanted[self._name_offsets])
         return [self.start_id + int(index) for index in found]
 
     def _string_offsets(self, text: bytes) -> set[int]:
@@ -203,6 +205,12 @@ class Btf:
         if not self.start_id <= type_id < len(self):
             return self.type(type_id).kind
         return BtfKind(int(self._kinds[type_id - self.start_id]))
+
+    def name(self, type_id: int) -> str:
+        """The name of a type without decoding it."""
+        if not self.start_id <= type_id < len(self):
+            return self.type(type_id).name
+        return self.string(int(self._name_offsets[type_id - self.start_id]))
 
     def type(self, type_id: int) -> BtfType:
         """The decoded record of an id; 0 is void (kind UNKN). Raises `BtfError` for an id that is not there."""

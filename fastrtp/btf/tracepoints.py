@@ -43,7 +43,7 @@ class _Tracepoints(Mapping[str, TracepointProto]):
         self._btf = btf
         self._protos: dict[str, TracepointProto] = {}
         ids = (found for found in btf.find_prefix(_PREFIX) if btf.kind(found) == BtfKind.TYPEDEF)
-        self._ids = {btf.type(found).name.removeprefix(_PREFIX): found for found in ids}
+        self._ids = {btf.name(found).removeprefix(_PREFIX): found for found in ids}
 
     def __getitem__(self, name: str) -> TracepointProto:
         proto = self._protos.get(name)

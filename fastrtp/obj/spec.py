@@ -106,7 +106,10 @@ class ObjectSpec:
 
     def relocated(self, program: str | ProgramSpec, kernel_btf: Btf) -> list[Insn]:
         """The program's instructions with its CO-RE relocations applied for a kernel. Raises `ObjectError`."""
-        spec = self.programs[program] if isinstance(program, str) else program
+        spec = self.programs.get(program) if isinstance(program, str) else program
+        if spec is None:
+            reason = self.skipped.get(str(program), f"the object has {', '.join(self.programs) or 'none'}")
+            raise ObjectError(f"no program {program!r}: {reason}")
         if not spec.core_relos or self.btf is None:
             return list(spec.insns)
         try:
