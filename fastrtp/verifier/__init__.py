@@ -1,0 +1,34 @@
+"""The verifier: shows that a program is safe to run as native code in this process, or refuses it as Linux does.
+
+Path-sensitive abstract interpretation of every path from the first instruction, with checkpoints where paths that
+can do nothing new end. Target: Linux 6.18 for RAW_TRACEPOINT, RAW_TRACEPOINT_WRITABLE and tp_btf programs of a
+privileged loader. What it cannot prove it refuses.
+
+Checked:
+
+- form: opcodes, reserved fields, register numbers, 64-bit immediates in two slots, map references (resolve.py, check.py)
+- shape: jumps within their function, every instruction reachable, each function ends in an exit or a jump (cfg.py)
+- registers are written before they are read; R10 is never written; R1 to R5 are gone after a call
+- every load and store: stack within 512 bytes and aligned, map values, keys and ring buffer records within their size
+  for each value the offset can have, null-checked first, read-only and write-only maps honoured (mem.py, stack.py)
+- the context: reads only, aligned, within twelve arguments; types of tp_btf arguments; `max_ctx_offset`,
+  `max_tp_access` for the check at attach (ctx.py)
+- pointer arithmetic: on pointers that allow it, with bounded numbers, never 32-bit (alu_insn.py)
+- scalars: known bits, signed and unsigned ranges in 64 and 32 bits, equal and offset-linked registers (tnum.py,
+  bounds.py, alu.py, branch.py, jmp.py)
+- helpers: program type, GPL, prototype, argument memory, map kind, constant strings (call.py, helpers/table.py)
+- ring buffer records are submitted or discarded once on every path
+- functions: eight frames, stack depth, callbacks of bpf_loop and bpf_for_each_map_elem with their return range (func.py)
+- every path ends: loops make progress, at most 1,000,000 instructions are processed (prune.py)
+- kernel pointers: loads by the C type, which the code generator makes fault-free (btf_access.py)
+
+Not checked here: whether a tail-called program may be called (the map's affair), what attach checks against
+`max_ctx_offset`. Refused by name: kernel functions, spin locks, timers, kptrs, dynptrs and other special fields.
+
+Kernel: kernel/bpf/verifier.c.
+"""
+
+from fastrtp.verifier.api import AttachTarget, InsnAux, LoadAttr, MapLike, SubprogInfo, VerifiedProgram, VerifierStats
+from fastrtp.verifier.check import bpf_check
+
+__all__ = ["AttachTarget", "InsnAux", "LoadAttr", "MapLike", "SubprogInfo", "VerifiedProgram", "VerifierStats", "bpf_check"]

@@ -70,6 +70,9 @@ class BpfVerifierEnv:
         self.prev_jmps_processed = 0
         self.jmps_processed = 0
         self.print_state = True
+        self.open_loops: list[BpfVerifierState] = []
+        self.state_seq = 0
+        self.map_fields: dict[int, list[tuple[int, int, str]]] = {}
 
     def set_state(self, state: BpfVerifierState) -> None:
         """Make `state` the current one."""

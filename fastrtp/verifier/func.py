@@ -1,0 +1,141 @@
+"""Functions: calls to subprograms, callbacks that helpers run, and returns.
+
+A global function is verified where it is called, like a static one: sound, and accepts what the kernel accepts.
+Kernel: kernel/bpf/verifier.c:check_func_call, setup_func_entry, push_callback_call, prepare_func_exit,
+check_max_stack_depth.
+"""
+
+from __future__ import annotations
+
+from errno import E2BIG, EACCES, EINVAL
+from collections.abc import Callable
+
+from fastrtp.isa import BPF_CALL, BPF_JMP, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, Insn
+from fastrtp.uapi import MAX_BPF_STACK, MAX_CALL_FRAMES
+from fastrtp.verifier.bounds import S64_MAX, S64_MIN
+from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.precision import mark_reg_precise
+from fastrtp.verifier.regtype import PTR_TO_STACK, SCALAR_VALUE
+from fastrtp.verifier.resolve import LD_IMM64
+from fastrtp.verifier.state import REG_NOT_INIT, BpfFuncState, BpfVerifierState
+from fastrtp.verifier.widen import find_prev_entry, widen_imprecise_scalars
+
+SetCalleeState = Callable[[BpfFuncState, BpfFuncState], None]
+"""Fills the callee's registers from the caller's: (caller, callee)."""
+
+
+def clear_caller_saved_regs(frame: BpfFuncState) -> None:
+    """R0 to R5 are gone after a call."""
+    frame.regs[0:6] = [REG_NOT_INIT] * 6
+    frame.deps[0:6] = [0] * 6
+
+
+def setup_func_entry(env: BpfVerifierEnv, state: BpfVerifierState, subprogno: int, callsite: int, fill: SetCalleeState) -> BpfFuncState:
+    """Push a frame for a function. Errors: E2BIG beyond eight frames."""
+    if len(state.frames) >= MAX_CALL_FRAMES:
+        env.reject(E2BIG, f"the call stack of {len(state.frames) + 1} frames is too deep")
+    caller = state.frames[-1]
+    callee = BpfFuncState(callsite, len(state.frames), subprogno)
+    fill(caller, callee)
+    state.frames.append(callee)
+    env.subprogs[caller.subprogno].callees.add(subprogno)
+    return callee
+
+
+def _copy_args(caller: BpfFuncState, callee: BpfFuncState) -> None:
+    callee.regs[1:6] = caller.regs[1:6]
+    callee.deps[1:6] = caller.deps[1:6]
+
+
+def check_func_call(env: BpfVerifierEnv, insn: Insn) -> int:
+    """A bpf-to-bpf call: go on with the first instruction of the callee."""
+    subprogno = env.subprog_at[env.insn_idx + insn.imm + 1]
+    caller = env.frame
+    setup_func_entry(env, env.cur_state, subprogno, env.insn_idx, _copy_args)
+    clear_caller_saved_regs(caller)
+    env.set_state(env.cur_state)
+    env.print_state = True
+    return env.subprogs[subprogno].start
+
+
+def push_callback_call(env: BpfVerifierEnv, subprogno: int, fill: SetCalleeState) -> None:
+    """The helper may call the function: verify that as a path of its own, entered from this call."""
+    subprog = env.subprogs[subprogno]
+    subprog.is_cb = True
+    state = env.push_stack(subprog.start)
+    callee = setup_func_entry(env, state, subprogno, env.insn_idx, fill)
+    callee.in_callback_fn = True
+    callee.callback_ret_range = (0, 1)
+    state.callback_unroll_depth += 1
+    state.frames[-2].callback_depth += 1
+    env.frame.callback_depth = 0
+
+
+def prepare_func_exit(env: BpfVerifierEnv) -> int:
+    """Return from a frame: the instruction to go on with, the call itself again where it was a callback."""
+    state = env.cur_state
+    callee, caller = state.frames[-1], state.frames[-2]
+    r0 = callee.regs[0]
+    if r0.type == PTR_TO_STACK:
+        env.reject(EINVAL, "cannot return stack pointer to the caller")
+    if callee.in_callback_fn:
+        if r0.type != SCALAR_VALUE:
+            env.reject(EACCES, "R0 not a scalar value")
+        mark_reg_precise(env, 0)
+        low, high = callee.callback_ret_range or (0, 1)
+        b = r0.bounds
+        if b.smin_value < low or b.smax_value > high:
+            text = (f" smin={b.smin_value}" if b.smin_value > S64_MIN else "") + \
+                (f" smax={b.smax_value}" if b.smax_value < S64_MAX else "")
+            env.reject(EINVAL, f"At callback return the register R0 has{text or ' unknown scalar value'} "
+                       f"should have been in [{low}, {high}]")
+        target = callee.callsite
+    else:
+        caller.regs[0] = r0
+        caller.deps[0] = callee.deps[0]
+        target = callee.callsite + 1
+    state.frames.pop()
+    env.set_state(state)
+    if callee.in_callback_fn:
+        previous = find_prev_entry(env, state, target)
+        if previous is not None:
+            widen_imprecise_scalars(previous, state)
+    env.print_state = True
+    return target
+
+
+def check_max_stack_depth(env: BpfVerifierEnv) -> None:
+    """Frames over every call chain: 512 bytes where tail calls are made, 256 below one; eight frames; no recursion.
+
+    Without tail calls each function has a stack of its own, as on the kernel's private stacks.
+    """
+    any_tail_call = any(subprog.has_tail_call for subprog in env.subprogs)
+    calls = [_called(env, number) for number in range(len(env.subprogs))]
+
+    def walk(number: int, depth: int, frame: int) -> None:
+        subprog = env.subprogs[number]
+        if number and subprog.has_tail_call and depth >= 256:
+            env.reject(EACCES, "tail_calls are not allowed when call stack of previous frames is "
+                       f"{depth} bytes. Too large")
+        depth += (subprog.stack_depth + 15) // 16 * 16
+        if depth > MAX_BPF_STACK and any_tail_call:
+            env.reject(EACCES, f"combined stack size of {frame + 1} calls is {depth}. Too large")
+        if calls[number] and frame + 1 >= MAX_CALL_FRAMES:
+            env.reject(E2BIG, f"the call stack of {frame + 2} frames is too deep !")
+        for callee in calls[number]:
+            walk(callee, depth, frame + 1)
+
+    walk(0, 0, 0)
+    for number, subprog in enumerate(env.subprogs):
+        subprog.tail_call_reachable = _reaches_tail_call(env, calls, number)
+
+
+def _called(env: BpfVerifierEnv, number: int) -> list[int]:
+    subprog = env.subprogs[number]
+    return sorted({env.subprog_at[i + insn.imm + 1] for i, insn in enumerate(env.insns[subprog.start:subprog.end], subprog.start)
+                   if (insn.code == BPF_JMP | BPF_CALL and insn.src_reg == BPF_PSEUDO_CALL)
+                   or (insn.code == LD_IMM64 and insn.src_reg == BPF_PSEUDO_FUNC)})
+
+
+def _reaches_tail_call(env: BpfVerifierEnv, calls: list[list[int]], number: int) -> bool:
+    return env.subprogs[number].has_tail_call or any(_reaches_tail_call(env, calls, callee) for callee in calls[number])

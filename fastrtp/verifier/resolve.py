@@ -1,0 +1,92 @@
+"""Instruction format and map references: what is checked before any path is followed.
+
+`resolve_pseudo_ldimm64` turns file descriptors into indices of `env.used_maps` (left in the instruction's `imm`).
+Kernel: kernel/bpf/verifier.c:resolve_pseudo_ldimm64, add_used_map, check_map_prog_compatibility.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, EPROTO
+
+from fastrtp.errors import BpfError
+from fastrtp.isa import (BPF_CLASS, BPF_LDX, BPF_MEM, BPF_MEMSX, BPF_MODE, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC,
+                         BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE,
+                         bpf_opcode_in_insntable)
+from fastrtp.uapi import BpfMapType
+from fastrtp.verifier.env import BpfVerifierEnv
+
+LD_IMM64 = 0x18
+BPF_MAX_VAR_OFF = 1 << 29
+MAX_USED_MAPS = 64
+
+
+def resolve_pseudo_ldimm64(env: BpfVerifierEnv) -> None:
+    """Check the form of loads, opcodes and 64-bit immediates; resolve map references."""
+    insns = env.insns
+    i = 0
+    while i < env.insn_cnt:
+        insn = insns[i]
+        if BPF_CLASS(insn.code) == BPF_LDX and (BPF_MODE(insn.code) not in (BPF_MEM, BPF_MEMSX) or insn.imm):
+            env.reject(EINVAL, "BPF_LDX uses reserved fields")
+        if insn.code == LD_IMM64:
+            if i + 1 >= env.insn_cnt:
+                env.reject(EINVAL, "invalid bpf_ld_imm64 insn")
+            second = insns[i + 1]
+            if second.code or second.dst_reg or second.src_reg or second.off:
+                env.reject(EINVAL, "invalid bpf_ld_imm64 insn")
+            if insn.src_reg not in (0, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC):
+                _resolve_map(env, i)
+            i += 2
+            continue
+        if not bpf_opcode_in_insntable(insn.code):
+            env.reject(EINVAL, f"unknown opcode {insn.code:02x}")
+        i += 1
+
+
+def _resolve_map(env: BpfVerifierEnv, i: int) -> None:
+    insn, second = env.insns[i], env.insns[i + 1]
+    kind = insn.src_reg
+    if kind in (BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX):
+        if second.imm:
+            env.reject(EINVAL, "unrecognized bpf_ld_imm64 insn")
+    elif kind not in (BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_MAP_IDX_VALUE):
+        env.reject(EINVAL, "unrecognized bpf_ld_imm64 insn")
+    fd = insn.imm
+    if kind in (BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE):
+        if not env.attr.fd_array:
+            env.reject(EPROTO, "fd_idx without fd_array is invalid")
+        if not 0 <= fd < len(env.attr.fd_array):
+            env.reject(EINVAL, f"fd_idx {fd} is outside fd_array of {len(env.attr.fd_array)}")
+        fd = env.attr.fd_array[fd]
+    index = add_used_map(env, fd)
+    if kind in (BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_MAP_IDX_VALUE):
+        used = env.used_maps[index]
+        off = second.imm & 0xFFFFFFFF
+        if off >= BPF_MAX_VAR_OFF:
+            env.reject(EINVAL, f"direct value offset of {off} is not allowed")
+        if used.map_type != BpfMapType.BPF_MAP_TYPE_ARRAY:
+            env.reject(EINVAL, "no direct value access support for this map type")
+        if used.max_entries != 1 or off >= used.value_size:
+            env.reject(EINVAL, f"invalid access to map value pointer, value_size={used.value_size} off={off}")
+    env.insns[i] = insn._replace(imm=index)
+
+
+def add_used_map(env: BpfVerifierEnv, fd: int) -> int:
+    """Index of the map of `fd` in `env.used_maps`, added if new."""
+    try:
+        found = env.attr.fd_to_map(fd)
+    except BpfError as error:
+        env.reject(error.errno, f"fd {fd} is not pointing to valid bpf_map")
+    for index, used in enumerate(env.used_maps):
+        if used is found:
+            return index
+    if len(env.used_maps) >= MAX_USED_MAPS:
+        env.reject(7, f"The total number of maps per program has reached the limit of {MAX_USED_MAPS}")
+    _check_map_prog_compatibility(env, found)
+    env.used_maps.append(found)
+    return len(env.used_maps) - 1
+
+
+def _check_map_prog_compatibility(env: BpfVerifierEnv, found: object) -> None:
+    if getattr(found, "map_type", 0) == BpfMapType.BPF_MAP_TYPE_STRUCT_OPS:
+        env.reject(EINVAL, "bpf_struct_ops map cannot be used in prog")
