@@ -42,7 +42,7 @@ def one_event(
     """A recording with one table; `lines` are (type name, size) fields as in a format file."""
     text = f"name: {name}\nID: 7\nformat:\n" + "".join(f"\tfield:{line}\n" for line in lines) + 'print fmt: ""\n'
     fmt = parse_event_format(text, system)
-    columns = zip(*rows, strict=True)
+    columns = zip(*rows, strict=True) if rows else [[] for _ in fmt.fields]
     fields = {spec.name: np.array(column, spec.dtype) for spec, column in zip(fmt.fields, columns, strict=True)}
     n = len(rows)
     return Recording(
@@ -259,6 +259,15 @@ def test_unknown_tracepoint_is_carried_without_arguments(objects: ObjectSpace) -
 
     assert bound.events[0].args == []
     assert bound.missing[0].why == "the kernel has no such tracepoint"
+
+
+def test_empty_recording(objects: ObjectSpace) -> None:
+    """A recording without events binds to nothing."""
+    recording = one_event("sched_wakeup", "sched", [], [], [], [])
+
+    bound = bind(recording, objects, PROTOS, "strict", {"sched_switch"})
+
+    assert (len(bound.current), len(bound.time), bound.missing) == (0, 0, [])
 
 
 def test_hostile_pids_still_have_tasks(objects: ObjectSpace) -> None:

@@ -167,6 +167,7 @@ def test_scalar_types_are_the_prototypes(objects: ObjectSpace) -> None:
     ("print_fmt", "expected"),
     [
         ("", 0x100),
+        ("((((7x00000000 | 0x01) + 1) << 1) - 1)", 0x100),
         ("(REC->prev_state & ((((0x00000000 | 0x00000001 | 0x00000002 | 0x00000040) + 1) << 1) - 1))", 0x88),
         ("((((0x0000 | 0x0001 | 0x0002 | 0x0004 | 0x0008 | 0x0010 | 0x0020 | 0x0040) + 1) << 1) - 1)", 0x100),
     ],

@@ -304,7 +304,7 @@ def test_container_attributes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="trace-cmd is not installed")
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", sorted(FORMS.keys() - {"v7 zlib"}))  # Debian's trace-cmd is built without zlib
 def test_written_files_are_trace_cmds(form: str, tmp_path: Path) -> None:
     """What the writer writes, trace-cmd reads: same events, times and CPUs."""
     path = tmp_path / "t.dat"

@@ -212,6 +212,8 @@ class ObjectSpace:
         field = self.member(type_name, path)
         if field.bitfield_size:
             raise BtfError(f"{type_name}.{path} is a bit-field of {field.bitfield_size} bits")
+        if not len(addresses):
+            return
         if values.dtype.kind == "S":
             rows = np.ascontiguousarray(values, f"S{field.size}")
         else:

@@ -12,7 +12,7 @@ from fastrtp.record.columns import EventTable
 from .recipe import Derived, Key, Missing, Obj, PerCpu, Pid, Raw, Recipe, Scalar, Text, by_pointer, current, task
 
 TASK_REPORT_MAX = 0x100
-_REPORT_SUM = re.compile(r"\(\(\(([0-9a-fx| ]+)\) \+ 1\) << 1\)")
+_REPORT_SUM = re.compile(r"\(\(\(((?:0x[0-9a-f]{1,8} \| )*0x[0-9a-f]{1,8})\) \+ 1\) << 1\)")
 _DEAD_BITS = 0x10 | 0x20
 _TASK_DEAD = 0x80
 _TASK_REPORT_IDLE = 0x80
