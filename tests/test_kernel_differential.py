@@ -8,6 +8,8 @@ which differs on the two sides; bytes: the address of a copy of them; `Out(n)`: 
 (unless they are opaque).
 """
 
+# ruff: noqa: E501 - a call is a row of a table
+
 from __future__ import annotations
 
 import ctypes
@@ -23,7 +25,7 @@ import pytest
 
 from fastrtp.errors import BpfError
 from fastrtp.kernel import Kernel
-from fastrtp.uapi import ATTR_SIZE, ATTRS, BpfCmd
+from fastrtp.uapi import ATTR_SIZE, ATTRS, BpfCmd, bpf_link_info_raw_tracepoint, bpf_map_info, bpf_prog_info
 
 SYS_BPF = 321
 RAW_TP = 17
@@ -131,8 +133,7 @@ def fastrtp_side(kernel: Kernel) -> Side:
         try:
             return kernel.bpf(cmd, attr, size)
         except BpfError as error:
-            assert error.errno is not None
-            return -error.errno
+            return -(error.errno or 0)
 
     return Side(bpf, kernel.close)
 
@@ -189,11 +190,12 @@ def open_tp(name: Any = b"bpf_trigger_tp\0", prog: Any = Fd("prog"), *, save: st
     return call("RAW_TRACEPOINT_OPEN", save=save, name=name, prog_fd=prog, **fields)
 
 
-def test_run(prog: Any = Fd("prog"), **fields: Any) -> Call:
+def run(prog: Any = Fd("prog"), **fields: Any) -> Call:
     return call("PROG_TEST_RUN", prog_fd=prog, **fields)
 
+def map_info(**fields: int) -> bytes:
+    return bytes(bpf_map_info(**fields))
 
-test_run.__test__ = False  # type: ignore[attr-defined]
 
 SETUP = [
     create(1, save="hash"),
@@ -360,13 +362,13 @@ CASES: dict[str, list[Call]] = {
         open_tp(b"task_rename\0", prog=Fd("arg9")), open_tp(b"no_such\0", prog=Fd("arg9")),
     ],
     "prog_test_run": [
-        test_run(), test_run(Fd("arg0")), test_run(Fd("arg0"), ctx_in=struct.pack("<Q", 0xABCDEF0123456789), ctx_size_in=8),
-        test_run(Fd("arg9"), ctx_in=bytes(72), ctx_size_in=72), test_run(Fd("arg9"), ctx_in=bytes(range(96)), ctx_size_in=96),
-        test_run(ctx_in=bytes(104), ctx_size_in=104), test_run(ctx_in=8, ctx_size_in=8), test_run(ctx_in=bytes(8)), test_run(ctx_size_in=8),
-        test_run(data_in=bytes(8), data_size_in=8), test_run(data_out=Out(8), data_size_out=8), test_run(data_size_in=8),
-        test_run(ctx_out=Out(8), ctx_size_out=8), test_run(ctx_out=Out(8)), test_run(repeat=1), test_run(duration=1), test_run(batch_size=1),
-        test_run(cpu=1), test_run(cpu=100000, flags=1), test_run(cpu=0, flags=1), test_run(cpu=100000), test_run(flags=8), test_run(NOT_OPEN),
-        test_run(Fd("hash")), test_run(Fd("link")), test_run(retval=77),
+        run(), run(Fd("arg0")), run(Fd("arg0"), ctx_in=struct.pack("<Q", 0xABCDEF0123456789), ctx_size_in=8),
+        run(Fd("arg9"), ctx_in=bytes(72), ctx_size_in=72), run(Fd("arg9"), ctx_in=bytes(range(96)), ctx_size_in=96),
+        run(ctx_in=bytes(104), ctx_size_in=104), run(ctx_in=8, ctx_size_in=8), run(ctx_in=bytes(8)), run(ctx_size_in=8),
+        run(data_in=bytes(8), data_size_in=8), run(data_out=Out(8), data_size_out=8), run(data_size_in=8),
+        run(ctx_out=Out(8), ctx_size_out=8), run(ctx_out=Out(8)), run(repeat=1), run(duration=1), run(batch_size=1),
+        run(cpu=1), run(cpu=100000, flags=1), run(cpu=0, flags=1), run(cpu=100000), run(flags=8), run(NOT_OPEN),
+        run(Fd("hash")), run(Fd("link")), run(retval=77),
     ],
     "links": [
         call("LINK_UPDATE", link_fd=Fd("link"), new_prog_fd=Fd("arg0")), call("LINK_UPDATE", link_fd=Fd("link"), new_prog_fd=NOT_OPEN),
@@ -410,6 +412,22 @@ CASES: dict[str, list[Call]] = {
         call("BTF_LOAD", btf=struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 0, 0, 1) + b"\0", btf_size=25),
         call("BTF_LOAD", btf=struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 16, 16, 5) + struct.pack("<IIII", 1, 1 << 24, 4, 1 << 24 | 32) + b"\0int\0",
              btf_size=45),
+    ],
+    "a map's contents as a hash": [
+        call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd("array"), info=map_info(hash_size=32), info_len=104),
+        call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd("array"), info=map_info(hash=8, hash_size=31), info_len=104),
+        call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd("array"), info=map_info(hash=8, hash_size=32), info_len=104),
+        call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd("hash"), info=map_info(hash=8, hash_size=32), info_len=104),
+        call("MAP_FREEZE", map_fd=Fd("array")),
+        call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd("array"), info=map_info(hash=8, hash_size=32), info_len=104),
+    ],
+    "record sizes of a program's info": [
+        call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd("prog"), info=bytes(bpf_prog_info(**{name: size})), info_len=232)
+        for name in ("func_info_rec_size", "line_info_rec_size", "jited_line_info_rec_size") for size in (1, 8, 16)
+    ],
+    "a link's name buffer": [
+        call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd("link"), info=bytes(bpf_link_info_raw_tracepoint(tp_name=at, tp_name_len=size)), info_len=64)
+        for at, size in ((8, 0), (0, 8), (8, 8), (8, 64))
     ],
     "statistics": [call("ENABLE_STATS", type=0), call("ENABLE_STATS", type=1), call("ENABLE_STATS", type=99)],
     "streams and tokens": [

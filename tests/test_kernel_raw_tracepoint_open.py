@@ -269,13 +269,12 @@ class TestProbes:
 
     def test_the_table_filled_to_its_limit_leaves_exact_counts(self, kernel: Kernel, prog: int):
         kernel.current.files.rlimit_nofile = 300
-        opened = []
+        opened = [kernel.raw_tracepoint_open(TRACEPOINT, prog) for _ in range(300 - 4)]
         with pytest.raises(BpfError) as caught:
-            while True:
-                opened.append(kernel.raw_tracepoint_open(TRACEPOINT, prog))
+            kernel.raw_tracepoint_open(TRACEPOINT, prog)
 
         assert caught.value.errno == errno.EMFILE
-        assert len(opened) == 300 - 4 == len(kernel.links) == len(kernel.tracepoints[TRACEPOINT].funcs)
+        assert len(opened) == len(kernel.links) == len(kernel.tracepoints[TRACEPOINT].funcs)
         for fd in opened:
             kernel.close(fd)
         assert (len(kernel.links), kernel.file_table.nr_files) == (0, 4)

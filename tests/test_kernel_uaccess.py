@@ -80,7 +80,9 @@ def test_a_string_is_cut_at_its_size(way: str):
     assert uaccess.strncpy_from_user(ctypes.addressof(buffer), 3) == b"abc"
 
 
-@pytest.mark.parametrize(("room", "expected", "fits"), [(4, b"abc\0", True), (3, b"ab\0", False), (1, b"\0", False), (9, b"abc\0", True)])
+@pytest.mark.parametrize(
+    ("room", "expected", "fits"), [(4, b"abc\0", True), (3, b"ab\0", False), (1, b"\0", False), (9, b"abc\0", True)]
+)
 def test_a_string_is_copied_out_with_its_nul(room: int, expected: bytes, fits: bool):
     buffer = ctypes.create_string_buffer(16)
 

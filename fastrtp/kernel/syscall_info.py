@@ -140,6 +140,8 @@ def _map(bpf_map: BpfMap, info: Any) -> None:
             raise BpfError(errno.EINVAL, "EINVAL: only arrays have a hash of their contents")
         if info.hash_size != _SHA256_SIZE:
             raise BpfError(errno.EINVAL, f"EINVAL: hash_size {info.hash_size} is not {_SHA256_SIZE}")
+        if not contents.frozen:
+            raise BpfError(errno.EPERM, f"EPERM: map {bpf_map.id} is not frozen, its contents may change")
         copy_to_user(info.hash, hashlib.sha256(b"".join(value for _key, value in contents.raw_items())).digest())
     elif info.hash_size:
         raise BpfError(errno.EINVAL, f"EINVAL: hash_size {info.hash_size} without hash")
