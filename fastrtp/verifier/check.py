@@ -35,6 +35,9 @@ from fastrtp.verifier.state import REG_CTX, REG_UNKNOWN, BpfFuncState, BpfRegSta
 PATH_DONE = -1
 """Returned by a handler where the path ends."""
 
+RELOG_LIMIT = 200_000
+"""A failure after more instructions than this is logged by its message alone."""
+
 Handler = Callable[[BpfVerifierEnv, Insn], int]
 
 
@@ -49,7 +52,7 @@ def bpf_check(attr: LoadAttr) -> VerifiedProgram:
     # level 1 shows the failing path only: most programs have none, so it is followed again when there is one
     env = BpfVerifierEnv(attr, VerifierLog(level if level & 2 else 0))
     refusal = _run(env)
-    if refusal is not None and level == 1:
+    if refusal is not None and level == 1 and env.insn_processed <= RELOG_LIMIT:
         env = BpfVerifierEnv(attr, VerifierLog(1))
         refusal = _run(env) or refusal
     env.stats.insn_processed = env.insn_processed
@@ -113,7 +116,7 @@ def do_check(env: BpfVerifierEnv) -> None:
             env.reject(EINVAL, f"invalid insn idx {idx} insn_cnt {count}")
         env.insn_processed += 1
         if env.insn_processed > BPF_COMPLEXITY_LIMIT_INSNS:
-            # ENOSPC is what a full log buffer turns this into; without a log it is E2BIG
+            # a log of a million instructions fits no buffer, and bpf_vlog_finalize makes that the error
             env.reject(ENOSPC if env.attr.log_level else E2BIG, f"BPF program is too large. Processed {env.insn_processed} insn")
         env.insn_idx = idx
         if prune_point[idx] and is_state_visited(env, idx):
