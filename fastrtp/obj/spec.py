@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastrtp.btf import Btf
-from fastrtp.btf.core import CoreRelo, apply_core_relos
+from fastrtp.btf.core import CoreRelo, apply_core_relos, describe
 from fastrtp.btf.ext import FUNC_INFO, LINE_INFO
 from fastrtp.errors import BtfError, ObjectError
 from fastrtp.isa import Insn
@@ -116,3 +116,13 @@ class ObjectSpec:
             return apply_core_relos(spec.insns, spec.core_relos, self.btf, kernel_btf)
         except BtfError as error:
             raise ObjectError(f"program {spec.name!r}: {error}", section=spec.section) from error
+
+    def core_relo_at(self, program: str, insn_idx: int) -> str:
+        """The CO-RE relocation of an instruction in words, "" without one: why the verifier met `invalid func unknown#195896080`.
+
+        Kernel: tools/lib/bpf/libbpf.c:fixup_log_failed_core_relo
+        """
+        spec = self.programs.get(program)
+        relos = spec.core_relos if spec is not None else []
+        found = next((relo for relo in relos if relo.insn_idx == insn_idx), None)
+        return describe(found, self.btf) if found is not None and self.btf is not None else ""

@@ -1,4 +1,4 @@
-/* Map definitions by BTF, with inner maps and initialisers. */
+/* Map definitions by BTF, with an initialised program array. */
 #include "vmlinux.h"
 #include "bpf_helpers.h"
 
@@ -23,13 +23,6 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 struct { __uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 10); __type(key, __u64); __type(value, __u8); __uint(pinning, 1); } lru SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 5000); } ring SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY); __uint(key_size, 4); __uint(value_size, 4); } perf SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_BLOOM_FILTER); __uint(max_entries, 10); __type(value, __u32); __ulong(map_extra, 5); } bloom SEC(".maps");
-
-struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 3); __type(key, __u32); __type(value, __u64); };
-struct inner inner_a SEC(".maps"), inner_b SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 4); __type(key, __u32); __array(values, struct inner); }
-	outer SEC(".maps") = {.values = {[0] = &inner_b, [3] = &inner_a}};
-
 int target(void *ctx);
 struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 8); __uint(key_size, 4); __array(values, int(void *)); }
 	jumps SEC(".maps") = {.values = {[5] = (void *)&target}};
@@ -51,9 +44,8 @@ int use_all(void *ctx)
 	struct task_key key = {bpf_get_current_pid_tgid()};
 	struct value *value = bpf_map_lookup_elem(&hash, &key);
 	__u32 zero = 0;
-	__u64 *slot = bpf_map_lookup_elem(&slots, &zero), *inner_value;
+	__u64 *slot = bpf_map_lookup_elem(&slots, &zero);
 	struct record *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
-	void *inner = bpf_map_lookup_elem(&outer, &zero);
 
 	if (record) {
 		record->pid = key.pid;
@@ -64,11 +56,6 @@ int use_all(void *ctx)
 		value->count++;
 	if (slot)
 		++*slot;
-	if (inner) {
-		inner_value = bpf_map_lookup_elem(inner, &zero);
-		if (inner_value)
-			++*inner_value;
-	}
 	bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, &key, sizeof(key));
 	bpf_tail_call(ctx, &jumps, 5);
 	return 0;
