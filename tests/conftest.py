@@ -23,10 +23,10 @@ def shared() -> Path:
 
 @pytest.fixture
 def kernel() -> Iterator[Kernel]:
-    """A kernel of its own with the shipped BTF; at the end it is shut down, and nothing may be left in it."""
+    """A kernel of one CPU with the shipped BTF; at the end it is shut down, and nothing may be left in it."""
     from fastrtp.kernel import Kernel
 
-    kernel = Kernel()
+    kernel = Kernel(cpus=1)
     yield kernel
     kernel.shutdown()
     assert not kernel.progs

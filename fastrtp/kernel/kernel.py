@@ -40,15 +40,16 @@ _TASK_OFFSETS = {"pid_at": "pid", "tgid_at": "tgid", "comm_at": "comm"}
 
 
 class Kernel(Verbs):
-    """A kernel with `cpus` CPUs and the types of `btf`: None (the shipped vmlinux), "host", a path, or a Btf.
+    """A kernel with `cpus` CPUs (None: as many as the host has) and the types of `btf`: None (the shipped vmlinux), "host", a path,
+    or a Btf.
 
     The verbs (map_create, prog_load, ...) are system calls of `current`, the process that stands for the caller.
     A context manager: on exit it is shut down.
     """
 
-    def __init__(self, btf: Btf | str | os.PathLike[str] | None = None, cpus: int = 1) -> None:
+    def __init__(self, btf: Btf | str | os.PathLike[str] | None = None, cpus: int | None = None) -> None:
         self.btf = _btf(btf)
-        self.cpus = cpus
+        self.cpus = cpus = (os.cpu_count() or 1) if cpus is None else cpus
         self.lock = threading.RLock()
         self.memory = Memory(cpus)
         self.objects = ObjectSpace(self.memory.arena, self.btf)
