@@ -96,6 +96,19 @@ def test_a_struct_in_itself_is_an_error() -> None:
         text(w)
 
 
+def test_anonymous_types_that_multiply_are_an_error() -> None:
+    """Each of 30 levels holds the next one twice."""
+    w = BtfWriter()
+    w.add_int("int", 4, BTF_INT_SIGNED)
+    for level in range(30):
+        below = level + 1
+        w.add_struct("", 4, [("", below, 0), ("", below, 0)], union=True)
+    top = w.add_struct("top", 4, [("", 31, 0)])
+
+    with pytest.raises(BtfError, match="anonymous members nested"):
+        text(w, top)
+
+
 def test_the_whole_kernel_keeps_its_layout(tmp_path: Path) -> None:
     """Every size and offset of vmlinux.h, asserted by a compiler where there is one."""
     clang = next((path for path in map(shutil.which, ("clang", "clang-19", "clang-18")) if path), None)

@@ -17,6 +17,8 @@ from .types import COMPOSITES, ENUMS, BtfKind, BtfType, Member
 
 _MAX_NESTING = 32
 _MAX_OPAQUE = 1 << 12
+_MAX_BODIES = 1 << 12
+"""Anonymous members in one definition: each use of an anonymous type writes it again."""
 _BUILTIN_NAMES = frozenset(
     (
         "void", "char", "signed char", "unsigned char", "short", "short int", "short unsigned int", "unsigned short", "int",
@@ -72,6 +74,7 @@ class _Dumper:
         self._names: dict[int, str] = {}
         self._aligns: dict[int, int] = {}
         self._packed: dict[int, bool] = {}
+        self._bodies = 0
         self._taken: dict[tuple[str, str], int] = {}
 
     def define(self, root: int) -> None:
@@ -170,6 +173,7 @@ class _Dumper:
             self.out.append(text)
 
     def _write(self, record: BtfType) -> None:
+        self._bodies = 0
         kind = record.kind
         if kind in COMPOSITES or kind in ENUMS:
             if record.name:
@@ -193,8 +197,9 @@ class _Dumper:
             self.out.append(self._body(record, 0) + ";")
 
     def _body(self, record: BtfType, depth: int) -> str:
-        if depth > _MAX_NESTING:
-            raise BtfError(f"type [{record.id}]: anonymous members nested deeper than {_MAX_NESTING}")
+        self._bodies += 1
+        if depth > _MAX_NESTING or self._bodies > _MAX_BODIES:
+            raise BtfError(f"type [{record.id}]: anonymous members nested deeper than {_MAX_NESTING}, or too many")
         head = f"{self._keyword(record)} {self.name(record) if record.name else ''}".rstrip()
         if record.kind in ENUMS:
             return self._enum_body(record, head)
@@ -293,7 +298,7 @@ class _Dumper:
 
     def _align(self, type_id: int, depth: int = 0) -> int:
         """Alignment in bytes on a 64-bit machine, as the C text of the type gives it."""
-        if depth > _MAX_NESTING:
+        if depth > 4 * _MAX_NESTING:
             raise BtfError(f"type [{type_id}]: nested deeper than {_MAX_NESTING}")
         record = self._btf.type(self._btf.strip(type_id))
         if record.kind == BtfKind.PTR:
