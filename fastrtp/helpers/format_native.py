@@ -45,6 +45,9 @@ _SIZE = at(PRINTK, "size")
 _HEAD = at(PRINTK, "head")
 _LOST = at(PRINTK, "lost")
 
+# the conversion being written: its flags, its width, and where the format goes on
+_LEFT, _ZERO, _PLUS, _WIDTH, _AT = 0, 8, 16, 24, 32
+
 _trace_call1 = outline("trace_call1", 3)
 
 
@@ -134,137 +137,148 @@ def _is_graph(char: int) -> bool:
 
 
 @device
-def bprintf(out: int, room: int, fmt: int, size: int, args: int, nargs: int, env: int) -> int:
+def _parse_flags(fmt: int, at: int, spec: int) -> int:
+    """Flags and width of the conversion at `at` into `spec`; where its letter is."""
+    left = 0
+    zero = 0
+    plus = 0
+    while True:
+        char = load8(fmt + at)
+        if char == 45:
+            left = 1
+        elif char == 48:
+            zero = 1
+        elif char == 43:
+            plus = 43
+        elif char == 32:
+            plus = 32 if plus == 0 else plus
+        else:
+            break
+        at += 1
+    width = 0
+    while 48 <= load8(fmt + at) <= 57:
+        if width < _TEXT:
+            width = width * 10 + load8(fmt + at) - 48
+        at += 1
+    store64(spec + _LEFT, left)
+    store64(spec + _ZERO, zero)
+    store64(spec + _PLUS, plus)
+    store64(spec + _WIDTH, width)
+    return at
+
+
+@device
+def _put_pointer(out: int, room: int, length: int, fmt: int, spec: int, value: int, env: int) -> int:
+    """%p and what may follow it; the letters taken are added to spec's position. -EINVAL for an unknown form."""
+    at = load64(spec + _AT)
+    kind = load8(fmt + at)
+    after = load8(fmt + at + 1) if kind != 0 else 0
+    width = load64(spec + _WIDTH)
+    if (kind == 107 or kind == 117) and after == 115:
+        store64(spec + _AT, at + 2)
+        return _put_string(out, room, length, value, kind == 117, width, load64(spec + _LEFT) != 0, env)
+    if kind == 105 or kind == 73:
+        if after != 52 and after != 54:
+            return _EINVAL
+        store64(spec + _AT, at + 2)
+        return _put_ip(out, room, length, value, after - 48, kind == 73, env)
+    if kind == 115 or kind == 83 or kind == 66:
+        store64(spec + _AT, at + 1)
+        length = _put(out, room, _put(out, room, length, 48), 120)
+        return _put_number(out, room, length, value, 16, False, 0, width, load64(spec + _LEFT) != 0, load64(spec + _ZERO) != 0)
+    if kind == 120 or kind == 75:
+        store64(spec + _AT, at + 1)
+    elif _is_graph(kind) and (48 <= kind <= 57 or 65 <= kind <= 90 or 97 <= kind <= 122):
+        return _EINVAL
+    return _put_number(out, room, length, value, 16, False, 0, 16, False, True)
+
+
+@device
+def _put_integer(out: int, room: int, length: int, fmt: int, spec: int, value: int, char: int) -> int:
+    """%d %i %u %x %X with l or ll before the letter. -EINVAL for any other letter."""
+    wide = char == 108
+    if wide:
+        at = load64(spec + _AT)
+        char = load8(fmt + at)
+        at += 1
+        if char == 108:
+            char = load8(fmt + at)
+            at += 1
+        store64(spec + _AT, at)
+    width = load64(spec + _WIDTH)
+    left = load64(spec + _LEFT) != 0
+    zero = load64(spec + _ZERO) != 0
+    if char == 100 or char == 105:
+        if not wide:
+            value = ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+        sign = load64(spec + _PLUS)
+        if value < 0:
+            sign = 45
+            value = -value
+        return _put_number(out, room, length, value, 10, False, sign, width, left, zero)
+    if not wide:
+        value &= 0xFFFFFFFF
+    if char == 117:
+        return _put_number(out, room, length, value, 10, False, 0, width, left, zero)
+    if char == 120 or char == 88:
+        return _put_number(out, room, length, value, 16, char == 88, 0, width, left, zero)
+    return _EINVAL
+
+
+@device
+def _put_conversion(out: int, room: int, length: int, fmt: int, spec: int, value: int, env: int) -> int:
+    """One conversion, from behind its %; the length then, or -EINVAL."""
+    at = _parse_flags(fmt, load64(spec + _AT), spec)
+    char = load8(fmt + at)
+    store64(spec + _AT, at + 1)
+    width = load64(spec + _WIDTH)
+    left = load64(spec + _LEFT) != 0
+    if char == 112:
+        return _put_pointer(out, room, length, fmt, spec, value, env)
+    if char == 115:
+        return _put_string(out, room, length, value, False, width, left, env)
+    if char == 99:
+        length = _pad(out, room, length, 32, 0 if left else width - 1)
+        length = _put(out, room, length, value & 0xFF)
+        return _pad(out, room, length, 32, width - 1 if left else 0)
+    return _put_integer(out, room, length, fmt, spec, value, char)
+
+
+@native()
+def bpf_bprintf(out: int, room: int, fmt: int, size: int, args: int, nargs: int, env: int) -> int:
     """Format into `out`; the length it would have (without NUL), or -EINVAL. `fmt` must hold a NUL within `size`."""
     end = 0
     while end < size and load8(fmt + end) != 0:
         end += 1
     if end == size:
         return _EINVAL
+    spec = stack_bytes(48)
     length = 0
     used = 0
     at = 0
     while at < end:
         char = load8(fmt + at)
+        at += 1
         if char != 37:
-            if char >= 128 or not (_is_graph(char) or char == 32 or 9 <= char <= 13):
+            if not (_is_graph(char) or char == 32 or 9 <= char <= 13):
                 return _EINVAL
             length = _put(out, room, length, char)
-            at += 1
-            continue
-        at += 1
-        if load8(fmt + at) == 37:
+        elif load8(fmt + at) == 37:
             length = _put(out, room, length, 37)
             at += 1
-            continue
-        if used >= nargs:
-            return _EINVAL
-        value = load64(args + 8 * used)
-        used += 1
-        left = False
-        zero = False
-        plus = 0
-        while True:
-            char = load8(fmt + at)
-            if char == 45:
-                left = True
-            elif char == 48:
-                zero = True
-            elif char == 43:
-                plus = 43
-            elif char == 32:
-                plus = 32 if plus == 0 else plus
-            else:
-                break
-            at += 1
-        width = 0
-        while 48 <= load8(fmt + at) <= 57:
-            if width < _TEXT:
-                width = width * 10 + load8(fmt + at) - 48
-            at += 1
-        char = load8(fmt + at)
-        at += 1
-        if char == 112:
-            kind = load8(fmt + at)
-            next_kind = load8(fmt + at + 1) if kind != 0 else 0
-            if (kind == 107 or kind == 117) and next_kind == 115:
-                at += 2
-                length = _put_string(out, room, length, value, kind == 117, width, left, env)
-            elif kind == 105 or kind == 73:
-                if next_kind != 52 and next_kind != 54:
-                    return _EINVAL
-                at += 2
-                length = _put_ip(out, room, length, value, next_kind - 48, kind == 73, env)
-            elif kind == 120 or kind == 75 or kind == 0 or not _is_graph(kind) or kind == 37:
-                if kind == 120 or kind == 75:
-                    at += 1
-                length = _put_number(out, room, length, value, 16, False, 0, 16, False, True)
-            elif kind == 115 or kind == 83 or kind == 66:
-                at += 1
-                length = _put(out, room, length, 48)
-                length = _put(out, room, length, 120)
-                length = _put_number(out, room, length, value, 16, False, 0, width, left, zero)
-            elif 44 <= kind <= 47 or kind == 41 or kind == 93 or kind == 58 or kind == 59 or kind == 62:
-                length = _put_number(out, room, length, value, 16, False, 0, 16, False, True)
-            else:
-                return _EINVAL
-            continue
-        if char == 115:
-            length = _put_string(out, room, length, value, False, width, left, env)
-            continue
-        if char == 99:
-            length = _pad(out, room, length, 32, 0 if left else width - 1)
-            length = _put(out, room, length, value & 0xFF)
-            length = _pad(out, room, length, 32, width - 1 if left else 0)
-            continue
-        bits = 32
-        if char == 108:
-            bits = 64
-            char = load8(fmt + at)
-            at += 1
-            if char == 108:
-                char = load8(fmt + at)
-                at += 1
-        if char == 100 or char == 105:
-            if bits == 32:
-                value = ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
-            sign = plus
-            if value < 0:
-                sign = 45
-                value = -value
-            length = _put_number(out, room, length, value, 10, False, sign, width, left, zero)
-            continue
-        if bits == 32:
-            value &= 0xFFFFFFFF
-        if char == 117:
-            length = _put_number(out, room, length, value, 10, False, 0, width, left, zero)
-        elif char == 120 or char == 88:
-            length = _put_number(out, room, length, value, 16, char == 88, 0, width, left, zero)
         else:
-            return _EINVAL
+            if used >= nargs:
+                return _EINVAL
+            store64(spec + _AT, at)
+            length = _put_conversion(out, room, length, fmt, spec, load64(args + 8 * used), env)
+            if length < 0:
+                return _EINVAL
+            used += 1
+            at = load64(spec + _AT)
     return length
 
 
-@device
-def _emit(fmt: int, fmt_size: int, args: int, nargs: int, env: int) -> int:
-    """Format one trace_printk, put it into the ring, and fire the tracepoint bpf_trace_printk."""
-    nest = load64(env + _NEST)
-    if nest >= 3:
-        return _EBUSY
-    store64(env + _NEST, nest + 1)
-    text = load64(env + _SCRATCH) + nest * _TEXT
-    length = bprintf(text, _TEXT - 1, fmt, fmt_size, args, nargs, env)
-    if length >= 0:
-        stored = length if length < _TEXT - 1 else _TEXT - 1
-        store8(text + stored, 0)
-        _append(text, stored, env)
-        tracepoint = load64(env + _TP)
-        if tracepoint != 0 and load64(tracepoint + _KEY) != 0:
-            arguments = stack_bytes(8)
-            store64(arguments, text)
-            _trace_call1(tracepoint, arguments, env)
-    store64(env + _NEST, nest)
-    return length
+_bprintf = outline("bpf_bprintf", 7)
 
 
 @device
@@ -283,6 +297,28 @@ def _append(text: int, length: int, env: int) -> None:
     store32(record + 16, length)
     memcpy(record + 20, text, length)
     store64(ring + _HEAD, head + need)
+
+
+@device
+def _emit(fmt: int, fmt_size: int, args: int, nargs: int, env: int) -> int:
+    """Format one trace_printk, put it into the ring, and fire the tracepoint bpf_trace_printk."""
+    nest = load64(env + _NEST)
+    if nest >= 3:
+        return _EBUSY
+    store64(env + _NEST, nest + 1)
+    text = load64(env + _SCRATCH) + nest * _TEXT
+    length = _bprintf(text, _TEXT - 1, fmt, fmt_size, args, nargs, env)
+    if length >= 0:
+        stored = length if length < _TEXT - 1 else _TEXT - 1
+        store8(text + stored, 0)
+        _append(text, stored, env)
+        tracepoint = load64(env + _TP)
+        if tracepoint != 0 and load64(tracepoint + _KEY) != 0:
+            arguments = stack_bytes(8)
+            store64(arguments, text)
+            _trace_call1(tracepoint, arguments, env)
+    store64(env + _NEST, nest)
+    return length
 
 
 @native()
@@ -308,7 +344,7 @@ def bpf_snprintf(out: int, room: int, fmt: int, data: int, data_len: int, env: i
     """Format into a buffer; the length with NUL that it would have, -EINVAL or -EBUSY."""
     if data_len & 7 or data_len > 8 * _MOST_ARGS or (data_len != 0 and data == 0):
         return _EINVAL
-    length = bprintf(out, room - 1 if room > 0 else 0, fmt, 0x7FFFFFFF, data, data_len >> 3, env)
+    length = _bprintf(out, room - 1 if room > 0 else 0, fmt, 0x7FFFFFFF, data, data_len >> 3, env)
     if length < 0:
         return length
     if room > 0:

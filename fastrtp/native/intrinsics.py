@@ -55,16 +55,24 @@ def native(*, inline: bool = False) -> Callable[[F], F]:
         name = function.__name__
         if name in REGISTRY:
             raise ValueError(f"native function {name} is defined twice")
-        compiled = device(function)
+        compiled: F = _njit(**_OPTIONS)(function)  # compiled only where a neighbour calls it
         REGISTRY[name] = NativeFunction(name, compiled, tuple(inspect.signature(function).parameters), inline)
         return compiled
 
     return register
 
 
+_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cpython_wrapper": True}
+_KINDS = {"int": types.int64, "bool": types.boolean}
+
+
 def device(function: F) -> F:
-    """A function that only other native functions call."""
-    compiled: F = _njit(nogil=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True)(function)
+    """A function that only other native functions call, defined above them; its parameters are annotated as int or bool.
+
+    The signature is given, or numba would compile the function anew for every literal that a caller passes.
+    """
+    signature = tuple(_KINDS[parameter.annotation] for parameter in inspect.signature(function).parameters.values())
+    compiled: F = _njit(signature, **_OPTIONS)(function)
     return compiled
 
 
