@@ -1,0 +1,129 @@
+"""JIT quality: programs compiled from one C source for BPF (then by fastrtp) and by the system's compiler at -O2.
+
+Both run in the same loop on equal memory; before they are timed their results are compared. fastrtp compiles for this very
+processor, as a JIT can; the baseline for any of its architecture.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from bench import loops, native
+from bench.cases import Case, Suite
+from bench.measure import best_ns, budget
+
+_SOURCES = ("jit_arithmetic", "jit_branches", "jit_memory", "jit_hashing", "jit_strings", "jit_calls")
+_LENGTH = 4096
+_RISING = frozenset({"binary_search"})
+_TEXT = frozenset({"classify", "count_lines", "parse_numbers", "find_pattern", "to_upper", "compare_comm"})
+
+
+@functools.cache
+def programs() -> dict[str, Any]:
+    """ProgramSpec by name of everything in the jit sources, in their order."""
+    from fastrtp.obj import ObjectSpec
+
+    found: dict[str, Any] = {}
+    for source in _SOURCES:
+        found |= ObjectSpec.parse((native.SOURCES / f"{source}.bpf.o").read_bytes(), source).programs
+    return found
+
+
+def memory_for(name: str) -> bytes:
+    """What the program works on: random bytes, text, or a rising table, always the same."""
+    rng = random.Random(7)
+    if name in _RISING:
+        return b"".join(value.to_bytes(4, "little") for value in sorted(rng.randrange(_LENGTH * 2) for _ in range(_LENGTH // 4)))
+    if name in _TEXT:
+        return bytes(rng.choice(b"the quick brown fox 0123456789 reaches\n each Peach,") for _ in range(_LENGTH))
+    return rng.randbytes(_LENGTH)
+
+
+def compiled(name: str) -> Any:
+    """The program through fastrtp's JIT, without the verifier: what is measured is the code."""
+    from fastrtp.isa import encode
+    from fastrtp.jit.unverified import Compiled
+
+    return Compiled(encode(programs()[name].insns))
+
+
+class Pair:
+    """One program in both forms, each with memory of its own."""
+
+    def __init__(self, name: str, baseline: str = "") -> None:
+        self.compiled = compiled(name)
+        self._data = memory_for(name)
+        self._ours = ctypes.create_string_buffer(self._data, _LENGTH)
+        self._theirs = ctypes.create_string_buffer(self._data, _LENGTH)
+        library = native.library(tuple(f"{source}.c" for source in _SOURCES), baseline)
+        self._function = native.address(library, name)
+
+    def subject(self, count: int) -> int:
+        """Run fastrtp's code `count` times; the last result."""
+        return loops.repeat(count, self.compiled.native.entry, ctypes.addressof(self._ours), _LENGTH)
+
+    def baseline(self, count: int) -> int:
+        """Run the native code."""
+        return loops.repeat(count, self._function, ctypes.addressof(self._theirs), _LENGTH)
+
+    def measure(self, seconds: float | None = None) -> tuple[float, float]:
+        """(ns a call of ours, of the baseline). RuntimeError when the results differ."""
+        for _ in range(2):
+            ours, theirs = self.subject(1), self.baseline(1)
+            if ours != theirs or self._ours.raw != self._theirs.raw:
+                raise RuntimeError(f"results differ: {ours:#x} from the JIT, {theirs:#x} from native code")
+        best = best_ns({"ours": self.subject, "theirs": self.baseline}, seconds)
+        return best["ours"], best["theirs"]
+
+
+def measure(name: str) -> tuple[float, float]:
+    """(ns a call, the baseline's)."""
+    return Pair(name).measure(budget() / 2)
+
+
+def geomean() -> tuple[float, float]:
+    """Geometric means over all programs of (ns, the baseline's ns); their ratio is the geomean of the ratios."""
+    pairs = [Pair(name).measure(budget() / 5) for name in programs()]
+    ours, theirs = (math.exp(sum(math.log(pair[side]) for pair in pairs) / len(pairs)) for side in (0, 1))
+    return ours, theirs
+
+
+class Jit(Suite):
+    """Time of a call of each program against the same C compiled natively."""
+
+    title = "jit"
+    params: ClassVar[Sequence[str]] = tuple(programs())
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        """One for each program."""
+        for name in programs():
+            yield Case(name, "ns", native.baseline_name(), functools.partial(measure, name))
+
+    def track_ratio(self, name: str) -> float:
+        """Time of fastrtp's code divided by that of native code."""
+        return self.ratio()
+
+    track_ratio.unit = "x"  # type: ignore[attr-defined]
+
+
+class JitGeomean:
+    """The one number of the suite."""
+
+    timeout = 300
+
+    def setup(self) -> None:
+        """Skip where there is no compiler to compare with."""
+        native.compiler()
+
+    def track_geomean(self) -> float:
+        """Geometric mean over all programs of fastrtp's time divided by native time."""
+        ours, theirs = geomean()
+        return ours / theirs
+
+    track_geomean.unit = "x"  # type: ignore[attr-defined]

@@ -1,0 +1,67 @@
+"""The baseline compiler: C sources of c/ compiled by the system's clang or gcc -O2 into a shared library, loaded with ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastrtp.native.library import cache_folder
+
+SOURCES = Path(__file__).parent / "c"
+_CLANGS = ("clang", *(f"clang-{version}" for version in range(22, 13, -1)))
+_FLAGS = ("-O2", "-shared", "-fPIC", "-w")
+
+
+def compilers() -> dict[str, str]:
+    """Path by name ("clang", "gcc") of the C compilers here, in order of preference."""
+    found = {}
+    clang = next((path for path in map(shutil.which, _CLANGS) if path), None)
+    if clang:
+        found["clang"] = clang
+    gcc = shutil.which("gcc") or shutil.which("cc")
+    if gcc:
+        found["gcc"] = gcc
+    return found
+
+
+def compiler() -> str:
+    """Name of the one that baselines are made with. NotImplementedError (asv: skip) where there is none."""
+    found = compilers()
+    if not found:
+        raise NotImplementedError("no clang, gcc or cc on this machine")
+    return next(iter(found))
+
+
+def baseline_name() -> str:
+    """How the tables call the baseline."""
+    found = compilers()
+    return f"{next(iter(found))} -O2" if found else "none"
+
+
+@functools.cache
+def library(sources: Sequence[str], name: str = "") -> ctypes.CDLL:
+    """The sources (a tuple of file names in c/) as one library, each its own translation unit; compiled once and kept."""
+    path = compilers()[name or compiler()]
+    digest = hashlib.sha256(Path(path).resolve().as_posix().encode())
+    for source in [*sources, "bench.h"]:
+        digest.update((SOURCES / source).read_bytes())
+    target = cache_folder() / "bench" / f"{digest.hexdigest()[:20]}.so"
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        part = target.with_suffix(".part")
+        files = [str(SOURCES / source) for source in sources]
+        done = subprocess.run([path, *_FLAGS, *files, "-o", str(part)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NotImplementedError(f"{path}: {done.stderr.strip()}")
+        part.replace(target)
+    return ctypes.CDLL(str(target))
+
+
+def address(loaded: ctypes.CDLL, symbol: str) -> int:
+    """Address of one of a library's functions or variables."""
+    return ctypes.cast(getattr(loaded, symbol), ctypes.c_void_p).value or 0
