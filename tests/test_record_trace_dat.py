@@ -96,6 +96,18 @@ def test_32_bit_kernel(tmp_path: Path) -> None:
     assert opened(write_v7(made), tmp_path).time.tolist() == [10]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_larger_sub_buffers(form: str, tmp_path: Path) -> None:
+    """A kernel told to use ring-buffer pages of 16 kB has records behind the first 4 kB of each."""
+    body = b"".join(event(1, alpha(1, number)) for number in range(600))
+    made = content(page(0, body, page_size=16384) + page(10_000, body, page_size=16384), page_size=16384)
+
+    recording = opened(FORMS[form](made), tmp_path)
+
+    assert recording.events == 1200
+    assert recording.table("alpha").fields["a"].tolist() == [*range(600), *range(600)]
+
+
 REFUSED = [
     (b"", "empty file"),
     (b"\x7fELF" + bytes(100), "not a trace.dat file"),

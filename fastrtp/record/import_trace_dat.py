@@ -28,7 +28,7 @@ def import_trace_dat(path: Path, progress: Progress | None = None, instance: str
     common = _common_fields(trace)
     pages = read_pages(trace, buffer, progress)
     header = trace.header_page
-    page_size = buffer.page_size or trace.page_size
+    page_size = buffer.page_size if instance else max(buffer.page_size, trace.sub_buffer_size)
     records = scan(pages, page_size, header.commit_size, header.data_offset, common, None if trace.compressed else progress)
     tables, event, row, known, unknown = _tables(trace, pages, records)
     if known is not None:

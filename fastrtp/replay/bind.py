@@ -97,7 +97,7 @@ def bind(
     policy: Policy = "zero",
     wanted: Wanted = (),
 ) -> BoundRecording:
-    """Bind every event of `recording` whose tracepoint is in `protos`.
+    """Bind every event of `recording` whose tracepoint is in `protos`. `objects` should be new: what is in it stays visible.
 
     `wanted`: tracepoints that programs are attached to, or a mapping to the argument numbers that they read; only these
     are reported in `missing`. `policy`, for pointers that nothing is known of: "zero" gives an object of zeros, "fault" an
