@@ -102,7 +102,11 @@ def test_larger_sub_buffers(form: str, tmp_path: Path) -> None:
     body = b"".join(event(1, alpha(1, number)) for number in range(600))
     made = content(page(0, body, page_size=16384) + page(10_000, body, page_size=16384), page_size=16384)
 
-    recording = opened(FORMS[form](made), tmp_path)
+    data = bytearray(FORMS[form](made))
+    assert data[14:18] == struct.pack("<I", 16384)
+    data[14:18] = struct.pack("<I", 4096)  # the machine's memory page, which the file states first
+
+    recording = opened(bytes(data), tmp_path)
 
     assert recording.events == 1200
     assert recording.table("alpha").fields["a"].tolist() == [*range(600), *range(600)]
