@@ -1,0 +1,66 @@
+"""`fastrtp dump`: a program's instructions, its LLVM IR, or the native code made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fastrtp.cli.terminal import need_native
+from fastrtp.cli.tracepoints import kernel_types
+from fastrtp.cli.verify import check_programs
+from fastrtp.errors import ObjectError
+
+if TYPE_CHECKING:
+    from fastrtp.btf import Btf
+    from fastrtp.obj import ObjectSpec
+
+
+@click.command("dump", short_help="Print a program: instructions, LLVM IR, native code.")
+@click.argument("obj", metavar="OBJ", type=click.Path(path_type=Path))
+@click.argument("prog", required=False)
+@click.option("--what", type=click.Choice(["insns", "llvm", "native"]), default="insns", show_default=True,
+              help="insns: BPF instructions, relocated; llvm: optimised IR, helpers inlined; native: this machine's assembly.")
+@click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
+def dump_command(obj: Path, prog: str | None, what: str, btf: str | None) -> None:
+    """Print PROG of OBJ, or all its programs."""
+    from fastrtp.obj import ObjectSpec
+
+    data = obj.read_bytes()
+    spec = ObjectSpec.parse(data, obj.name)
+    check_programs(spec, obj, [prog] if prog is not None else [])
+    names = [prog] if prog is not None else list(spec.programs)
+    if not names:
+        raise ObjectError(f"{obj}: no programs")
+    if what == "insns":
+        types = kernel_types(btf)
+        for name in names:
+            click.echo("\n".join([f"{name}: ; {spec.programs[name].section}", *_insns(spec, name, types)]))
+        return
+    from fastrtp.kernel import Kernel
+
+    need_native()
+    with Kernel(btf) as kernel, kernel.load(data, name=obj.name, autoload=set(names)) as loaded:
+        for name in names:
+            program = loaded.programs[name]
+            click.echo(f"; {name} {program.spec.section}" if what == "llvm" else f"# {name} {program.spec.section}")
+            click.echo(program.ir() if what == "llvm" else program.assembly())
+
+
+def _insns(spec: ObjectSpec, name: str, types: Btf) -> list[str]:
+    """Lines of the disassembly: functions by name, maps that are loaded named behind the instruction."""
+    from fastrtp.isa import dump
+
+    program = spec.programs[name]
+    maps = {ref.insn_idx: ref for ref in program.map_refs}
+    functions = {start: function for start, function in program.subprogs if start}
+    lines = []
+    for line in dump(spec.relocated(program, types)):
+        index = int(line.partition(":")[0])
+        if index in functions:
+            lines.append(f"{functions[index]}:")
+        ref = maps.get(index)
+        offset = "" if ref is None or ref.value_offset is None else f"+{ref.value_offset}"
+        lines.append(line if ref is None else f"{line}  ; map {ref.map_name}{offset}")
+    return lines

@@ -1,0 +1,341 @@
+"""`fastrtp replay`: a program object over a recording, and what its maps hold afterwards."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastrtp.cli.recordings import open_recording
+from fastrtp.cli.terminal import Bar, console, number, plain, scaled, seconds, table
+from fastrtp.errors import FastrtpError, ObjectError, ReplayError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fastrtp.kernel import Kernel
+    from fastrtp.kernel.object import BpfObject, ObjectMap
+    from fastrtp.record import Recording
+    from fastrtp.replay import ReplayReport
+    from fastrtp.replay.tables import MapTable
+
+INTERRUPTED = 130
+_TOP = 20
+_MISSING_LINES = 6
+_RING_CHUNK = 1 << 12
+"""Events between two looks at the rings: small, so that rings do not run full."""
+
+
+@dataclass
+class Options:
+    """What the command was told."""
+
+    form: str
+    maps: tuple[str, ...]
+    top: int | None
+    records: dict[str, str]
+    trace_pipe: bool
+    output: Path | None
+
+
+@dataclass
+class Drained:
+    """What was taken out of rings and the trace pipe while the replay ran."""
+
+    records: dict[str, list[bytes]] = field(default_factory=dict)
+    printk: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+
+
+@click.command("replay", short_help="Run the programs of an object over a recording.")
+@click.argument("obj", metavar="OBJ", type=click.Path(path_type=Path))
+@click.argument("recording", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(["table", "json", "arrow"]), default="table", show_default=True,
+              help="How results are written. arrow: an Arrow IPC stream.")
+@click.option("--map", "maps", multiple=True, metavar="NAME", help="Only this map; may be given several times.")
+@click.option("--top", type=click.IntRange(min=0), metavar="N",
+              help=f"Only the N rows of each map with the largest values; 0: all. [default: {_TOP} in tables, else all]")
+@click.option("--missing", type=click.Choice(["zero", "fault", "strict"]), default="zero", show_default=True,
+              help="What programs read where the recording has nothing: zeros, unreadable memory, or an error before the start.")
+@click.option("--record", "records", multiple=True, metavar="MAP=STRUCT",
+              help="Decode the records of a ring buffer or perf event array as this struct of the object.")
+@click.option("--trace-pipe", is_flag=True, help="Print what the programs wrote with bpf_printk.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
+@click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
+def replay_command(
+    obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
+    trace_pipe: bool, output: Path | None, btf: str | None,
+) -> int:  # fmt: skip
+    """Run the programs of OBJ over a RECORDING and show what is in their maps.
+
+    RECORDING is a trace.dat file of trace-cmd, or a folder that `fastrtp import` wrote. Ctrl-C ends the replay; results so far
+    are shown.
+    """
+    structs = dict(_pair(text) for text in records)
+    options = Options(form, maps, top, structs, trace_pipe, output)
+    data = obj.read_bytes()
+    _check_names(data, obj, options)
+    opened = open_recording(recording)
+    kernel = make_kernel(btf, opened.cpus)
+    try:
+        loaded = kernel.load(data, name=obj.name)
+        drained = Drained()
+        report, detached = _run(kernel, loaded, opened, missing, drained, options)
+        _write(loaded, report, drained, options)
+    finally:
+        kernel.shutdown()
+    if report.interrupted:
+        click.echo(f"fastrtp: interrupted after {number(report.events)} of {number(opened.events)} events; "
+                   f"detached {', '.join(detached)}", err=True)  # fmt: skip
+        return INTERRUPTED
+    return 0
+
+
+def make_kernel(btf: str | None, cpus: int) -> Kernel:
+    """A kernel with as many CPUs as the recording."""
+    from fastrtp.kernel import Kernel
+
+    return Kernel(btf, cpus=max(cpus, 1))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, struct = text.partition("=")
+    if not (name and equals and struct):
+        raise click.UsageError(f"--record takes MAP=STRUCT, not {text!r}")
+    return name, struct
+
+
+def _check_names(data: bytes, path: Path, options: Options) -> None:
+    """The maps and structs that were asked for are there; and an Arrow stream has one table. Before anything is run."""
+    from fastrtp.obj import ObjectSpec
+
+    spec = ObjectSpec.parse(data, path.name)
+    unknown = [name for name in (*options.maps, *options.records) if name not in spec.maps]
+    if unknown:
+        raise ObjectError(f"{path}: no map {unknown[0]!r}, there are: {', '.join(spec.maps) or 'none'}")
+    for name, struct in options.records.items():
+        if spec.btf is None or spec.btf.find(struct) is None:
+            raise ObjectError(f"{path}: its BTF has no type {struct!r} for the records of {name}")
+    if options.form == "arrow" and options.output is None:
+        if sys.stdout.isatty():
+            raise click.UsageError("an Arrow stream is no text: use --output FILE, or a pipe")
+        if len(options.maps) != 1 and len(spec.maps) != 1:
+            raise click.UsageError(
+                f"an Arrow stream holds one table: choose with --map one of {', '.join(spec.maps)}; or --output FOLDER")
+
+
+def _run(
+    kernel: Kernel, loaded: BpfObject, recording: Recording, missing: Any, drained: Drained, options: Options
+) -> tuple[ReplayReport, list[str]]:
+    """Attach, replay, detach; the report, and what was attached."""
+    from fastrtp.replay.linked import CHUNK
+    from fastrtp.replay.tables import RINGS
+
+    if not any(program.auto_attachable for program in loaded.programs.values()):
+        reasons = "; ".join(f"{name}: {why}" for name, why in loaded.skipped.items())
+        raise ReplayError(f"{loaded.name} has no program that names its tracepoint{f' ({reasons})' if reasons else ''}")
+    rings = [held for held in loaded.maps.values() if held.map.map_type in RINGS]
+    drained.records = {held.name: [] for held in rings}
+    with Bar("replaying", "events") as bar, loaded.attach() as links:
+
+        def progress(done: int, total: int) -> None:
+            for held in rings:
+                drained.records[held.name] += held.consume()
+            if options.trace_pipe:
+                drained.printk += kernel.memory.trace_pipe()
+            bar(done, total)
+
+        from fastrtp.replay import replay
+
+        often = bool(rings) or options.trace_pipe
+        report = replay(kernel, recording, missing=missing, progress=progress, interruptible=True,
+                        chunk=_RING_CHUNK if often else CHUNK)  # fmt: skip
+        progress(report.events, recording.events)
+        drained.printk += report.printk
+        return report, [f"{link.program} from {link.tp_name}" for link in links]
+
+
+def _write(loaded: BpfObject, report: ReplayReport, drained: Drained, options: Options) -> None:
+    if options.form == "json":
+        from fastrtp.cli.render import to_json
+
+        _put((to_json(as_json(loaded, report, drained, options)) + "\n").encode(), options.output)
+    elif options.form == "arrow":
+        _write_arrow(loaded, drained, options)
+        click.echo(f"fastrtp: {summary(report)}", err=True)
+    elif options.output is not None:
+        from rich.console import Console
+
+        with options.output.open("w", encoding="utf-8") as file:
+            out = Console(file=file, width=200, no_color=True, highlight=False, markup=False, emoji=False)
+            _print(out, loaded, report, drained, options)
+    else:
+        _print(console(), loaded, report, drained, options)
+
+
+def _put(data: bytes, path: Path | None) -> None:
+    if path is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+    else:
+        path.write_bytes(data)
+
+
+def chosen(loaded: BpfObject, options: Options) -> list[ObjectMap]:
+    """The maps to show: those that were named; or all that have something to show besides constants."""
+    if options.maps:
+        return [loaded.maps[name] for name in options.maps]
+    return [held for held in loaded.maps.values() if not held.spec.frozen]
+
+
+def tables(loaded: BpfObject, drained: Drained, options: Options) -> list[MapTable]:
+    """The chosen maps' tables, rings' records among them. Program arrays have none."""
+    from fastrtp.replay.tables import RINGS, map_table, record_table
+    from fastrtp.uapi import BpfMapType
+
+    made = []
+    for held in chosen(loaded, options):
+        if held.map.map_type in RINGS:
+            btf, struct = loaded.spec.btf, options.records.get(held.name)
+            type_id = (btf.find(struct) or 0) if btf is not None and struct else 0
+            made.append(record_table(held.name, held.map.map_type, drained.records[held.name], btf, type_id))
+        elif held.map.map_type != BpfMapType.BPF_MAP_TYPE_PROG_ARRAY:
+            made.append(map_table(held.map, held.name))
+    return made
+
+
+def as_json(loaded: BpfObject, report: ReplayReport, drained: Drained, options: Options) -> dict[str, Any]:
+    """Report and maps as JSON-ready values: keys and values nested as their types are."""
+    from fastrtp.replay.tables import RINGS
+
+    maps: dict[str, Any] = {}
+    rings = {rows.name: rows for rows in tables(loaded, drained, options) if rows.map_type in RINGS}
+    for held in chosen(loaded, options):
+        row: dict[str, Any] = {"type": held.map.map_type.name, "max_entries": held.map.max_entries}
+        if held.name in rings:
+            names = list(rings[held.name].columns)
+            rows = [dict(zip(names, cells, strict=True)) for cells in rings[held.name].rows()]
+            row |= {"lost": held.map.lost, "records": rows[: options.top or None]}
+        elif hasattr(held.map, "set_slot"):
+            row["programs"] = {str(slot): prog.name for slot, prog in held.bpf_map.programs.items()}
+        else:
+            items = [{"key": key, "value": value} for key, value in held.items()]
+            if options.top:
+                items.sort(key=lambda item: _weight(item["value"]), reverse=True)
+            row["items"] = items[: options.top or None]
+        maps[held.name] = row
+    pipe = [{"time": at, "cpu": cpu, "pid": pid, "text": text.decode("utf-8", "backslashreplace")}
+            for at, cpu, pid, text in drained.printk]  # fmt: skip
+    return {
+        "object": loaded.name,
+        "report": report.as_dict(),
+        "attached": {program.name: program.spec.attach_name for program in loaded.programs.values() if program.auto_attachable},
+        "skipped": loaded.skipped,
+        "maps": maps,
+    } | ({"trace_pipe": pipe} if options.trace_pipe else {})
+
+
+def _weight(value: Any) -> float:
+    """What --top sorts decoded values by: the first number in them; of a per-CPU value the sum."""
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, list):
+        return sum(_weight(item) for item in value)
+    if isinstance(value, dict):
+        return next((_weight(item) for item in value.values() if isinstance(item, int | float)), 0)
+    return 0
+
+
+def _write_arrow(loaded: BpfObject, drained: Drained, options: Options) -> None:
+    import pyarrow as pa
+
+    made = [rows.top(options.top) if options.top else rows for rows in tables(loaded, drained, options)]
+    if not made:
+        raise FastrtpError(f"{loaded.name}: no map has anything to write")
+    one_file = options.output is None or (len(made) == 1 and not options.output.is_dir())
+    for rows in made:
+        contents = rows.arrow()
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, contents.schema) as stream:
+            stream.write_table(contents)
+        data = sink.getvalue().to_pybytes()
+        if one_file:
+            _put(data, options.output)
+        else:
+            assert options.output is not None
+            options.output.mkdir(parents=True, exist_ok=True)
+            (options.output / f"{rows.name.replace('/', '_')}.arrows").write_bytes(data)
+
+
+def summary(report: ReplayReport) -> str:
+    """One line on the whole replay."""
+    return (
+        f"{number(report.events)} events, {number(report.fired)} with a program, in {seconds(report.seconds)}: "
+        f"{scaled(report.events_per_second, 'events/s')} (read and bound in {seconds(report.prepare_seconds)})"
+    )
+
+
+def _print(out: Console, loaded: BpfObject, report: ReplayReport, drained: Drained, options: Options) -> None:
+    from fastrtp.cli.render import print_map
+
+    out.print(summary(report))
+    out.print()
+    print_programs(out, loaded)
+    for line in notes(loaded, report):
+        out.print(line, style="dim")
+    out.print()
+    for rows in tables(loaded, drained, options):
+        held = loaded.maps[rows.name]
+        print_map(out, rows, _TOP if options.top is None else options.top)
+        if getattr(held.map, "lost", 0):
+            out.print(f"{number(held.map.lost)} records of {rows.name} found no room", style="dim")
+    if options.trace_pipe:
+        print_trace_pipe(out, report, drained)
+
+
+def print_programs(out: Console, loaded: BpfObject) -> None:
+    """Programs, what they are attached to, and how often they ran."""
+    rows = table("program", "tracepoint", "runs", "misses", numbers=("runs", "misses"))
+    for program in loaded.programs.values():
+        if program.auto_attachable:
+            rows.add_row(plain(program.name), plain(program.spec.attach_name), number(program.run_cnt),
+                         number(program.recursion_misses))  # fmt: skip
+    out.print(rows)
+
+
+def notes(loaded: BpfObject, report: ReplayReport) -> list[str]:
+    """What a reader has to know about how exact the results are."""
+    lines = [f"not loaded: {plain(name)}: {plain(why)}" for name, why in loaded.skipped.items()]
+    lost = {cpu: count for cpu, count in report.lost.items() if count}
+    if lost:
+        by_cpu = ", ".join(f"cpu {cpu}: {number(count)}" for cpu, count in lost.items())
+        lines.append(f"lost by the recorder: {number(sum(lost.values()))} events ({by_cpu})")
+    if report.faulted_reads:
+        lines.append(f"{number(report.faulted_reads)} reads of memory that the recording does not have")
+    lacks: dict[str, list[str]] = {}
+    for row in report.missing:
+        lacks.setdefault(row.tracepoint, []).append(row.member or row.why if row.arg < 0 else _place(row))
+    for tracepoint, members in list(lacks.items())[:_MISSING_LINES]:
+        some = ", ".join(dict.fromkeys(members[:_MISSING_LINES]))
+        more = f" and {len(members) - _MISSING_LINES} more" if len(members) > _MISSING_LINES else ""
+        lines.append(f"not in the recording: {tracepoint} {some}{more}")
+    if len(lacks) > _MISSING_LINES:
+        lines.append(f"not in the recording: parts of {len(lacks) - _MISSING_LINES} more tracepoints (--format json has all)")
+    if report.printk_lost:
+        lines.append(f"{number(report.printk_lost)} lines of the trace pipe found no room")
+    return lines
+
+
+def _place(row: Any) -> str:
+    return f"argument {row.arg + 1}{f' {row.member}' if row.member else ''} ({row.why})"
+
+
+def print_trace_pipe(out: Console, report: ReplayReport, drained: Drained) -> None:
+    """The lines of bpf_printk as the kernel's trace_pipe shows them."""
+    out.print("trace_pipe", style="bold")
+    for at, cpu, pid, text in drained.printk:
+        message = text.decode("utf-8", "backslashreplace").rstrip("\n\0")
+        out.print(f"{pid:>7} [{cpu:03d}] {at / 1e9:.6f}: bpf_trace_printk: {plain(message)}", soft_wrap=True)
+    out.print()
