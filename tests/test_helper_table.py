@@ -31,8 +31,10 @@ def test_prototypes_are_well_formed() -> None:
 
 def test_availability(shared: Path) -> None:
     """Program types are those of the kernel's list."""
-    common, tracing = ([name for line in part.splitlines() if not line.startswith("#") for name in line.split()]
-                       for part in (shared / "helpers.txt").read_text().split("# tp_btf"))
+    common, tracing = (
+        [name for line in part.splitlines() if not line.startswith("#") for name in line.split()]
+        for part in (shared / "helpers.txt").read_text().split("# tp_btf")
+    )
     tracing = [name for name in tracing if name in HELPER_IDS]
     raw_tp = {p.name for p in HELPERS.values() if BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT in p.prog_types}
     tp_btf = {p.name for p in HELPERS.values() if BpfProgType.BPF_PROG_TYPE_TRACING in p.prog_types}

@@ -6,18 +6,78 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrtp.isa import (BPF_ADD, BPF_AND, BPF_ARSH, BPF_LSH, BPF_MUL, BPF_NEG, BPF_OR, BPF_RSH, BPF_SUB, BPF_XOR)
+from fastrtp.isa import BPF_ADD, BPF_AND, BPF_ARSH, BPF_LSH, BPF_MUL, BPF_NEG, BPF_OR, BPF_RSH, BPF_SUB, BPF_XOR
 from fastrtp.verifier.alu import adjust_scalar32, adjust_scalar64
-from fastrtp.verifier.bounds import (S32_MAX, S32_MIN, S64_MAX, S64_MIN, UNKNOWN, Bounds, coerce_subreg_to_size_sx, coerce_to_size,
-                                     coerce_to_size_sx, const_bounds, range_within, reg_bounds_sync, s32, s64, zext_32_to_64)
+from fastrtp.verifier.bounds import (
+    S32_MAX,
+    S32_MIN,
+    S64_MAX,
+    S64_MIN,
+    UNKNOWN,
+    Bounds,
+    coerce_subreg_to_size_sx,
+    coerce_to_size,
+    coerce_to_size_sx,
+    const_bounds,
+    range_within,
+    reg_bounds_sync,
+    s32,
+    s64,
+    zext_32_to_64,
+)
 from fastrtp.verifier.branch import is_branch_taken, regs_refine_cond
-from fastrtp.verifier.tnum import (U32, U64, Tnum, tnum_add, tnum_and, tnum_arshift, tnum_in, tnum_intersect, tnum_lshift,
-                                   tnum_mul, tnum_or, tnum_range, tnum_rshift, tnum_sub, tnum_xor)
+from fastrtp.verifier.tnum import (
+    U32,
+    U64,
+    Tnum,
+    tnum_add,
+    tnum_and,
+    tnum_arshift,
+    tnum_in,
+    tnum_intersect,
+    tnum_lshift,
+    tnum_mul,
+    tnum_or,
+    tnum_range,
+    tnum_rshift,
+    tnum_sub,
+    tnum_xor,
+)
 
-EDGES = [0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000,
-         0x17FFFFFFF, 0x180000000, S64_MAX, 1 << 63, (1 << 63) + 1, U64 - 0x80000000, U64 - 0x7FFFFFFF, U64 - 1, U64]
-values = st.one_of(st.sampled_from(EDGES), st.integers(0, U64), st.integers(0, 300), st.integers(U64 - 300, U64),
-                   st.integers(0x7FFFFF00, 0x80000100), st.integers(0xFFFFFF00, 0x100000100))
+EDGES = [
+    0,
+    1,
+    2,
+    7,
+    8,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    0x100000000,
+    0x17FFFFFFF,
+    0x180000000,
+    S64_MAX,
+    1 << 63,
+    (1 << 63) + 1,
+    U64 - 0x80000000,
+    U64 - 0x7FFFFFFF,
+    U64 - 1,
+    U64,
+]
+values = st.one_of(
+    st.sampled_from(EDGES),
+    st.integers(0, U64),
+    st.integers(0, 300),
+    st.integers(U64 - 300, U64),
+    st.integers(0x7FFFFF00, 0x80000100),
+    st.integers(0xFFFFFF00, 0x100000100),
+)
 
 
 @st.composite
@@ -67,8 +127,12 @@ def test_sync_keeps_the_value() -> None:
 
 
 TNUM_OPS = {
-    "add": (tnum_add, lambda x, y: x + y), "sub": (tnum_sub, lambda x, y: x - y), "mul": (tnum_mul, lambda x, y: x * y),
-    "and": (tnum_and, lambda x, y: x & y), "or": (tnum_or, lambda x, y: x | y), "xor": (tnum_xor, lambda x, y: x ^ y),
+    "add": (tnum_add, lambda x, y: x + y),
+    "sub": (tnum_sub, lambda x, y: x - y),
+    "mul": (tnum_mul, lambda x, y: x * y),
+    "and": (tnum_and, lambda x, y: x & y),
+    "or": (tnum_or, lambda x, y: x | y),
+    "xor": (tnum_xor, lambda x, y: x ^ y),
 }
 
 
@@ -92,9 +156,12 @@ def test_tnum_operation_is_sound(name: str) -> None:
 @given(tnums(), st.integers(0, 63))
 def test_tnum_shifts_are_sound(a: tuple[Tnum, int], shift: int) -> None:
     """Shifts of a tnum contain the shifted value, arithmetic ones in both widths."""
-    for result, value in ((tnum_lshift(a[0], shift), a[1] << shift & U64), (tnum_rshift(a[0], shift), a[1] >> shift),
-                          (tnum_arshift(a[0], shift, 64), s64(a[1]) >> shift & U64),
-                          (tnum_arshift(a[0], shift & 31, 32), s32(a[1]) >> (shift & 31) & U32)):
+    for result, value in (
+        (tnum_lshift(a[0], shift), a[1] << shift & U64),
+        (tnum_rshift(a[0], shift), a[1] >> shift),
+        (tnum_arshift(a[0], shift, 64), s64(a[1]) >> shift & U64),
+        (tnum_arshift(a[0], shift & 31, 32), s32(a[1]) >> (shift & 31) & U32),
+    ):
         assert value & ~result.mask == result.value
 
 
@@ -111,12 +178,21 @@ def test_tnum_range_contains_its_values(x: int, y: int, z: int) -> None:
 
 
 OPS64 = {
-    BPF_ADD: lambda x, y: x + y, BPF_SUB: lambda x, y: x - y, BPF_MUL: lambda x, y: x * y, BPF_AND: lambda x, y: x & y,
-    BPF_OR: lambda x, y: x | y, BPF_XOR: lambda x, y: x ^ y, BPF_NEG: lambda x, y: -x,
-    BPF_LSH: lambda x, y: x << (y & 63), BPF_RSH: lambda x, y: x >> (y & 63), BPF_ARSH: lambda x, y: s64(x) >> (y & 63),
+    BPF_ADD: lambda x, y: x + y,
+    BPF_SUB: lambda x, y: x - y,
+    BPF_MUL: lambda x, y: x * y,
+    BPF_AND: lambda x, y: x & y,
+    BPF_OR: lambda x, y: x | y,
+    BPF_XOR: lambda x, y: x ^ y,
+    BPF_NEG: lambda x, y: -x,
+    BPF_LSH: lambda x, y: x << (y & 63),
+    BPF_RSH: lambda x, y: x >> (y & 63),
+    BPF_ARSH: lambda x, y: s64(x) >> (y & 63),
 }
 OPS32 = OPS64 | {
-    BPF_LSH: lambda x, y: x << (y & 31), BPF_RSH: lambda x, y: x >> (y & 31), BPF_ARSH: lambda x, y: s32(x) >> (y & 31),
+    BPF_LSH: lambda x, y: x << (y & 31),
+    BPF_RSH: lambda x, y: x >> (y & 31),
+    BPF_ARSH: lambda x, y: s32(x) >> (y & 31),
 }
 
 
@@ -165,13 +241,31 @@ def test_casts_are_sound(a: tuple[Bounds, int], bits: int) -> None:
 
 
 CONDITIONS = {
-    "==": lambda x, y, sx, sy: x == y, "!=": lambda x, y, sx, sy: x != y, "&": lambda x, y, sx, sy: bool(x & y),
-    ">": lambda x, y, sx, sy: x > y, ">=": lambda x, y, sx, sy: x >= y, "<": lambda x, y, sx, sy: x < y,
-    "<=": lambda x, y, sx, sy: x <= y, "s>": lambda x, y, sx, sy: sx > sy, "s>=": lambda x, y, sx, sy: sx >= sy,
-    "s<": lambda x, y, sx, sy: sx < sy, "s<=": lambda x, y, sx, sy: sx <= sy,
+    "==": lambda x, y, sx, sy: x == y,
+    "!=": lambda x, y, sx, sy: x != y,
+    "&": lambda x, y, sx, sy: bool(x & y),
+    ">": lambda x, y, sx, sy: x > y,
+    ">=": lambda x, y, sx, sy: x >= y,
+    "<": lambda x, y, sx, sy: x < y,
+    "<=": lambda x, y, sx, sy: x <= y,
+    "s>": lambda x, y, sx, sy: sx > sy,
+    "s>=": lambda x, y, sx, sy: sx >= sy,
+    "s<": lambda x, y, sx, sy: sx < sy,
+    "s<=": lambda x, y, sx, sy: sx <= sy,
 }
-OPCODES = {"==": 0x10, "!=": 0x50, "&": 0x40, ">": 0x20, ">=": 0x30, "<": 0xA0, "<=": 0xB0,
-           "s>": 0x60, "s>=": 0x70, "s<": 0xC0, "s<=": 0xD0}
+OPCODES = {
+    "==": 0x10,
+    "!=": 0x50,
+    "&": 0x40,
+    ">": 0x20,
+    ">=": 0x30,
+    "<": 0xA0,
+    "<=": 0xB0,
+    "s>": 0x60,
+    "s>=": 0x70,
+    "s<": 0xC0,
+    "s<=": 0xD0,
+}
 
 
 @pytest.mark.parametrize("is_jmp32", [False, True])

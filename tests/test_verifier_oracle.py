@@ -9,9 +9,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastrtp.btf import default_btf
 from fastrtp.errors import BpfError, VerifierError
 from fastrtp.isa import decode
-from fastrtp.btf import default_btf
 from fastrtp.uapi import BpfProgType
 from fastrtp.verifier import LoadAttr, bpf_check
 
@@ -34,13 +34,15 @@ class OracleMap:
     data: bytes = field(default=VALUE_48)
 
     def read_value(self, offset: int, size: int) -> bytes:
-        return self.data[offset:offset + size]
+        return self.data[offset : offset + size]
 
 
 def load(case: dict, log_level: int = 1, implemented_only: bool = False):
     """Run one case through the verifier."""
-    maps = {kind: OracleMap(spec["type"], spec["key_size"], spec["value_size"], spec["max_entries"], spec["map_flags"])
-            for kind, spec in case["maps"].items()}
+    maps = {
+        kind: OracleMap(spec["type"], spec["key_size"], spec["value_size"], spec["max_entries"], spec["map_flags"])
+        for kind, spec in case["maps"].items()
+    }
     code = bytearray.fromhex(case["insns"])
     fds = {}
     for number, (index, kind) in enumerate(case["map_refs"]):
@@ -55,8 +57,17 @@ def load(case: dict, log_level: int = 1, implemented_only: bool = False):
             raise BpfError(22 if fd in (0, 1, 2) else 9)
         return fds[fd]
 
-    return bpf_check(LoadAttr(BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, decode(bytes(code)), fd_to_map, prog_flags=case["prog_flags"],
-                              log_level=log_level, kernel_btf=default_btf(), implemented_only=implemented_only))
+    return bpf_check(
+        LoadAttr(
+            BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT,
+            decode(bytes(code)),
+            fd_to_map,
+            prog_flags=case["prog_flags"],
+            log_level=log_level,
+            kernel_btf=default_btf(),
+            implemented_only=implemented_only,
+        )
+    )
 
 
 def head(text: str) -> list[str]:
@@ -90,7 +101,9 @@ def agreement(path: Path) -> tuple[collections.Counter, list[str]]:
         count["message head right"] += head(message) == head(case["message"])
         count["message right"] += message == case["message"]
         if errno != case["errno"] or head(message) != head(case["message"]):
-            lines.append(f"{case['id']} differs: {case['name']}: ours {errno} {message!r}, kernel {case['errno']} {case['message']!r}")
+            lines.append(
+                f"{case['id']} differs: {case['name']}: ours {errno} {message!r}, kernel {case['errno']} {case['message']!r}"
+            )
     return count, lines
 
 

@@ -11,15 +11,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
-from fastrtp.helpers.argtype import (DYNPTR_TYPE_LOCAL, DYNPTR_TYPE_RINGBUF, MEM_ALIGNED, MEM_FIXED_SIZE, MEM_RDONLY,
-                                     MEM_RINGBUF, MEM_UNINIT, MEM_WRITE, OBJ_RELEASE, PTR_MAYBE_NULL, PTR_TRUSTED, ArgType,
-                                     RetType)
+from fastrtp.helpers.argtype import (
+    DYNPTR_TYPE_LOCAL,
+    DYNPTR_TYPE_RINGBUF,
+    MEM_ALIGNED,
+    MEM_FIXED_SIZE,
+    MEM_RDONLY,
+    MEM_RINGBUF,
+    MEM_UNINIT,
+    MEM_WRITE,
+    OBJ_RELEASE,
+    PTR_MAYBE_NULL,
+    PTR_TRUSTED,
+    ArgType,
+    RetType,
+)
 from fastrtp.isa import FUNC_NAMES
 from fastrtp.uapi import BpfProgType
 
-RAW_TP = frozenset({BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
-                    BpfProgType.BPF_PROG_TYPE_TRACING})
+RAW_TP = frozenset(
+    {
+        BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT,
+        BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
+        BpfProgType.BPF_PROG_TYPE_TRACING,
+    }
+)
 TP_BTF = frozenset({BpfProgType.BPF_PROG_TYPE_TRACING})
 
 
@@ -70,17 +88,52 @@ _OLD_RINGBUF_DYNPTR = _DYNPTR | DYNPTR_TYPE_RINGBUF | OBJ_RELEASE
 _READ = (_WMEM, _SIZE0, _ANY)
 _SOCK = _A.ARG_PTR_TO_BTF_ID_SOCK_COMMON | PTR_MAYBE_NULL
 
-_IMPLEMENTED = frozenset("""
-    map_lookup_elem map_update_elem map_delete_elem map_lookup_percpu_elem
-    probe_read probe_read_str probe_read_kernel probe_read_kernel_str probe_read_user probe_read_user_str
-    ktime_get_ns ktime_get_boot_ns ktime_get_tai_ns jiffies64 get_current_pid_tgid get_current_uid_gid get_current_comm
-    get_current_task get_current_task_btf get_smp_processor_id get_numa_node_id get_prandom_u32 trace_printk trace_vprintk
-    snprintf strncmp strtol strtoul tail_call loop for_each_map_elem ringbuf_output ringbuf_reserve ringbuf_submit
-    ringbuf_discard ringbuf_query perf_event_output per_cpu_ptr this_cpu_ptr
-""".split())
+_IMPLEMENTED = frozenset(
+    [
+        "map_lookup_elem",
+        "map_update_elem",
+        "map_delete_elem",
+        "map_lookup_percpu_elem",
+        "probe_read",
+        "probe_read_str",
+        "probe_read_kernel",
+        "probe_read_kernel_str",
+        "probe_read_user",
+        "probe_read_user_str",
+        "ktime_get_ns",
+        "ktime_get_boot_ns",
+        "ktime_get_tai_ns",
+        "jiffies64",
+        "get_current_pid_tgid",
+        "get_current_uid_gid",
+        "get_current_comm",
+        "get_current_task",
+        "get_current_task_btf",
+        "get_smp_processor_id",
+        "get_numa_node_id",
+        "get_prandom_u32",
+        "trace_printk",
+        "trace_vprintk",
+        "snprintf",
+        "strncmp",
+        "strtol",
+        "strtoul",
+        "tail_call",
+        "loop",
+        "for_each_map_elem",
+        "ringbuf_output",
+        "ringbuf_reserve",
+        "ringbuf_submit",
+        "ringbuf_discard",
+        "ringbuf_query",
+        "perf_event_output",
+        "per_cpu_ptr",
+        "this_cpu_ptr",
+    ]
+)
 
 # name: (return type, arguments, GPL-only, further members)
-_RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, object]]] = {
+_RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, Any]]] = {
     "map_lookup_elem": (_VALUE_OR_NULL, (_MAP, _KEY), False, {}),
     "map_update_elem": (_R.RET_INTEGER, (_MAP, _KEY, _VALUE, _ANY), False, {}),
     "map_delete_elem": (_R.RET_INTEGER, (_MAP, _KEY), False, {}),
@@ -125,15 +178,23 @@ _RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, object]]] = 
     "strtol": (_R.RET_INTEGER, (_RMEM, _SIZE, _ANY, _LONG_OUT), False, {"arg_size": {3: 8}}),
     "strtoul": (_R.RET_INTEGER, (_RMEM, _SIZE, _ANY, _LONG_OUT), False, {"arg_size": {3: 8}}),
     "strncmp": (_R.RET_INTEGER, (_RMEM, _SIZE, _A.ARG_PTR_TO_CONST_STR), False, {}),
-    "snprintf": (_R.RET_INTEGER, (_WMEM | PTR_MAYBE_NULL, _SIZE0, _A.ARG_PTR_TO_CONST_STR, _RMEM | PTR_MAYBE_NULL, _SIZE0),
-                 True, {}),
+    "snprintf": (
+        _R.RET_INTEGER,
+        (_WMEM | PTR_MAYBE_NULL, _SIZE0, _A.ARG_PTR_TO_CONST_STR, _RMEM | PTR_MAYBE_NULL, _SIZE0),
+        True,
+        {},
+    ),
     "snprintf_btf": (_R.RET_INTEGER, (_WMEM, _SIZE, _RMEM, _SIZE, _ANY), False, {}),
     "send_signal": (_R.RET_INTEGER, (_ANY,), False, {}),
     "send_signal_thread": (_R.RET_INTEGER, (_ANY,), False, {}),
     "get_ns_current_pid_tgid": (_R.RET_INTEGER, (_ANY, _ANY, _WMEM, _SIZE), False, {}),
     "ringbuf_output": (_R.RET_INTEGER, (_MAP, _RMEM, _SIZE0, _ANY), False, {}),
-    "ringbuf_reserve": (_R.RET_PTR_TO_MEM | PTR_MAYBE_NULL | MEM_RINGBUF,
-                        (_MAP, _A.ARG_CONST_ALLOC_SIZE_OR_ZERO, _ANY), False, {}),
+    "ringbuf_reserve": (
+        _R.RET_PTR_TO_MEM | PTR_MAYBE_NULL | MEM_RINGBUF,
+        (_MAP, _A.ARG_CONST_ALLOC_SIZE_OR_ZERO, _ANY),
+        False,
+        {},
+    ),
     "ringbuf_submit": (_R.RET_VOID, (_A.ARG_PTR_TO_RINGBUF_MEM | OBJ_RELEASE, _ANY), False, {}),
     "ringbuf_discard": (_R.RET_VOID, (_A.ARG_PTR_TO_RINGBUF_MEM | OBJ_RELEASE, _ANY), False, {}),
     "ringbuf_query": (_R.RET_INTEGER, (_MAP, _ANY), False, {}),
@@ -143,11 +204,14 @@ _RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, object]]] = 
     "dynptr_from_mem": (_R.RET_INTEGER, (_WMEM, _SIZE0, _ANY, _NEW_LOCAL_DYNPTR), False, {}),
     "dynptr_read": (_R.RET_INTEGER, (_WMEM, _SIZE0, _DYNPTR | MEM_RDONLY, _ANY, _ANY), False, {}),
     "dynptr_write": (_R.RET_INTEGER, (_DYNPTR | MEM_RDONLY, _ANY, _RMEM, _SIZE0, _ANY), False, {}),
-    "dynptr_data": (_R.RET_PTR_TO_MEM | PTR_MAYBE_NULL,
-                    (_DYNPTR | MEM_RDONLY, _ANY, _A.ARG_CONST_ALLOC_SIZE_OR_ZERO), False, {}),
+    "dynptr_data": (_R.RET_PTR_TO_MEM | PTR_MAYBE_NULL, (_DYNPTR | MEM_RDONLY, _ANY, _A.ARG_CONST_ALLOC_SIZE_OR_ZERO), False, {}),
     "copy_from_user": (_R.RET_INTEGER, _READ, False, {"might_sleep": True}),
-    "copy_from_user_task": (_R.RET_INTEGER, (_WMEM, _SIZE0, _ANY, _BTF, _ANY), True,
-                            {"might_sleep": True, "arg_btf": {3: "task_struct"}}),
+    "copy_from_user_task": (
+        _R.RET_INTEGER,
+        (_WMEM, _SIZE0, _ANY, _BTF, _ANY),
+        True,
+        {"might_sleep": True, "arg_btf": {3: "task_struct"}},
+    ),
     "per_cpu_ptr": (_R.RET_PTR_TO_MEM_OR_BTF_ID | PTR_MAYBE_NULL | MEM_RDONLY, (_A.ARG_PTR_TO_PERCPU_BTF_ID, _ANY), False, {}),
     "this_cpu_ptr": (_R.RET_PTR_TO_MEM_OR_BTF_ID | MEM_RDONLY, (_A.ARG_PTR_TO_PERCPU_BTF_ID,), False, {}),
     "task_storage_get": (_VALUE_OR_NULL, (_MAP, _BTF0, _VALUE | PTR_MAYBE_NULL, _ANY), False, {"arg_btf": {1: "task_struct"}}),
@@ -167,7 +231,7 @@ _RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, object]]] = 
     "kptr_xchg": (_R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL, (_A.ARG_KPTR_XCHG_DEST, _BTF0 | OBJ_RELEASE), False, {}),
 }
 
-_TP_BTF_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, object]]] = {
+_TP_BTF_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, Any]]] = {
     "d_path": (_R.RET_INTEGER, (_BTF, _WMEM, _SIZE0), False, {"arg_btf": {0: "path"}}),
     "get_socket_cookie": (_R.RET_INTEGER, (_SOCK,), False, {}),
     "sk_storage_get": (_VALUE_OR_NULL, (_MAP, _SOCK, _VALUE | PTR_MAYBE_NULL, _ANY), False, {}),
@@ -176,9 +240,10 @@ _TP_BTF_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, object]]] = 
     "xdp_output": (_R.RET_INTEGER, (_BTF, _MAP, _ANY, _RMEM, _SIZE0), True, {"arg_btf": {0: "xdp_buff"}}),
     "xdp_get_buff_len": (_R.RET_INTEGER, (_BTF,), False, {"arg_btf": {0: "xdp_buff"}}),
     "sock_from_file": (_R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL, (_BTF,), False, {"arg_btf": {0: "file"}, "ret_btf": "socket"}),
-} | {
-    f"skc_to_{kind}": (_R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL, (_A.ARG_PTR_TO_BTF_ID_SOCK_COMMON,), False, {"ret_btf": kind})
-    for kind in ("mptcp_sock", "tcp6_sock", "tcp_request_sock", "tcp_sock", "tcp_timewait_sock", "udp6_sock", "unix_sock")
+    **{
+        f"skc_to_{kind}": (_R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL, (_A.ARG_PTR_TO_BTF_ID_SOCK_COMMON,), False, {"ret_btf": kind})
+        for kind in ("mptcp_sock", "tcp6_sock", "tcp_request_sock", "tcp_sock", "tcp_timewait_sock", "udp6_sock", "unix_sock")
+    },
 }
 
 
@@ -190,8 +255,9 @@ def _table() -> dict[int, HelperProto]:
         for source, prog_types in ((_RAW_TP_ROWS, RAW_TP), (_TP_BTF_ROWS, TP_BTF)):
             if name in source:
                 ret, args, gpl_only, more = source[name]
-                rows[number] = HelperProto(number, name, int(ret), tuple(int(a) for a in args), gpl_only, prog_types,
-                                           name in _IMPLEMENTED, **more)  # type: ignore[arg-type]
+                rows[number] = HelperProto(
+                    number, name, int(ret), tuple(int(a) for a in args), gpl_only, prog_types, name in _IMPLEMENTED, **more
+                )
                 break
         else:
             rows[number] = HelperProto(number, name, proto=False)

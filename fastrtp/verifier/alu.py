@@ -9,12 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastrtp.isa import (BPF_ADD, BPF_AND, BPF_ARSH, BPF_DIV, BPF_LSH, BPF_MOD, BPF_MUL, BPF_NEG, BPF_OR, BPF_RSH, BPF_SUB,
-                         BPF_XOR)
-from fastrtp.verifier.bounds import (S32_MAX, S32_MIN, S64_MAX, S64_MIN, UNKNOWN, ZERO, Bounds, const_bounds, reg_bounds_sync,
-                                     s32, s64, zext_32_to_64)
-from fastrtp.verifier.tnum import (TNUM_UNKNOWN, U32, U64, Tnum, tnum_add, tnum_and, tnum_arshift, tnum_lshift, tnum_mul,
-                                   tnum_or, tnum_rshift, tnum_sub, tnum_subreg, tnum_xor)
+from fastrtp.isa import BPF_ADD, BPF_AND, BPF_ARSH, BPF_DIV, BPF_LSH, BPF_MOD, BPF_MUL, BPF_NEG, BPF_OR, BPF_RSH, BPF_SUB, BPF_XOR
+from fastrtp.verifier.bounds import (
+    S32_MAX,
+    S32_MIN,
+    S64_MAX,
+    S64_MIN,
+    UNKNOWN,
+    ZERO,
+    Bounds,
+    coerce_to_size,
+    const_bounds,
+    reg_bounds_sync,
+    s32,
+    s64,
+    tnum_bounds,
+)
+from fastrtp.verifier.tnum import (
+    U32,
+    U64,
+    Tnum,
+    tnum_add,
+    tnum_and,
+    tnum_arshift,
+    tnum_lshift,
+    tnum_mul,
+    tnum_or,
+    tnum_rshift,
+    tnum_sub,
+    tnum_subreg,
+    tnum_xor,
+)
 
 Ranges = tuple[int, int, int, int]
 """smin, smax, umin, umax of one width."""
@@ -87,7 +112,12 @@ def _arsh(a: Ranges, shift: int, full: Ranges) -> Ranges:
 
 
 _TNUM: dict[int, Callable[[Tnum, Tnum], Tnum]] = {
-    BPF_ADD: tnum_add, BPF_SUB: tnum_sub, BPF_MUL: tnum_mul, BPF_AND: tnum_and, BPF_OR: tnum_or, BPF_XOR: tnum_xor,
+    BPF_ADD: tnum_add,
+    BPF_SUB: tnum_sub,
+    BPF_MUL: tnum_mul,
+    BPF_AND: tnum_and,
+    BPF_OR: tnum_or,
+    BPF_XOR: tnum_xor,
 }
 _ARITH: dict[int, Callable[[Ranges, Ranges, Ranges], Ranges]] = {BPF_ADD: _add, BPF_SUB: _sub, BPF_MUL: _mul}
 _BITWISE: dict[int, Callable[[Ranges, Ranges, Tnum, Ranges], Ranges]] = {BPF_AND: _and, BPF_OR: _or}
@@ -156,10 +186,7 @@ def adjust_scalar64(op: int, dst: Bounds, src: Bounds) -> Bounds:
     else:
         return UNKNOWN
     # the low half of add, sub, mul and the bitwise operations depends on the low halves only
-    if op in _TNUM:
-        low = _ranges32(op, dst, src, tnum_subreg(var_off))
-    else:
-        low = _FULL32
+    low = _ranges32(op, dst, src, tnum_subreg(var_off)) if op in _TNUM else _FULL32
     return reg_bounds_sync(var_off, *r, *low)
 
 
@@ -178,12 +205,12 @@ def adjust_scalar32(op: int, dst: Bounds, src: Bounds) -> Bounds:
     dst_off, src_off = tnum_subreg(dst.var_off), tnum_subreg(src.var_off)
     if not dst_off.mask and not src_off.mask:
         result = _const_op(op, dst_off.value, src_off.value, 32)
-        return zext_32_to_64(UNKNOWN) if result is None else const_bounds(result)
+        return UNKNOWN if result is None else const_bounds(result)
     if op == BPF_NEG:
         return adjust_scalar32(BPF_SUB, ZERO, dst)
     if op in _SHIFT:
         if src_off.mask or src_off.value > 31:
-            return zext_32_to_64(UNKNOWN)
+            return UNKNOWN
         shift = src_off.value
         a: Ranges = (dst.s32_min_value, dst.s32_max_value, dst.u32_min_value, dst.u32_max_value)
         low = _SHIFT[op](a, shift, _FULL32)
@@ -197,7 +224,7 @@ def adjust_scalar32(op: int, dst: Bounds, src: Bounds) -> Bounds:
         var_off = tnum_subreg(_TNUM[op](dst_off, src_off))
         low = _ranges32(op, dst, src, var_off)
     else:
-        return zext_32_to_64(UNKNOWN)
+        return UNKNOWN
     return reg_bounds_sync(var_off, 0, U32, 0, U32, *low)
 
 
@@ -211,7 +238,10 @@ def sub_bounds(a: Bounds, b: Bounds) -> Bounds:
     return adjust_scalar64(BPF_SUB, a, b)
 
 
-def known_bits_of_ranges(b: Bounds) -> Bounds:
-    """`b` with its ranges alone, known bits dropped (a widened scalar keeps what its ranges imply)."""
-    return reg_bounds_sync(TNUM_UNKNOWN, b.smin_value, b.smax_value, b.umin_value, b.umax_value,
-                           b.s32_min_value, b.s32_max_value, b.u32_min_value, b.u32_max_value)
+def byte_order(b: Bounds, size: int, swap: bool) -> Bounds:
+    """The low `size` bytes, reversed where `swap`, zero-extended. Kernel: scalar_byte_swap."""
+    if not swap:
+        return coerce_to_size(b, size)
+    limit = (1 << 8 * size) - 1
+    value, mask = ((x & limit).to_bytes(size, "little") for x in b.var_off)
+    return tnum_bounds(Tnum(int.from_bytes(value, "big"), int.from_bytes(mask, "big")))

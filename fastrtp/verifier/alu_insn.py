@@ -7,25 +7,69 @@ from __future__ import annotations
 
 from errno import EACCES, EINVAL
 
-from fastrtp.isa import (BPF_ADD, BPF_ALU64, BPF_AND, BPF_ARSH, BPF_CLASS, BPF_DIV, BPF_END, BPF_LSH, BPF_MOD, BPF_MOV,
-                         BPF_NEG, BPF_OP, BPF_OR, BPF_RSH, BPF_SRC, BPF_SUB, BPF_X, BPF_XOR, Insn)
-from fastrtp.verifier.alu import add_bounds, adjust_scalar32, adjust_scalar64, sub_bounds
-from fastrtp.verifier.bounds import (S32_MAX, S64_MIN, Bounds, coerce_subreg_to_size_sx, coerce_to_size_sx, s64,
-                                     zext_32_to_64)
+from fastrtp.isa import (
+    BPF_ADD,
+    BPF_ALU64,
+    BPF_AND,
+    BPF_ARSH,
+    BPF_CLASS,
+    BPF_DIV,
+    BPF_END,
+    BPF_LSH,
+    BPF_MOD,
+    BPF_MOV,
+    BPF_NEG,
+    BPF_OP,
+    BPF_OR,
+    BPF_RSH,
+    BPF_SRC,
+    BPF_SUB,
+    BPF_X,
+    BPF_XOR,
+    Insn,
+)
+from fastrtp.verifier.alu import add_bounds, adjust_scalar32, adjust_scalar64, byte_order, sub_bounds
+from fastrtp.verifier.bounds import S32_MAX, S64_MIN, Bounds, coerce_subreg_to_size_sx, coerce_to_size_sx, s64, zext_32_to_64
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.mem import check_reg_read, check_reg_write
 from fastrtp.verifier.precision import mark_reg_precise
-from fastrtp.verifier.regtype import (CONST_PTR_TO_DYNPTR, CONST_PTR_TO_MAP, PTR_MAYBE_NULL, PTR_TO_BTF_ID, PTR_TO_BUF,
-                                      PTR_TO_CTX, PTR_TO_FUNC, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM, PTR_TO_STACK,
-                                      PTR_TO_TP_BUFFER, SCALAR_VALUE, base_type, reg_type_str)
+from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_DYNPTR,
+    CONST_PTR_TO_MAP,
+    PTR_MAYBE_NULL,
+    PTR_TO_BTF_ID,
+    PTR_TO_BUF,
+    PTR_TO_CTX,
+    PTR_TO_FUNC,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MEM,
+    PTR_TO_STACK,
+    PTR_TO_TP_BUFFER,
+    SCALAR_VALUE,
+    base_type,
+    reg_type_str,
+)
 from fastrtp.verifier.resolve import BPF_MAX_VAR_OFF
 from fastrtp.verifier.stack import assign_scalar_id_before_mov, get_reg_width
 from fastrtp.verifier.state import BPF_ADD_CONST, REG_UNKNOWN, BpfRegState, const_scalar, scalar
 from fastrtp.verifier.tnum import U32
 
 _ALU_STRING = ("+=", "-=", "*=", "/=", "|=", "&=", "<<=", ">>=", "neg", "%=", "^=", "=", "s>>=", "endian")
-_ARITHMETIC = frozenset({PTR_TO_CTX, PTR_TO_MAP_VALUE, PTR_TO_MAP_KEY, PTR_TO_STACK, PTR_TO_TP_BUFFER, PTR_TO_BTF_ID, PTR_TO_MEM,
-                         PTR_TO_BUF, PTR_TO_FUNC, CONST_PTR_TO_DYNPTR})
+_ARITHMETIC = frozenset(
+    {
+        PTR_TO_CTX,
+        PTR_TO_MAP_VALUE,
+        PTR_TO_MAP_KEY,
+        PTR_TO_STACK,
+        PTR_TO_TP_BUFFER,
+        PTR_TO_BTF_ID,
+        PTR_TO_MEM,
+        PTR_TO_BUF,
+        PTR_TO_FUNC,
+        CONST_PTR_TO_DYNPTR,
+    }
+)
 _UNKNOWN32 = scalar(zext_32_to_64(REG_UNKNOWN.bounds))
 
 
@@ -60,6 +104,9 @@ def _check_end_neg(env: BpfVerifierEnv, insn: Insn, op: int) -> None:
     if op == BPF_NEG and dst.type == SCALAR_VALUE:
         bounds = (adjust_scalar64 if is_alu64 else adjust_scalar32)(BPF_NEG, dst.bounds, dst.bounds)
         _set(env, insn.dst_reg, scalar(bounds), deps[insn.dst_reg])
+    elif op == BPF_END and dst.type == SCALAR_VALUE:
+        swap = is_alu64 or bool(BPF_SRC(insn.code))
+        _set(env, insn.dst_reg, scalar(byte_order(dst.bounds, insn.imm // 8, swap)), deps[insn.dst_reg])
     else:
         _set(env, insn.dst_reg, REG_UNKNOWN, 0)
 
@@ -84,10 +131,7 @@ def _check_mov(env: BpfVerifierEnv, insn: Insn) -> None:
             _set(env, insn.dst_reg, REG_UNKNOWN if is_alu64 else _UNKNOWN32, 0)
         return
     bits = insn.off or (64 if is_alu64 else 32)
-    if insn.off:
-        same = src.bounds.umax_value < 1 << (bits - 1)
-    else:
-        same = is_alu64 or get_reg_width(src) <= 32
+    same = src.bounds.umax_value < 1 << bits - 1 if insn.off else is_alu64 or get_reg_width(src) <= 32
     if same:
         src = assign_scalar_id_before_mov(env, src)
         env.regs[insn.src_reg] = src
@@ -139,8 +183,14 @@ def _check_binary(env: BpfVerifierEnv, insn: Insn, op: int) -> None:
         return
     bounds = (adjust_scalar64 if is_alu64 else adjust_scalar32)(op, dst.bounds, src.bounds)
     result = scalar(bounds)
-    if (op == BPF_ADD and is_alu64 and dst.id and not src.bounds.var_off.mask and not dst.id & BPF_ADD_CONST
-            and src.bounds.umin_value <= S32_MAX):
+    if (
+        op == BPF_ADD
+        and is_alu64
+        and dst.id
+        and not src.bounds.var_off.mask
+        and not dst.id & BPF_ADD_CONST
+        and src.bounds.umin_value <= S32_MAX
+    ):
         # the sum stays linked to what it was made from
         result = result.with_id(dst.id | BPF_ADD_CONST, src.bounds.umin_value)
     _set(env, dst_regno, result, deps[dst_regno] | (deps[insn.src_reg] if reg_source else 0))
@@ -162,8 +212,9 @@ def _check_sane_offset(env: BpfVerifierEnv, reg: BpfRegState, reg_type: int) -> 
         env.reject(EINVAL, f"value {b.smin_value} makes {name} pointer be out of bounds")
 
 
-def _adjust_ptr(env: BpfVerifierEnv, insn: Insn, op: int, is_alu64: bool, ptr: BpfRegState, number: BpfRegState,
-                reverse: bool) -> BpfRegState:
+def _adjust_ptr(
+    env: BpfVerifierEnv, insn: Insn, op: int, is_alu64: bool, ptr: BpfRegState, number: BpfRegState, reverse: bool
+) -> BpfRegState:
     """`pointer op number`, or `number op pointer` where `reverse`."""
     dst = insn.dst_reg
     off: Bounds = number.bounds
@@ -197,5 +248,3 @@ def _adjust_ptr(env: BpfVerifierEnv, insn: Insn, op: int, is_alu64: bool, ptr: B
         result = ptr.with_bounds(combine(ptr.bounds, off))
     _check_sane_offset(env, result, ptr.type)
     return result
-
-

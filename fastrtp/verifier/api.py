@@ -20,7 +20,9 @@ class MapLike(Protocol):
     frozen: bool
     name: str
 
-    def read_value(self, offset: int, size: int) -> bytes: ...
+    def read_value(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset` of value 0."""
+        ...
 
 
 @dataclass
@@ -105,8 +107,10 @@ class VerifierStats:
 
     def line(self) -> str:
         """The last line of the kernel's log."""
-        return (f"processed {self.insn_processed} insns (limit 1000000) max_states_per_insn {self.max_states_per_insn} "
-                f"total_states {self.total_states} peak_states {self.peak_states} mark_read 0")
+        return (
+            f"processed {self.insn_processed} insns (limit 1000000) max_states_per_insn {self.max_states_per_insn} "
+            f"total_states {self.total_states} peak_states {self.peak_states} mark_read 0"
+        )
 
 
 @dataclass

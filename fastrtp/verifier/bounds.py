@@ -32,11 +32,21 @@ def s32(x: int) -> int:
 class Bounds:
     """Known bits and ranges of a 64-bit value (members as in struct bpf_reg_state)."""
 
-    __slots__ = ("s32_max_value", "s32_min_value", "smax_value", "smin_value", "u32_max_value", "u32_min_value",
-                 "umax_value", "umin_value", "var_off")
+    __slots__ = (
+        "s32_max_value",
+        "s32_min_value",
+        "smax_value",
+        "smin_value",
+        "u32_max_value",
+        "u32_min_value",
+        "umax_value",
+        "umin_value",
+        "var_off",
+    )
 
-    def __init__(self, var_off: Tnum, smin: int, smax: int, umin: int, umax: int,
-                 s32_min: int, s32_max: int, u32_min: int, u32_max: int) -> None:
+    def __init__(
+        self, var_off: Tnum, smin: int, smax: int, umin: int, umax: int, s32_min: int, s32_max: int, u32_min: int, u32_max: int
+    ) -> None:
         self.var_off = var_off
         self.smin_value = smin
         self.smax_value = smax
@@ -49,8 +59,17 @@ class Bounds:
 
     def key(self) -> tuple[Tnum, int, int, int, int, int, int, int, int]:
         """Every member, for comparisons."""
-        return (self.var_off, self.smin_value, self.smax_value, self.umin_value, self.umax_value,
-                self.s32_min_value, self.s32_max_value, self.u32_min_value, self.u32_max_value)
+        return (
+            self.var_off,
+            self.smin_value,
+            self.smax_value,
+            self.umin_value,
+            self.umax_value,
+            self.s32_min_value,
+            self.s32_max_value,
+            self.u32_min_value,
+            self.u32_max_value,
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Bounds) and self.key() == other.key()
@@ -59,17 +78,23 @@ class Bounds:
         return hash(self.key())
 
     def __repr__(self) -> str:
-        return (f"Bounds({self.var_off.value:#x}/{self.var_off.mask:#x} s[{self.smin_value},{self.smax_value}] "
-                f"u[{self.umin_value},{self.umax_value}] s32[{self.s32_min_value},{self.s32_max_value}] "
-                f"u32[{self.u32_min_value},{self.u32_max_value}])")
+        return (
+            f"Bounds({self.var_off.value:#x}/{self.var_off.mask:#x} s[{self.smin_value},{self.smax_value}] "
+            f"u[{self.umin_value},{self.umax_value}] s32[{self.s32_min_value},{self.s32_max_value}] "
+            f"u32[{self.u32_min_value},{self.u32_max_value}])"
+        )
 
     def contains(self, value: int) -> bool:
         """Whether the u64 `value` satisfies every member."""
         value &= U64
         low = value & U32
-        return (value & ~self.var_off.mask == self.var_off.value
-                and self.smin_value <= s64(value) <= self.smax_value and self.umin_value <= value <= self.umax_value
-                and self.s32_min_value <= s32(value) <= self.s32_max_value and self.u32_min_value <= low <= self.u32_max_value)
+        return (
+            value & ~self.var_off.mask == self.var_off.value
+            and self.smin_value <= s64(value) <= self.smax_value
+            and self.umin_value <= value <= self.umax_value
+            and self.s32_min_value <= s32(value) <= self.s32_max_value
+            and self.u32_min_value <= low <= self.u32_max_value
+        )
 
 
 UNKNOWN = Bounds(TNUM_UNKNOWN, S64_MIN, S64_MAX, 0, U64, S32_MIN, S32_MAX, 0, U32)
@@ -93,20 +118,38 @@ def const_subreg_bounds(bounds: Bounds, imm: int) -> Bounds:
     imm &= U32
     var_off = bounds.var_off
     sl = imm - _TWO32 if imm & _BIT31 else imm
-    return reg_bounds_sync(Tnum(var_off.value & _HIGH32 | imm, var_off.mask & _HIGH32),
-                           bounds.smin_value, bounds.smax_value, bounds.umin_value, bounds.umax_value, sl, sl, imm, imm)
+    return reg_bounds_sync(
+        Tnum(var_off.value & _HIGH32 | imm, var_off.mask & _HIGH32),
+        bounds.smin_value,
+        bounds.smax_value,
+        bounds.umin_value,
+        bounds.umax_value,
+        sl,
+        sl,
+        imm,
+        imm,
+    )
 
 
-def reg_bounds_sync(var_off: Tnum, smin: int, smax: int, umin: int, umax: int,
-                    s32_min: int, s32_max: int, u32_min: int, u32_max: int) -> Bounds:
+def reg_bounds_sync(
+    var_off: Tnum, smin: int, smax: int, umin: int, umax: int, s32_min: int, s32_max: int, u32_min: int, u32_max: int
+) -> Bounds:
     """Let known bits, 64-bit and 32-bit ranges refine each other; contradictory input gives `UNKNOWN`.
 
     Kernel: reg_bounds_sync (__update_reg_bounds, __reg_deduce_bounds, __reg_bound_offset).
     """
     value, mask = var_off
     if not mask:
-        return const_bounds(value) if (umin <= value <= umax and u32_min <= value & U32 <= u32_max
-                                       and smin <= s64(value) <= smax and s32_min <= s32(value) <= s32_max) else UNKNOWN
+        return (
+            const_bounds(value)
+            if (
+                umin <= value <= umax
+                and u32_min <= value & U32 <= u32_max
+                and smin <= s64(value) <= smax
+                and s32_min <= s32(value) <= s32_max
+            )
+            else UNKNOWN
+        )
     for _ in range(3):
         before = (smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max, value, mask)
         # known bits bound the ranges (__update_reg64_bounds, __update_reg32_bounds)
@@ -247,8 +290,9 @@ def zext_32_to_64(b: Bounds) -> Bounds:
     if b.umax_value <= U32:
         return b
     var_off = Tnum(b.var_off.value & U32, b.var_off.mask & U32)
-    return reg_bounds_sync(var_off, 0, U32, b.u32_min_value, b.u32_max_value,
-                           b.s32_min_value, b.s32_max_value, b.u32_min_value, b.u32_max_value)
+    return reg_bounds_sync(
+        var_off, 0, U32, b.u32_min_value, b.u32_max_value, b.s32_min_value, b.s32_max_value, b.u32_min_value, b.u32_max_value
+    )
 
 
 def coerce_to_size(b: Bounds, size: int) -> Bounds:
@@ -301,8 +345,14 @@ def range_within(old: Bounds, cur: Bounds) -> bool:
     """Whether every value that `cur` allows is allowed by `old`."""
     if old is cur or old is UNKNOWN:
         return True
-    return (old.umin_value <= cur.umin_value and old.umax_value >= cur.umax_value
-            and old.smin_value <= cur.smin_value and old.smax_value >= cur.smax_value
-            and old.u32_min_value <= cur.u32_min_value and old.u32_max_value >= cur.u32_max_value
-            and old.s32_min_value <= cur.s32_min_value and old.s32_max_value >= cur.s32_max_value
-            and tnum_in(old.var_off, cur.var_off))
+    return (
+        old.umin_value <= cur.umin_value
+        and old.umax_value >= cur.umax_value
+        and old.smin_value <= cur.smin_value
+        and old.smax_value >= cur.smax_value
+        and old.u32_min_value <= cur.u32_min_value
+        and old.u32_max_value >= cur.u32_max_value
+        and old.s32_min_value <= cur.s32_min_value
+        and old.s32_max_value >= cur.s32_max_value
+        and tnum_in(old.var_off, cur.var_off)
+    )

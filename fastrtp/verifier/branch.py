@@ -6,17 +6,37 @@ regs_refine_cond_op, reg_set_min_max.
 
 from __future__ import annotations
 
-from fastrtp.isa import (BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JLE, BPF_JLT, BPF_JNE, BPF_JSET, BPF_JSGE, BPF_JSGT, BPF_JSLE,
-                         BPF_JSLT)
+from fastrtp.isa import BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JLE, BPF_JLT, BPF_JNE, BPF_JSET, BPF_JSGE, BPF_JSGT, BPF_JSLE, BPF_JSLT
 from fastrtp.verifier.bounds import Bounds, reg_bounds_sync, s32, s64
 from fastrtp.verifier.tnum import U32, U64, Tnum
 
-REVERSED = {BPF_JEQ: BPF_JNE, BPF_JNE: BPF_JEQ, BPF_JGT: BPF_JLE, BPF_JLE: BPF_JGT, BPF_JGE: BPF_JLT, BPF_JLT: BPF_JGE,
-            BPF_JSGT: BPF_JSLE, BPF_JSLE: BPF_JSGT, BPF_JSGE: BPF_JSLT, BPF_JSLT: BPF_JSGE}
+REVERSED = {
+    BPF_JEQ: BPF_JNE,
+    BPF_JNE: BPF_JEQ,
+    BPF_JGT: BPF_JLE,
+    BPF_JLE: BPF_JGT,
+    BPF_JGE: BPF_JLT,
+    BPF_JLT: BPF_JGE,
+    BPF_JSGT: BPF_JSLE,
+    BPF_JSLE: BPF_JSGT,
+    BPF_JSGE: BPF_JSLT,
+    BPF_JSLT: BPF_JSGE,
+}
 """The condition that holds where the jump falls through (rev_opcode)."""
 
-FLIPPED = {BPF_JEQ: BPF_JEQ, BPF_JNE: BPF_JNE, BPF_JSET: BPF_JSET, BPF_JGT: BPF_JLT, BPF_JLT: BPF_JGT, BPF_JGE: BPF_JLE,
-           BPF_JLE: BPF_JGE, BPF_JSGT: BPF_JSLT, BPF_JSLT: BPF_JSGT, BPF_JSGE: BPF_JSLE, BPF_JSLE: BPF_JSGE}
+FLIPPED = {
+    BPF_JEQ: BPF_JEQ,
+    BPF_JNE: BPF_JNE,
+    BPF_JSET: BPF_JSET,
+    BPF_JGT: BPF_JLT,
+    BPF_JLT: BPF_JGT,
+    BPF_JGE: BPF_JLE,
+    BPF_JLE: BPF_JGE,
+    BPF_JSGT: BPF_JSLT,
+    BPF_JSLT: BPF_JSGT,
+    BPF_JSGE: BPF_JSLE,
+    BPF_JSLE: BPF_JSGE,
+}
 """The same condition with its operands exchanged (flip_opcode)."""
 
 
@@ -40,8 +60,12 @@ def is_branch_taken(a: Bounds, b: Bounds, op: int, is_jmp32: bool) -> int:
         else:
             if not is_jmp32:
                 # the low halves alone can tell two values apart
-                low = (a.u32_min_value > b.u32_max_value or a.u32_max_value < b.u32_min_value
-                       or a.s32_min_value > b.s32_max_value or a.s32_max_value < b.s32_min_value)
+                low = (
+                    a.u32_min_value > b.u32_max_value
+                    or a.u32_max_value < b.u32_min_value
+                    or a.s32_min_value > b.s32_max_value
+                    or a.s32_max_value < b.s32_min_value
+                )
                 if low:
                     return int(op == BPF_JNE)
             return -1
@@ -87,26 +111,43 @@ def regs_refine_cond(a: Bounds, b: Bounds, op: int, taken: bool, is_jmp32: bool)
     strict = 1 if op in (BPF_JGT, BPF_JSGT) else 0
     if op in (BPF_JGT, BPF_JGE):
         if is_jmp32:
-            return (_sync(a, u32_min=max(a.u32_min_value, b.u32_min_value + strict)),
-                    _sync(b, u32_max=min(b.u32_max_value, a.u32_max_value - strict)))
-        return (_sync(a, umin=max(a.umin_value, b.umin_value + strict)),
-                _sync(b, umax=min(b.umax_value, a.umax_value - strict)))
+            return (
+                _sync(a, u32_min=max(a.u32_min_value, b.u32_min_value + strict)),
+                _sync(b, u32_max=min(b.u32_max_value, a.u32_max_value - strict)),
+            )
+        return (_sync(a, umin=max(a.umin_value, b.umin_value + strict)), _sync(b, umax=min(b.umax_value, a.umax_value - strict)))
     if is_jmp32:
-        return (_sync(a, s32_min=max(a.s32_min_value, b.s32_min_value + strict)),
-                _sync(b, s32_max=min(b.s32_max_value, a.s32_max_value - strict)))
-    return (_sync(a, smin=max(a.smin_value, b.smin_value + strict)),
-            _sync(b, smax=min(b.smax_value, a.smax_value - strict)))
+        return (
+            _sync(a, s32_min=max(a.s32_min_value, b.s32_min_value + strict)),
+            _sync(b, s32_max=min(b.s32_max_value, a.s32_max_value - strict)),
+        )
+    return (_sync(a, smin=max(a.smin_value, b.smin_value + strict)), _sync(b, smax=min(b.smax_value, a.smax_value - strict)))
 
 
-def _sync(r: Bounds, var_off: Tnum | None = None, smin: int | None = None, smax: int | None = None,
-          umin: int | None = None, umax: int | None = None, s32_min: int | None = None, s32_max: int | None = None,
-          u32_min: int | None = None, u32_max: int | None = None) -> Bounds:
+def _sync(
+    r: Bounds,
+    var_off: Tnum | None = None,
+    smin: int | None = None,
+    smax: int | None = None,
+    umin: int | None = None,
+    umax: int | None = None,
+    s32_min: int | None = None,
+    s32_max: int | None = None,
+    u32_min: int | None = None,
+    u32_max: int | None = None,
+) -> Bounds:
     """`r` with some members replaced, then synchronised."""
-    return reg_bounds_sync(r.var_off if var_off is None else var_off,
-                           r.smin_value if smin is None else smin, r.smax_value if smax is None else smax,
-                           r.umin_value if umin is None else umin, r.umax_value if umax is None else umax,
-                           r.s32_min_value if s32_min is None else s32_min, r.s32_max_value if s32_max is None else s32_max,
-                           r.u32_min_value if u32_min is None else u32_min, r.u32_max_value if u32_max is None else u32_max)
+    return reg_bounds_sync(
+        r.var_off if var_off is None else var_off,
+        r.smin_value if smin is None else smin,
+        r.smax_value if smax is None else smax,
+        r.umin_value if umin is None else umin,
+        r.umax_value if umax is None else umax,
+        r.s32_min_value if s32_min is None else s32_min,
+        r.s32_max_value if s32_max is None else s32_max,
+        r.u32_min_value if u32_min is None else u32_min,
+        r.u32_max_value if u32_max is None else u32_max,
+    )
 
 
 def _refine_equal(a: Bounds, b: Bounds, is_jmp32: bool) -> tuple[Bounds, Bounds]:
@@ -117,14 +158,30 @@ def _refine_equal(a: Bounds, b: Bounds, is_jmp32: bool) -> tuple[Bounds, Bounds]
         mask = a.var_off.mask & b.var_off.mask & U32
         value = (a.var_off.value | b.var_off.value) & U32 & ~mask
         high = U64 ^ U32
-        first, second = (_sync(r, Tnum(r.var_off.value & high | value, r.var_off.mask & high | mask),
-                               s32_min=s32_min, s32_max=s32_max, u32_min=u32_min, u32_max=u32_max) for r in (a, b))
+        first, second = (
+            _sync(
+                r,
+                Tnum(r.var_off.value & high | value, r.var_off.mask & high | mask),
+                s32_min=s32_min,
+                s32_max=s32_max,
+                u32_min=u32_min,
+                u32_max=u32_max,
+            )
+            for r in (a, b)
+        )
         return first, second
     mask = a.var_off.mask & b.var_off.mask
-    both = reg_bounds_sync(Tnum((a.var_off.value | b.var_off.value) & ~mask, mask),
-                           max(a.smin_value, b.smin_value), min(a.smax_value, b.smax_value),
-                           max(a.umin_value, b.umin_value), min(a.umax_value, b.umax_value),
-                           s32_min, s32_max, u32_min, u32_max)
+    both = reg_bounds_sync(
+        Tnum((a.var_off.value | b.var_off.value) & ~mask, mask),
+        max(a.smin_value, b.smin_value),
+        min(a.smax_value, b.smax_value),
+        max(a.umin_value, b.umin_value),
+        min(a.umax_value, b.umax_value),
+        s32_min,
+        s32_max,
+        u32_min,
+        u32_max,
+    )
     return both, both
 
 

@@ -19,13 +19,21 @@ from fastrtp.verifier.state import REG_UNKNOWN, BpfRegState
 from fastrtp.verifier.tnum import tnum_strn
 
 _STRUCTS = (BtfKind.STRUCT, BtfKind.UNION)
-_MAP_STRUCT = {BpfMapType.BPF_MAP_TYPE_ARRAY: "bpf_array", BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY: "bpf_array",
-               BpfMapType.BPF_MAP_TYPE_PROG_ARRAY: "bpf_array", BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY: "bpf_array",
-               BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS: "bpf_array", BpfMapType.BPF_MAP_TYPE_CGROUP_ARRAY: "bpf_array",
-               BpfMapType.BPF_MAP_TYPE_HASH: "bpf_htab", BpfMapType.BPF_MAP_TYPE_PERCPU_HASH: "bpf_htab",
-               BpfMapType.BPF_MAP_TYPE_LRU_HASH: "bpf_htab", BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: "bpf_htab",
-               BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS: "bpf_htab", BpfMapType.BPF_MAP_TYPE_RINGBUF: "bpf_ringbuf_map",
-               BpfMapType.BPF_MAP_TYPE_STACK_TRACE: "bpf_stack_map"}
+_MAP_STRUCT = {
+    BpfMapType.BPF_MAP_TYPE_ARRAY: "bpf_array",
+    BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY: "bpf_array",
+    BpfMapType.BPF_MAP_TYPE_PROG_ARRAY: "bpf_array",
+    BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY: "bpf_array",
+    BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS: "bpf_array",
+    BpfMapType.BPF_MAP_TYPE_CGROUP_ARRAY: "bpf_array",
+    BpfMapType.BPF_MAP_TYPE_HASH: "bpf_htab",
+    BpfMapType.BPF_MAP_TYPE_PERCPU_HASH: "bpf_htab",
+    BpfMapType.BPF_MAP_TYPE_LRU_HASH: "bpf_htab",
+    BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: "bpf_htab",
+    BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS: "bpf_htab",
+    BpfMapType.BPF_MAP_TYPE_RINGBUF: "bpf_ringbuf_map",
+    BpfMapType.BPF_MAP_TYPE_STACK_TRACE: "bpf_stack_map",
+}
 
 
 def btf_name(env: BpfVerifierEnv, type_id: int) -> str:
@@ -79,8 +87,12 @@ def btf_struct_walk(env: BpfVerifierEnv, btf: Any, type_id: int, off: int, size:
             return 0
         if off + size > record.size:
             last = record.members[-1] if record.members else None
-            flexible = last is not None and btf.type(btf.strip(last.type_id)).kind == BtfKind.ARRAY and \
-                btf.type(btf.strip(last.type_id)).nelems == 0 and last.bit_offset // 8 <= off
+            flexible = (
+                last is not None
+                and btf.type(btf.strip(last.type_id)).kind == BtfKind.ARRAY
+                and btf.type(btf.strip(last.type_id)).nelems == 0
+                and last.bit_offset // 8 <= off
+            )
             if not flexible or last is None:
                 env.reject(EACCES, f"access beyond struct {record.name} at off {off} size {size}")
             array = btf.type(btf.strip(last.type_id))
@@ -110,12 +122,18 @@ def _member_at(env: BpfVerifierEnv, btf: Any, record: Any, off: int, size: int) 
             kind = btf.type(btf.strip(member.type_id)).kind
             if off + size > start + length:
                 if kind in (*_STRUCTS, BtfKind.PTR, BtfKind.ARRAY):
-                    env.reject(EACCES, f"access beyond the end of member {member.name} (mend:{start + length}) in struct "
-                               f"{record.name} with off {off} size {size}")
+                    env.reject(
+                        EACCES,
+                        f"access beyond the end of member {member.name} (mend:{start + length}) in struct "
+                        f"{record.name} with off {off} size {size}",
+                    )
                 return None
             if kind == BtfKind.PTR and (off != start or size != 8):
-                env.reject(EACCES, f"cannot access ptr member {member.name} with moff {start} in struct {record.name} "
-                           f"with off {off} size {size}")
+                env.reject(
+                    EACCES,
+                    f"cannot access ptr member {member.name} with moff {start} in struct {record.name} "
+                    f"with off {off} size {size}",
+                )
             return member.type_id, off - start
     # padding between members
     return None

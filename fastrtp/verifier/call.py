@@ -5,49 +5,101 @@ Kernel: kernel/bpf/verifier.c:check_helper_call, check_func_arg, check_reg_type,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from errno import EACCES, EINVAL, EOPNOTSUPP
 from typing import Any
 
 from fastrtp.btf import BtfKind
-from fastrtp.helpers.argtype import (MEM_ALIGNED, MEM_FIXED_SIZE, MEM_RDONLY, MEM_UNINIT, MEM_WRITE, OBJ_RELEASE, PTR_MAYBE_NULL,
-                                     ArgType, RetType)
+from fastrtp.helpers.argtype import (
+    MEM_ALIGNED,
+    MEM_FIXED_SIZE,
+    MEM_RDONLY,
+    MEM_UNINIT,
+    MEM_WRITE,
+    OBJ_RELEASE,
+    PTR_MAYBE_NULL,
+    ArgType,
+    RetType,
+)
 from fastrtp.helpers.table import HELPER_IDS, HELPERS, HelperProto
 from fastrtp.isa import Insn, func_id_name
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_SLEEPABLE, BpfMapType
-from fastrtp.verifier.bounds import S32_MAX, S32_MIN, U64, ZERO, reg_bounds_sync
+from fastrtp.verifier.bounds import S32_MAX, S32_MIN, ZERO, reg_bounds_sync
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import fields_of
 from fastrtp.verifier.func import clear_caller_saved_regs, push_callback_call
-from fastrtp.verifier.mem import (READ, WRITE, check_helper_mem_access, check_map_access, check_mem_size_reg, check_ptr_alignment,
-                                  check_ptr_off_reg, check_reg_read)
+from fastrtp.verifier.mem import (
+    check_helper_mem_access,
+    check_map_access,
+    check_mem_size_reg,
+    check_ptr_alignment,
+    check_ptr_off_reg,
+    check_reg_read,
+)
 from fastrtp.verifier.precision import mark_reg_precise
-from fastrtp.verifier.regtype import (CONST_PTR_TO_MAP, MEM_PERCPU, MEM_RCU, MEM_RINGBUF, PTR_TO_BTF_ID, PTR_TO_BUF, PTR_TO_CTX,
-                                      PTR_TO_FUNC, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM, PTR_TO_PACKET,
-                                      PTR_TO_PACKET_META, PTR_TO_STACK, PTR_TRUSTED, SCALAR_VALUE, base_type, reg_type_str)
-from fastrtp.verifier.stack import constant_map_key, mark_stack_written
-from fastrtp.verifier.state import (REG_NOT_INIT, REG_UNKNOWN, SLOT_MISC, BpfFuncState, BpfRegState, register_is_null, scalar)
-from fastrtp.verifier.tnum import TNUM_UNKNOWN, U32
+from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_MAP,
+    MEM_PERCPU,
+    MEM_RCU,
+    MEM_RINGBUF,
+    PTR_TO_BTF_ID,
+    PTR_TO_BUF,
+    PTR_TO_CTX,
+    PTR_TO_FUNC,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MEM,
+    PTR_TO_PACKET,
+    PTR_TO_PACKET_META,
+    PTR_TO_STACK,
+    PTR_TRUSTED,
+    SCALAR_VALUE,
+    base_type,
+    reg_type_str,
+)
+from fastrtp.verifier.stack import READ, WRITE, constant_map_key, mark_stack_written
+from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, SLOT_MISC, BpfFuncState, BpfRegState, register_is_null, scalar
+from fastrtp.verifier.tnum import TNUM_UNKNOWN, U32, U64
 
 MAX_ERRNO = 4095
 
-_MEM_TYPES = (PTR_TO_STACK, PTR_TO_PACKET, PTR_TO_PACKET_META, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM,
-              PTR_TO_MEM | MEM_RINGBUF, PTR_TO_BUF, PTR_TO_BTF_ID | PTR_TRUSTED)
+_MEM_TYPES = (
+    PTR_TO_STACK,
+    PTR_TO_PACKET,
+    PTR_TO_PACKET_META,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MEM,
+    PTR_TO_MEM | MEM_RINGBUF,
+    PTR_TO_BUF,
+    PTR_TO_BTF_ID | PTR_TRUSTED,
+)
 _BTF_TYPES = (PTR_TO_BTF_ID, PTR_TO_BTF_ID | PTR_TRUSTED, PTR_TO_BTF_ID | MEM_RCU)
 _COMPATIBLE: dict[int, tuple[int, ...]] = {
-    ArgType.ARG_PTR_TO_MAP_KEY: _MEM_TYPES, ArgType.ARG_PTR_TO_MAP_VALUE: _MEM_TYPES, ArgType.ARG_PTR_TO_MEM: _MEM_TYPES,
-    ArgType.ARG_CONST_SIZE: (SCALAR_VALUE,), ArgType.ARG_CONST_SIZE_OR_ZERO: (SCALAR_VALUE,),
-    ArgType.ARG_CONST_ALLOC_SIZE_OR_ZERO: (SCALAR_VALUE,), ArgType.ARG_CONST_MAP_PTR: (CONST_PTR_TO_MAP,),
-    ArgType.ARG_PTR_TO_CTX: (PTR_TO_CTX,), ArgType.ARG_PTR_TO_BTF_ID: _BTF_TYPES,
-    ArgType.ARG_PTR_TO_BTF_ID_SOCK_COMMON: _BTF_TYPES, ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_MAP_VALUE,),
+    ArgType.ARG_PTR_TO_MAP_KEY: _MEM_TYPES,
+    ArgType.ARG_PTR_TO_MAP_VALUE: _MEM_TYPES,
+    ArgType.ARG_PTR_TO_MEM: _MEM_TYPES,
+    ArgType.ARG_CONST_SIZE: (SCALAR_VALUE,),
+    ArgType.ARG_CONST_SIZE_OR_ZERO: (SCALAR_VALUE,),
+    ArgType.ARG_CONST_ALLOC_SIZE_OR_ZERO: (SCALAR_VALUE,),
+    ArgType.ARG_CONST_MAP_PTR: (CONST_PTR_TO_MAP,),
+    ArgType.ARG_PTR_TO_CTX: (PTR_TO_CTX,),
+    ArgType.ARG_PTR_TO_BTF_ID: _BTF_TYPES,
+    ArgType.ARG_PTR_TO_BTF_ID_SOCK_COMMON: _BTF_TYPES,
+    ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_MAP_VALUE,),
     ArgType.ARG_PTR_TO_RINGBUF_MEM: (PTR_TO_MEM | MEM_RINGBUF,),
     ArgType.ARG_PTR_TO_PERCPU_BTF_ID: (PTR_TO_BTF_ID | MEM_PERCPU, PTR_TO_BTF_ID | MEM_PERCPU | PTR_TRUSTED),
-    ArgType.ARG_PTR_TO_FUNC: (PTR_TO_FUNC,), ArgType.ARG_PTR_TO_STACK: (PTR_TO_STACK,),
-    ArgType.ARG_PTR_TO_CONST_STR: (PTR_TO_MAP_VALUE,), ArgType.ARG_PTR_TO_TIMER: (PTR_TO_MAP_VALUE,),
-    ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_MAP_VALUE,), ArgType.ARG_PTR_TO_DYNPTR: (PTR_TO_STACK,),
+    ArgType.ARG_PTR_TO_FUNC: (PTR_TO_FUNC,),
+    ArgType.ARG_PTR_TO_STACK: (PTR_TO_STACK,),
+    ArgType.ARG_PTR_TO_CONST_STR: (PTR_TO_MAP_VALUE,),
+    ArgType.ARG_PTR_TO_TIMER: (PTR_TO_MAP_VALUE,),
+    ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_MAP_VALUE,),
+    ArgType.ARG_PTR_TO_DYNPTR: (PTR_TO_STACK,),
 }
-_ANY_OFFSET = frozenset({PTR_TO_STACK, PTR_TO_PACKET, PTR_TO_PACKET_META, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM,
-                         PTR_TO_BUF, SCALAR_VALUE})
+_ANY_OFFSET = frozenset(
+    {PTR_TO_STACK, PTR_TO_PACKET, PTR_TO_PACKET_META, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM, PTR_TO_BUF, SCALAR_VALUE}
+)
 _FN = HELPER_IDS
 _T = BpfMapType
 
@@ -56,40 +108,66 @@ def _ids(*names: str) -> frozenset[int]:
     return frozenset(_FN[name] for name in names)
 
 
-_RINGBUF_FUNCS = _ids("ringbuf_output", "ringbuf_reserve", "ringbuf_query", "ringbuf_reserve_dynptr", "ringbuf_submit_dynptr",
-                      "ringbuf_discard_dynptr")
+_RINGBUF_FUNCS = _ids(
+    "ringbuf_output",
+    "ringbuf_reserve",
+    "ringbuf_query",
+    "ringbuf_reserve_dynptr",
+    "ringbuf_submit_dynptr",
+    "ringbuf_discard_dynptr",
+)
 _PERF_FUNCS = _ids("perf_event_read", "perf_event_output", "skb_output", "perf_event_read_value", "xdp_output")
 _QUEUE_FUNCS = _ids("map_peek_elem", "map_pop_elem", "map_push_elem")
 _MAP_FUNCS: dict[int, frozenset[int]] = {
-    _T.BPF_MAP_TYPE_PROG_ARRAY: _ids("tail_call"), _T.BPF_MAP_TYPE_PERF_EVENT_ARRAY: _PERF_FUNCS,
-    _T.BPF_MAP_TYPE_RINGBUF: _RINGBUF_FUNCS, _T.BPF_MAP_TYPE_USER_RINGBUF: _ids("user_ringbuf_drain"),
-    _T.BPF_MAP_TYPE_STACK_TRACE: _ids("get_stackid"), _T.BPF_MAP_TYPE_CGROUP_ARRAY: _ids("current_task_under_cgroup"),
-    _T.BPF_MAP_TYPE_ARRAY_OF_MAPS: _ids("map_lookup_elem"), _T.BPF_MAP_TYPE_HASH_OF_MAPS: _ids("map_lookup_elem"),
-    _T.BPF_MAP_TYPE_QUEUE: _QUEUE_FUNCS, _T.BPF_MAP_TYPE_STACK: _QUEUE_FUNCS,
+    _T.BPF_MAP_TYPE_PROG_ARRAY: _ids("tail_call"),
+    _T.BPF_MAP_TYPE_PERF_EVENT_ARRAY: _PERF_FUNCS,
+    _T.BPF_MAP_TYPE_RINGBUF: _RINGBUF_FUNCS,
+    _T.BPF_MAP_TYPE_USER_RINGBUF: _ids("user_ringbuf_drain"),
+    _T.BPF_MAP_TYPE_STACK_TRACE: _ids("get_stackid"),
+    _T.BPF_MAP_TYPE_CGROUP_ARRAY: _ids("current_task_under_cgroup"),
+    _T.BPF_MAP_TYPE_ARRAY_OF_MAPS: _ids("map_lookup_elem"),
+    _T.BPF_MAP_TYPE_HASH_OF_MAPS: _ids("map_lookup_elem"),
+    _T.BPF_MAP_TYPE_QUEUE: _QUEUE_FUNCS,
+    _T.BPF_MAP_TYPE_STACK: _QUEUE_FUNCS,
     _T.BPF_MAP_TYPE_BLOOM_FILTER: _ids("map_peek_elem", "map_push_elem"),
     _T.BPF_MAP_TYPE_TASK_STORAGE: _ids("task_storage_get", "task_storage_delete"),
-    _T.BPF_MAP_TYPE_CGRP_STORAGE: _ids("cgrp_storage_get"), _T.BPF_MAP_TYPE_SK_STORAGE: _ids("sk_storage_get", "sk_storage_delete"),
-    _T.BPF_MAP_TYPE_CGROUP_STORAGE: frozenset(), _T.BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE: frozenset(),
-    _T.BPF_MAP_TYPE_DEVMAP: _ids("map_lookup_elem"), _T.BPF_MAP_TYPE_DEVMAP_HASH: _ids("map_lookup_elem"),
-    _T.BPF_MAP_TYPE_CPUMAP: frozenset(), _T.BPF_MAP_TYPE_XSKMAP: _ids("map_lookup_elem"),
+    _T.BPF_MAP_TYPE_CGRP_STORAGE: _ids("cgrp_storage_get"),
+    _T.BPF_MAP_TYPE_SK_STORAGE: _ids("sk_storage_get", "sk_storage_delete"),
+    _T.BPF_MAP_TYPE_CGROUP_STORAGE: frozenset(),
+    _T.BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE: frozenset(),
+    _T.BPF_MAP_TYPE_DEVMAP: _ids("map_lookup_elem"),
+    _T.BPF_MAP_TYPE_DEVMAP_HASH: _ids("map_lookup_elem"),
+    _T.BPF_MAP_TYPE_CPUMAP: frozenset(),
+    _T.BPF_MAP_TYPE_XSKMAP: _ids("map_lookup_elem"),
     _T.BPF_MAP_TYPE_SOCKMAP: _ids("map_delete_elem", "map_lookup_elem"),
     _T.BPF_MAP_TYPE_SOCKHASH: _ids("map_delete_elem", "map_lookup_elem"),
-    _T.BPF_MAP_TYPE_REUSEPORT_SOCKARRAY: frozenset(), _T.BPF_MAP_TYPE_INODE_STORAGE: frozenset(),
+    _T.BPF_MAP_TYPE_REUSEPORT_SOCKARRAY: frozenset(),
+    _T.BPF_MAP_TYPE_INODE_STORAGE: frozenset(),
 }
 _PERCPU_MAPS = frozenset({_T.BPF_MAP_TYPE_PERCPU_ARRAY, _T.BPF_MAP_TYPE_PERCPU_HASH, _T.BPF_MAP_TYPE_LRU_PERCPU_HASH})
-_FUNC_MAPS: dict[int, frozenset[int]] = (
-    {_FN["tail_call"]: frozenset({_T.BPF_MAP_TYPE_PROG_ARRAY}), _FN["get_stackid"]: frozenset({_T.BPF_MAP_TYPE_STACK_TRACE}),
-     _FN["map_lookup_percpu_elem"]: _PERCPU_MAPS,
-     _FN["current_task_under_cgroup"]: frozenset({_T.BPF_MAP_TYPE_CGROUP_ARRAY})}
-    | {func: frozenset({_T.BPF_MAP_TYPE_PERF_EVENT_ARRAY}) for func in _PERF_FUNCS}
-    | {func: frozenset({_T.BPF_MAP_TYPE_RINGBUF}) for func in _RINGBUF_FUNCS}
-    | {func: frozenset({_T.BPF_MAP_TYPE_QUEUE, _T.BPF_MAP_TYPE_STACK, _T.BPF_MAP_TYPE_BLOOM_FILTER}) for func in _QUEUE_FUNCS}
-    | {_FN[name]: frozenset({_T.BPF_MAP_TYPE_TASK_STORAGE}) for name in ("task_storage_get", "task_storage_delete")}
-    | {_FN["cgrp_storage_get"]: frozenset({_T.BPF_MAP_TYPE_CGRP_STORAGE}),
-       _FN["user_ringbuf_drain"]: frozenset({_T.BPF_MAP_TYPE_USER_RINGBUF})}
-    | {_FN[name]: frozenset({_T.BPF_MAP_TYPE_SK_STORAGE}) for name in ("sk_storage_get", "sk_storage_delete")})
-_FOR_EACH_MAPS = frozenset({_T.BPF_MAP_TYPE_HASH, _T.BPF_MAP_TYPE_PERCPU_HASH, _T.BPF_MAP_TYPE_LRU_HASH,
-                            _T.BPF_MAP_TYPE_LRU_PERCPU_HASH, _T.BPF_MAP_TYPE_ARRAY, _T.BPF_MAP_TYPE_PERCPU_ARRAY})
+_FUNC_MAPS: Mapping[int, frozenset[int]] = {
+    _FN["tail_call"]: frozenset({_T.BPF_MAP_TYPE_PROG_ARRAY}),
+    _FN["get_stackid"]: frozenset({_T.BPF_MAP_TYPE_STACK_TRACE}),
+    _FN["map_lookup_percpu_elem"]: _PERCPU_MAPS,
+    _FN["current_task_under_cgroup"]: frozenset({_T.BPF_MAP_TYPE_CGROUP_ARRAY}),
+    **{func: frozenset({_T.BPF_MAP_TYPE_PERF_EVENT_ARRAY}) for func in _PERF_FUNCS},
+    **{func: frozenset({_T.BPF_MAP_TYPE_RINGBUF}) for func in _RINGBUF_FUNCS},
+    **{func: frozenset({_T.BPF_MAP_TYPE_QUEUE, _T.BPF_MAP_TYPE_STACK, _T.BPF_MAP_TYPE_BLOOM_FILTER}) for func in _QUEUE_FUNCS},
+    **{_FN[name]: frozenset({_T.BPF_MAP_TYPE_TASK_STORAGE}) for name in ("task_storage_get", "task_storage_delete")},
+    _FN["cgrp_storage_get"]: frozenset({_T.BPF_MAP_TYPE_CGRP_STORAGE}),
+    _FN["user_ringbuf_drain"]: frozenset({_T.BPF_MAP_TYPE_USER_RINGBUF}),
+    **{_FN[name]: frozenset({_T.BPF_MAP_TYPE_SK_STORAGE}) for name in ("sk_storage_get", "sk_storage_delete")},
+}
+_FOR_EACH_MAPS = frozenset(
+    {
+        _T.BPF_MAP_TYPE_HASH,
+        _T.BPF_MAP_TYPE_PERCPU_HASH,
+        _T.BPF_MAP_TYPE_LRU_HASH,
+        _T.BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        _T.BPF_MAP_TYPE_ARRAY,
+        _T.BPF_MAP_TYPE_PERCPU_ARRAY,
+    }
+)
 _WRITING = _ids("map_delete_elem", "map_update_elem", "map_push_elem", "map_pop_elem")
 _RECORDED = _WRITING | _ids("tail_call", "map_lookup_elem", "map_peek_elem", "for_each_map_elem", "map_lookup_percpu_elem")
 _SIZED_RESULT = _ids("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str")
@@ -195,7 +273,9 @@ def _check_map_key(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: 
         meta.const_map_key = -1 if key is None else key
 
 
-def _check_map_value(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
+def _check_map_value(
+    env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto
+) -> None:
     if register_is_null(reg) and arg_type & PTR_MAYBE_NULL:
         return
     if meta.map_ptr is None:
@@ -223,7 +303,9 @@ def _check_size(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int
         meta.raw_regno, meta.access_size = regno - 1, reg.bounds.umax_value
 
 
-def _check_alloc_size(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
+def _check_alloc_size(
+    env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto
+) -> None:
     if reg.bounds.var_off.mask:
         env.reject(EACCES, f"R{regno} is not a known constant'")
     meta.mem_size = reg.bounds.umin_value & U32
@@ -237,11 +319,15 @@ def _check_func_ptr(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type:
     meta.subprogno = reg.num
 
 
-def _check_percpu_btf(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
+def _check_percpu_btf(
+    env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto
+) -> None:
     meta.ret_btf_id = reg.num
 
 
-def _check_const_str(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
+def _check_const_str(
+    env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto
+) -> None:
     found = reg.map
     if not (found.map_flags & BPF_F_RDONLY_PROG and found.frozen):
         env.reject(EACCES, f"R{regno} does not point to a readonly map'")
@@ -259,13 +345,22 @@ def _refuse_special(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type:
     env.reject(EINVAL, f"helper bpf_{fn.name} is not implemented yet")
 
 
-_ARG_CHECKS = {
-    ArgType.ARG_CONST_MAP_PTR: _check_map_ptr, ArgType.ARG_PTR_TO_MAP_KEY: _check_map_key,
-    ArgType.ARG_PTR_TO_MAP_VALUE: _check_map_value, ArgType.ARG_PTR_TO_MEM: _check_mem, ArgType.ARG_CONST_SIZE: _check_size,
-    ArgType.ARG_CONST_SIZE_OR_ZERO: _check_size, ArgType.ARG_CONST_ALLOC_SIZE_OR_ZERO: _check_alloc_size,
-    ArgType.ARG_PTR_TO_FUNC: _check_func_ptr, ArgType.ARG_PTR_TO_PERCPU_BTF_ID: _check_percpu_btf,
-    ArgType.ARG_PTR_TO_CONST_STR: _check_const_str, ArgType.ARG_PTR_TO_SPIN_LOCK: _refuse_special,
-    ArgType.ARG_PTR_TO_TIMER: _refuse_special, ArgType.ARG_KPTR_XCHG_DEST: _refuse_special,
+_ArgCheck = Callable[[BpfVerifierEnv, int, BpfRegState, int, CallArgMeta, HelperProto], None]
+
+_ARG_CHECKS: dict[int, _ArgCheck] = {
+    ArgType.ARG_CONST_MAP_PTR: _check_map_ptr,
+    ArgType.ARG_PTR_TO_MAP_KEY: _check_map_key,
+    ArgType.ARG_PTR_TO_MAP_VALUE: _check_map_value,
+    ArgType.ARG_PTR_TO_MEM: _check_mem,
+    ArgType.ARG_CONST_SIZE: _check_size,
+    ArgType.ARG_CONST_SIZE_OR_ZERO: _check_size,
+    ArgType.ARG_CONST_ALLOC_SIZE_OR_ZERO: _check_alloc_size,
+    ArgType.ARG_PTR_TO_FUNC: _check_func_ptr,
+    ArgType.ARG_PTR_TO_PERCPU_BTF_ID: _check_percpu_btf,
+    ArgType.ARG_PTR_TO_CONST_STR: _check_const_str,
+    ArgType.ARG_PTR_TO_SPIN_LOCK: _refuse_special,
+    ArgType.ARG_PTR_TO_TIMER: _refuse_special,
+    ArgType.ARG_KPTR_XCHG_DEST: _refuse_special,
     ArgType.ARG_PTR_TO_DYNPTR: _refuse_special,
 }
 
@@ -331,8 +426,12 @@ def _record_func_map(env: BpfVerifierEnv, meta: CallArgMeta, func_id: int) -> No
 
 def _is_lookup_of_known_element(func_id: int, meta: CallArgMeta) -> bool:
     """A lookup in an array with a constant key below max_entries never gives NULL."""
-    return (func_id == _FN["map_lookup_elem"] and meta.map_ptr is not None and meta.map_ptr.map_type in _KEY_ELIDED
-            and 0 <= meta.const_map_key < meta.map_ptr.max_entries)
+    return (
+        func_id == _FN["map_lookup_elem"]
+        and meta.map_ptr is not None
+        and meta.map_ptr.map_type in _KEY_ELIDED
+        and 0 <= meta.const_map_key < meta.map_ptr.max_entries
+    )
 
 
 def _check_map_func_compatibility(env: BpfVerifierEnv, found: Any, func_id: int, name: str) -> None:
@@ -434,5 +533,4 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elide
     if base == RetType.RET_PTR_TO_MEM_OR_BTF_ID:
         return BpfRegState(PTR_TO_BTF_ID | flags & ~MEM_RDONLY, ZERO, id=ident, num=meta.ret_btf_id)
     env.reject(EINVAL, f"unknown return type {fn.ret} of func {func_id_name(fn.id)}#{fn.id}")
-
-
+    return None

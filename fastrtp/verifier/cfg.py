@@ -8,9 +8,32 @@ from __future__ import annotations
 from errno import E2BIG, EINVAL
 
 from fastrtp.helpers.table import HELPER_IDS, HELPERS
-from fastrtp.isa import (BPF_ATOMIC, BPF_CALL, BPF_CLASS, BPF_CMPXCHG, BPF_EXIT, BPF_FETCH, BPF_JA, BPF_JCOND, BPF_JMP, BPF_JMP32,
-                         BPF_LD, BPF_LDX, BPF_LOAD_ACQ, BPF_MODE, BPF_MOV, BPF_OP, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC,
-                         BPF_PSEUDO_KFUNC_CALL, BPF_ST, BPF_STORE_REL, BPF_STX, BPF_X, Insn)
+from fastrtp.isa import (
+    BPF_ATOMIC,
+    BPF_CALL,
+    BPF_CLASS,
+    BPF_CMPXCHG,
+    BPF_EXIT,
+    BPF_FETCH,
+    BPF_JA,
+    BPF_JCOND,
+    BPF_JMP,
+    BPF_JMP32,
+    BPF_LD,
+    BPF_LDX,
+    BPF_LOAD_ACQ,
+    BPF_MODE,
+    BPF_MOV,
+    BPF_OP,
+    BPF_PSEUDO_CALL,
+    BPF_PSEUDO_FUNC,
+    BPF_PSEUDO_KFUNC_CALL,
+    BPF_ST,
+    BPF_STORE_REL,
+    BPF_STX,
+    BPF_X,
+    Insn,
+)
 from fastrtp.verifier.api import SubprogInfo
 from fastrtp.verifier.env import BPF_MAX_SUBPROGS, BpfVerifierEnv
 from fastrtp.verifier.resolve import LD_IMM64
@@ -35,7 +58,9 @@ def add_subprogs(env: BpfVerifierEnv) -> None:
     """Find every function: the program itself and each target of a call or of a function address."""
     starts = {0}
     for i, insn in enumerate(env.insns):
-        if insn.code == LD_IMM64 and insn.src_reg == BPF_PSEUDO_FUNC or insn.code == _CALL and insn.src_reg == BPF_PSEUDO_CALL:
+        if (insn.code == LD_IMM64 and insn.src_reg == BPF_PSEUDO_FUNC) or (
+            insn.code == _CALL and insn.src_reg == BPF_PSEUDO_CALL
+        ):
             target = i + insn.imm + 1
             if not 0 <= target < env.insn_cnt:
                 env.reject(EINVAL, "call to invalid destination")

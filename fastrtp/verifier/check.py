@@ -11,25 +11,52 @@ from errno import E2BIG, EINVAL, ENOENT, ENOSPC
 
 from fastrtp.btf import BtfKind
 from fastrtp.errors import VerifierError
-from fastrtp.isa import (BPF_ALU, BPF_ALU64, BPF_ATOMIC, BPF_CALL, BPF_CLASS, BPF_DW, BPF_EXIT, BPF_IMM, BPF_JA, BPF_JMP, BPF_JMP32,
-                         BPF_LD, BPF_LDX, BPF_MEM, BPF_MEMSX, BPF_MODE, BPF_OP, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_CALL,
-                         BPF_PSEUDO_FUNC, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_SIZE, BPF_SRC,
-                         BPF_ST, BPF_STX, Insn, disassemble)
+from fastrtp.isa import (
+    BPF_ALU,
+    BPF_ALU64,
+    BPF_ATOMIC,
+    BPF_CALL,
+    BPF_CLASS,
+    BPF_DW,
+    BPF_EXIT,
+    BPF_IMM,
+    BPF_JA,
+    BPF_JMP,
+    BPF_JMP32,
+    BPF_LD,
+    BPF_LDX,
+    BPF_MEM,
+    BPF_MEMSX,
+    BPF_MODE,
+    BPF_OP,
+    BPF_PSEUDO_BTF_ID,
+    BPF_PSEUDO_CALL,
+    BPF_PSEUDO_FUNC,
+    BPF_PSEUDO_KFUNC_CALL,
+    BPF_PSEUDO_MAP_FD,
+    BPF_PSEUDO_MAP_IDX,
+    BPF_SIZE,
+    BPF_SRC,
+    BPF_ST,
+    BPF_STX,
+    Insn,
+    disassemble,
+)
 from fastrtp.uapi import BpfProgType
 from fastrtp.verifier.alu_insn import check_alu_op
 from fastrtp.verifier.api import LoadAttr, VerifiedProgram
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call import check_helper_call, check_reference_leak
-from fastrtp.verifier.cfg import (add_subprogs, check_cfg, check_subprogs, compute_live_registers, jmp_offset, refuse_kfuncs)
+from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers, jmp_offset, refuse_kfuncs
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit
 from fastrtp.verifier.jmp import check_cond_jmp_op
 from fastrtp.verifier.log import Refusal, VerifierLog, print_frame
-from fastrtp.verifier.mem import (READ, SIZE_BYTES, WRITE, check_atomic, check_mem_access, check_reg_read, check_reg_write,
-                                  save_aux_ptr_type)
+from fastrtp.verifier.mem import SIZE_BYTES, check_atomic, check_mem_access, check_reg_read, check_reg_write, save_aux_ptr_type
 from fastrtp.verifier.prune import is_state_visited, update_branch_counts
 from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, MEM_PERCPU, PTR_TO_BTF_ID, PTR_TO_FUNC, PTR_TO_MAP_VALUE
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
+from fastrtp.verifier.stack import READ, WRITE
 from fastrtp.verifier.state import REG_CTX, REG_UNKNOWN, BpfFuncState, BpfRegState, BpfVerifierState, const_scalar
 
 PATH_DONE = -1
@@ -58,12 +85,12 @@ def bpf_check(attr: LoadAttr) -> VerifiedProgram:
     env.stats.insn_processed = env.insn_processed
     env.stats.time_ns = time.perf_counter_ns() - started
     if refusal is not None:
-        env.log.line(refusal.message)
-        log = "\n".join([*env.log.lines, env.stats.line()]) + "\n" if level or attr.log_level else ""
+        log = "\n".join([*env.log.lines, refusal.message, env.stats.line()]) + "\n" if attr.log_level else ""
         raise VerifierError(refusal.errno, refusal.message, log=log)
     log = "\n".join([*(env.log.lines if level & 2 else ()), env.stats.line()]) + "\n" if attr.log_level else ""
-    return VerifiedProgram(env.insns, env.aux, env.subprogs, env.used_maps, env.max_ctx_offset, env.max_tp_access,
-                           env.insn_processed, log, env.stats)
+    return VerifiedProgram(
+        env.insns, env.aux, env.subprogs, env.used_maps, env.max_ctx_offset, env.max_tp_access, env.insn_processed, log, env.stats
+    )
 
 
 def _run(env: BpfVerifierEnv) -> Refusal | None:
@@ -179,8 +206,9 @@ def _do_alu(env: BpfVerifierEnv, insn: Insn) -> int:
 def _do_ldx(env: BpfVerifierEnv, insn: Insn) -> int:
     source = check_reg_read(env, insn.src_reg)
     check_reg_write(env, insn.dst_reg)
-    check_mem_access(env, insn.src_reg, insn.off, SIZE_BYTES[BPF_SIZE(insn.code)], READ, insn.dst_reg,
-                     is_ldsx=BPF_MODE(insn.code) == BPF_MEMSX)
+    check_mem_access(
+        env, insn.src_reg, insn.off, SIZE_BYTES[BPF_SIZE(insn.code)], READ, insn.dst_reg, is_ldsx=BPF_MODE(insn.code) == BPF_MEMSX
+    )
     save_aux_ptr_type(env, source.type)
     return env.insn_idx + 1
 
@@ -212,8 +240,13 @@ def _do_jmp(env: BpfVerifierEnv, insn: Insn) -> int:
     is_jmp32 = BPF_CLASS(insn.code) == BPF_JMP32
     env.jmps_processed += 1
     if op == BPF_CALL:
-        if (BPF_SRC(insn.code) or (insn.src_reg != BPF_PSEUDO_KFUNC_CALL and insn.off) or insn.dst_reg or is_jmp32
-                or insn.src_reg not in (0, BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL)):
+        if (
+            BPF_SRC(insn.code)
+            or (insn.src_reg != BPF_PSEUDO_KFUNC_CALL and insn.off)
+            or insn.dst_reg
+            or is_jmp32
+            or insn.src_reg not in (0, BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL)
+        ):
             env.reject(EINVAL, "BPF_CALL uses reserved fields")
         if insn.src_reg == BPF_PSEUDO_CALL:
             return check_func_call(env, insn)
@@ -290,10 +323,21 @@ def _pseudo_btf_id(env: BpfVerifierEnv, insn: Insn) -> BpfRegState:
 
 
 _HANDLERS: dict[int, Handler] = {
-    BPF_LD: _do_ld, BPF_LDX: _do_ldx, BPF_ST: _do_st, BPF_STX: _do_stx, BPF_ALU: _do_alu, BPF_ALU64: _do_alu,
-    BPF_JMP: _do_jmp, BPF_JMP32: _do_jmp,
+    BPF_LD: _do_ld,
+    BPF_LDX: _do_ldx,
+    BPF_ST: _do_st,
+    BPF_STX: _do_stx,
+    BPF_ALU: _do_alu,
+    BPF_ALU64: _do_alu,
+    BPF_JMP: _do_jmp,
+    BPF_JMP32: _do_jmp,
 }
 """One function per instruction class; each returns the index to go on with."""
 
-SUPPORTED_PROG_TYPES = frozenset({BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
-                                  BpfProgType.BPF_PROG_TYPE_TRACING})
+SUPPORTED_PROG_TYPES = frozenset(
+    {
+        BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT,
+        BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
+        BpfProgType.BPF_PROG_TYPE_TRACING,
+    }
+)

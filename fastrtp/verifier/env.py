@@ -5,7 +5,6 @@ Kernel: include/linux/bpf_verifier.h:struct bpf_verifier_env.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from fastrtp.isa import Insn
@@ -81,10 +80,12 @@ class BpfVerifierEnv:
         self.regs = self.frame.regs
 
     def new_id(self) -> int:
+        """A number not used before in this run."""
         self.id_gen += 1
         return self.id_gen
 
     def reject(self, errno: int, message: str) -> NoReturn:
+        """Refuse the program with an errno and the last line of the log."""
         raise Refusal(errno, message)
 
     def subprog_of(self, insn_idx: int) -> int:
@@ -128,5 +129,3 @@ class BpfVerifierEnv:
     def live_regs_before(self, frame: BpfFuncState, next_frame: BpfFuncState | None, insn_idx: int) -> int:
         """Registers of `frame` that may still be read: a mask of 11 bits."""
         return self.live_regs[insn_idx if next_frame is None else next_frame.callsite]
-
-

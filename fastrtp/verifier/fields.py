@@ -13,8 +13,18 @@ from fastrtp.btf import BtfKind
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.state import BpfRegState
 
-_SPECIAL = {"bpf_spin_lock": 4, "bpf_res_spin_lock": 4, "bpf_timer": 16, "bpf_wq": 16, "bpf_list_head": 16, "bpf_list_node": 24,
-            "bpf_rb_root": 16, "bpf_rb_node": 32, "bpf_refcount": 4, "bpf_task_work": 8}
+_SPECIAL = {
+    "bpf_spin_lock": 4,
+    "bpf_res_spin_lock": 4,
+    "bpf_timer": 16,
+    "bpf_wq": 16,
+    "bpf_list_head": 16,
+    "bpf_list_node": 24,
+    "bpf_rb_root": 16,
+    "bpf_rb_node": 32,
+    "bpf_refcount": 4,
+    "bpf_task_work": 8,
+}
 _KPTR_TAGS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 
 
@@ -28,8 +38,11 @@ def special_fields(btf: Any, type_id: int, base: int = 0, depth: int = 0) -> lis
     if record.kind == BtfKind.STRUCT:
         if record.name in _SPECIAL:
             return [(base, _SPECIAL[record.name], record.name)]
-        return [field for member in record.members
-                for field in special_fields(btf, member.type_id, base + member.bit_offset // 8, depth + 1)]
+        return [
+            field
+            for member in record.members
+            for field in special_fields(btf, member.type_id, base + member.bit_offset // 8, depth + 1)
+        ]
     if record.kind == BtfKind.ARRAY:
         inner = special_fields(btf, record.type, 0, depth + 1)
         size = btf.sizeof(record.type) if inner else 0
@@ -66,6 +79,7 @@ def check_map_fields(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: int,
     for start, length, name in fields:
         if low < start + length and start < high:
             if name == "kptr":
-                env.reject(EACCES, "kptr cannot be accessed indirectly by helper" if not direct
-                           else "kptr access is not implemented yet")
+                env.reject(
+                    EACCES, "kptr cannot be accessed indirectly by helper" if not direct else "kptr access is not implemented yet"
+                )
             env.reject(EACCES, f"{name} cannot be accessed directly by load/store")

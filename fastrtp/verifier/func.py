@@ -7,8 +7,8 @@ check_max_stack_depth.
 
 from __future__ import annotations
 
-from errno import E2BIG, EACCES, EINVAL
 from collections.abc import Callable
+from errno import E2BIG, EACCES, EINVAL
 
 from fastrtp.isa import BPF_CALL, BPF_JMP, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, Insn
 from fastrtp.uapi import MAX_BPF_STACK, MAX_CALL_FRAMES
@@ -30,7 +30,9 @@ def clear_caller_saved_regs(frame: BpfFuncState) -> None:
     frame.deps[0:6] = [0] * 6
 
 
-def setup_func_entry(env: BpfVerifierEnv, state: BpfVerifierState, subprogno: int, callsite: int, fill: SetCalleeState) -> BpfFuncState:
+def setup_func_entry(
+    env: BpfVerifierEnv, state: BpfVerifierState, subprogno: int, callsite: int, fill: SetCalleeState
+) -> BpfFuncState:
     """Push a frame for a function. Errors: E2BIG beyond eight frames."""
     if len(state.frames) >= MAX_CALL_FRAMES:
         env.reject(E2BIG, f"the call stack of {len(state.frames) + 1} frames is too deep")
@@ -85,10 +87,13 @@ def prepare_func_exit(env: BpfVerifierEnv) -> int:
         low, high = callee.callback_ret_range or (0, 1)
         b = r0.bounds
         if b.smin_value < low or b.smax_value > high:
-            text = (f" smin={b.smin_value}" if b.smin_value > S64_MIN else "") + \
-                (f" smax={b.smax_value}" if b.smax_value < S64_MAX else "")
-            env.reject(EINVAL, f"At callback return the register R0 has{text or ' unknown scalar value'} "
-                       f"should have been in [{low}, {high}]")
+            text = (f" smin={b.smin_value}" if b.smin_value > S64_MIN else "") + (
+                f" smax={b.smax_value}" if b.smax_value < S64_MAX else ""
+            )
+            env.reject(
+                EINVAL,
+                f"At callback return the register R0 has{text or ' unknown scalar value'} should have been in [{low}, {high}]",
+            )
         target = callee.callsite
     else:
         caller.regs[0] = r0
@@ -115,8 +120,7 @@ def check_max_stack_depth(env: BpfVerifierEnv) -> None:
     def walk(number: int, depth: int, frame: int) -> None:
         subprog = env.subprogs[number]
         if number and subprog.has_tail_call and depth >= 256:
-            env.reject(EACCES, "tail_calls are not allowed when call stack of previous frames is "
-                       f"{depth} bytes. Too large")
+            env.reject(EACCES, f"tail_calls are not allowed when call stack of previous frames is {depth} bytes. Too large")
         depth += (subprog.stack_depth + 15) // 16 * 16
         if depth > MAX_BPF_STACK and any_tail_call:
             env.reject(EACCES, f"combined stack size of {frame + 1} calls is {depth}. Too large")
@@ -132,9 +136,14 @@ def check_max_stack_depth(env: BpfVerifierEnv) -> None:
 
 def _called(env: BpfVerifierEnv, number: int) -> list[int]:
     subprog = env.subprogs[number]
-    return sorted({env.subprog_at[i + insn.imm + 1] for i, insn in enumerate(env.insns[subprog.start:subprog.end], subprog.start)
-                   if (insn.code == BPF_JMP | BPF_CALL and insn.src_reg == BPF_PSEUDO_CALL)
-                   or (insn.code == LD_IMM64 and insn.src_reg == BPF_PSEUDO_FUNC)})
+    return sorted(
+        {
+            env.subprog_at[i + insn.imm + 1]
+            for i, insn in enumerate(env.insns[subprog.start : subprog.end], subprog.start)
+            if (insn.code == BPF_JMP | BPF_CALL and insn.src_reg == BPF_PSEUDO_CALL)
+            or (insn.code == LD_IMM64 and insn.src_reg == BPF_PSEUDO_FUNC)
+        }
+    )
 
 
 def _reaches_tail_call(env: BpfVerifierEnv, calls: list[list[int]], number: int) -> bool:

@@ -15,10 +15,29 @@ from fastrtp.verifier.branch import is_branch_taken, regs_refine_cond
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.mem import check_reg_read
 from fastrtp.verifier.precision import mark_reg_precise
-from fastrtp.verifier.regtype import (CONST_PTR_TO_MAP, MEM_ALLOC, PTR_MAYBE_NULL, PTR_TO_BTF_ID, PTR_TO_MAP_KEY,
-                                      PTR_TO_MAP_VALUE, PTR_TO_MEM, PTR_TO_SOCKET, PTR_TRUSTED, PTR_UNTRUSTED, SCALAR_VALUE, base_type)
-from fastrtp.verifier.state import (BPF_ADD_CONST, REG_ZERO, BpfFuncState, BpfRegState, BpfStackState, BpfVerifierState,
-                                    const_scalar)
+from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_MAP,
+    MEM_ALLOC,
+    PTR_MAYBE_NULL,
+    PTR_TO_BTF_ID,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MEM,
+    PTR_TO_SOCKET,
+    PTR_TRUSTED,
+    PTR_UNTRUSTED,
+    SCALAR_VALUE,
+    base_type,
+)
+from fastrtp.verifier.state import (
+    BPF_ADD_CONST,
+    REG_ZERO,
+    BpfFuncState,
+    BpfRegState,
+    BpfStackState,
+    BpfVerifierState,
+    const_scalar,
+)
 from fastrtp.verifier.widen import find_prev_entry, widen_imprecise_scalars
 
 _SOCKET_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_SOCKMAP, BpfMapType.BPF_MAP_TYPE_SOCKHASH, BpfMapType.BPF_MAP_TYPE_XSKMAP})
@@ -29,7 +48,9 @@ def _reg_not_null(reg: BpfRegState) -> bool:
     if reg.type & PTR_MAYBE_NULL:
         return False
     base = base_type(reg.type)
-    return base in _NOT_NULL and not reg.type & PTR_UNTRUSTED or (base == PTR_TO_BTF_ID and bool(reg.type & (PTR_TRUSTED | MEM_ALLOC)))
+    return (base in _NOT_NULL and not reg.type & PTR_UNTRUSTED) or (
+        base == PTR_TO_BTF_ID and bool(reg.type & (PTR_TRUSTED | MEM_ALLOC))
+    )
 
 
 def _predict(dst: BpfRegState, src: BpfRegState, op: int, is_jmp32: bool) -> int:
@@ -88,7 +109,11 @@ def check_cond_jmp_op(env: BpfVerifierEnv, insn: Insn) -> int:
         mark_ptr_or_null_regs(env, other, insn.dst_reg, op == BPF_JEQ)
     elif reg_source and dst.type != SCALAR_VALUE and src.type != SCALAR_VALUE:
         maybe, sure, regno = (src, dst, insn.src_reg) if src.type & PTR_MAYBE_NULL else (dst, src, insn.dst_reg)
-        if (maybe.type & PTR_MAYBE_NULL and _reg_not_null(sure) and PTR_TO_BTF_ID not in (base_type(src.type), base_type(dst.type))):
+        if (
+            maybe.type & PTR_MAYBE_NULL
+            and _reg_not_null(sure)
+            and PTR_TO_BTF_ID not in (base_type(src.type), base_type(dst.type))
+        ):
             equal = other if op == BPF_JEQ else this
             equal.frames[-1].regs[regno] = _not_null(maybe)
     return idx + 1
@@ -110,10 +135,16 @@ def _check_may_goto(env: BpfVerifierEnv, insn: Insn) -> int:
 
 def _linked(frame: BpfFuncState, base: int) -> list[tuple[bool, int]]:
     """Registers and slots of a frame whose scalar has the id `base`: (is a slot, number)."""
-    found = [(False, regno) for regno, reg in enumerate(frame.regs)
-             if reg.id and reg.type == SCALAR_VALUE and reg.id & ~BPF_ADD_CONST == base]
-    found += [(True, spi) for spi, slot in frame.stack.items()
-              if slot.spilled_ptr.id and slot.spilled_ptr.type == SCALAR_VALUE and slot.spilled_ptr.id & ~BPF_ADD_CONST == base]
+    found = [
+        (False, regno)
+        for regno, reg in enumerate(frame.regs)
+        if reg.id and reg.type == SCALAR_VALUE and reg.id & ~BPF_ADD_CONST == base
+    ]
+    found += [
+        (True, spi)
+        for spi, slot in frame.stack.items()
+        if slot.spilled_ptr.id and slot.spilled_ptr.type == SCALAR_VALUE and slot.spilled_ptr.id & ~BPF_ADD_CONST == base
+    ]
     return found
 
 
@@ -121,11 +152,13 @@ def _join_deps(env: BpfVerifierEnv, insn: Insn, reg_source: bool) -> None:
     """After the jump the ranges of both operands, and of all that is linked to them, depend on each other."""
     deps = env.frame.deps
     both = deps[insn.dst_reg] | (deps[insn.src_reg] if reg_source else 0)
-    groups = {reg.id & ~BPF_ADD_CONST for reg in (env.regs[insn.dst_reg], *((env.regs[insn.src_reg],) if reg_source else ()))
-              if reg.id}
+    groups = {
+        reg.id & ~BPF_ADD_CONST for reg in (env.regs[insn.dst_reg], *((env.regs[insn.src_reg],) if reg_source else ())) if reg.id
+    }
     if groups:
-        members = [(frame, slot, number) for frame in env.cur_state.frames for base in groups
-                   for slot, number in _linked(frame, base)]
+        members = [
+            (frame, slot, number) for frame in env.cur_state.frames for base in groups for slot, number in _linked(frame, base)
+        ]
         for frame, slot, number in members:
             both |= frame.slot_deps(number) if slot else frame.deps[number]
         for frame, slot, number in members:
@@ -169,8 +202,10 @@ def sync_linked_regs(state: BpfVerifierState, known: BpfRegState, regno: int) ->
 
 def _not_null(reg: BpfRegState) -> BpfRegState:
     """Kernel: mark_ptr_not_null_reg."""
-    if base_type(reg.type) == PTR_TO_MAP_VALUE and reg.map.map_type in (BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS,
-                                                                        BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS):
+    if base_type(reg.type) == PTR_TO_MAP_VALUE and reg.map.map_type in (
+        BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS,
+    ):
         inner = getattr(reg.map, "inner_map", None)
         return BpfRegState(CONST_PTR_TO_MAP, reg.bounds, map=inner, num=reg.id) if inner is not None else REG_ZERO
     if base_type(reg.type) == PTR_TO_MAP_VALUE and reg.map.map_type in _SOCKET_MAPS:

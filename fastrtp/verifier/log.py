@@ -7,10 +7,29 @@ everything. Kernel: kernel/bpf/log.c.
 from __future__ import annotations
 
 from fastrtp.verifier.bounds import S32_MAX, S32_MIN, S64_MAX, S64_MIN
-from fastrtp.verifier.regtype import (CONST_PTR_TO_MAP, NOT_INIT, PTR_TO_BTF_ID, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM,
-                                      PTR_TO_STACK, SCALAR_VALUE, base_type, reg_type_str)
-from fastrtp.verifier.state import (BITS_PER_FRAME, BPF_ADD_CONST, MAX_BPF_REG, SLOT_CHARS, BpfFuncState, BpfRegState,
-                                    BpfStackState, BpfVerifierState, is_spilled_reg)
+from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_MAP,
+    NOT_INIT,
+    PTR_TO_BTF_ID,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MEM,
+    PTR_TO_STACK,
+    SCALAR_VALUE,
+    base_type,
+    reg_type_str,
+)
+from fastrtp.verifier.state import (
+    BITS_PER_FRAME,
+    BPF_ADD_CONST,
+    MAX_BPF_REG,
+    SLOT_CHARS,
+    BpfFuncState,
+    BpfRegState,
+    BpfStackState,
+    BpfVerifierState,
+    is_spilled_reg,
+)
 from fastrtp.verifier.tnum import U32, U64, tnum_strn
 
 MAX_LOG_LINES = 200_000
@@ -35,6 +54,7 @@ class VerifierLog:
         self.lines: list[str] = []
 
     def line(self, text: str) -> None:
+        """Add a line."""
         if self.enabled:
             self.lines.append(text)
             if len(self.lines) > MAX_LOG_LINES:
@@ -46,6 +66,7 @@ class VerifierLog:
             self.lines[-1] = f"{self.lines[-1]:<40} ; {text}"
 
     def position(self) -> int:
+        """Where the log ends now."""
         return len(self.lines)
 
     def reset(self, position: int) -> None:
@@ -71,21 +92,27 @@ def _scalar_ranges(reg: BpfRegState) -> list[str]:
     def narrow(value: int) -> int:
         return value if -(1 << 15) <= value <= (1 << 15) - 1 else value & U32
 
-    rows = [["smin", b.smin_value, b.smin_value == S64_MIN], ["smax", b.smax_value, b.smax_value == S64_MAX],
-            ["umin", b.umin_value, b.umin_value == 0], ["umax", b.umax_value, b.umax_value == U64],
-            ["smin32", narrow(b.s32_min_value), b.s32_min_value == S32_MIN],
-            ["smax32", narrow(b.s32_max_value), b.s32_max_value == S32_MAX],
-            ["umin32", b.u32_min_value, b.u32_min_value == 0], ["umax32", b.u32_max_value, b.u32_max_value == U32]]
+    rows: list[tuple[str, int, bool]] = [
+        ("smin", b.smin_value, b.smin_value == S64_MIN),
+        ("smax", b.smax_value, b.smax_value == S64_MAX),
+        ("umin", b.umin_value, b.umin_value == 0),
+        ("umax", b.umax_value, b.umax_value == U64),
+        ("smin32", narrow(b.s32_min_value), b.s32_min_value == S32_MIN),
+        ("smax32", narrow(b.s32_max_value), b.s32_max_value == S32_MAX),
+        ("umin32", b.u32_min_value, b.u32_min_value == 0),
+        ("umax32", b.u32_max_value, b.u32_max_value == U32),
+    ]
     parts = []
+    said: set[str] = set()
     for i, (name, value, omit) in enumerate(rows):
-        if omit:
+        if omit or name in said:
             continue
         names = f"{name}="
-        for other in rows[i + 2::2]:
-            if not other[2] and other[1] == value:
-                other[2] = True
-                names += f"{other[0]}="
-        parts.append(names + (snum(int(value)) if str(name)[0] == "s" else unum(int(value))))
+        for other, other_value, other_omit in rows[i + 2 :: 2]:
+            if not other_omit and other not in said and other_value == value:
+                said.add(other)
+                names += f"{other}="
+        parts.append(names + (snum(value) if name[0] == "s" else unum(value)))
     if b.var_off.mask != U64:
         parts.append(f"var_off={tnum_strn(b.var_off)}")
     return parts
@@ -136,8 +163,7 @@ def print_slot(slot: BpfStackState, frameno: int, precise: bool = False) -> str:
     kinds = "".join(SLOT_CHARS[kind] for kind in reversed(slot.slot_type))
     if not is_spilled_reg(slot):
         return kinds
-    text = print_reg_state(slot.spilled_ptr, frameno, precise)
-    return text
+    return print_reg_state(slot.spilled_ptr, frameno, precise)
 
 
 def print_frame(frame: BpfFuncState, state: BpfVerifierState, old: BpfFuncState | None = None) -> str:

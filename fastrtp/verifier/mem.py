@@ -17,20 +17,49 @@ from fastrtp.verifier.ctx import check_ctx_access
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import check_map_fields
 from fastrtp.verifier.precision import mark_reg_precise
-from fastrtp.verifier.regtype import (CONST_PTR_TO_MAP, MEM_RDONLY, NOT_INIT, PTR_MAYBE_NULL, PTR_TO_BTF_ID, PTR_TO_CTX,
-                                      PTR_TO_FLOW_KEYS, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM, PTR_TO_PACKET,
-                                      PTR_TO_STACK, PTR_TO_TP_BUFFER, SCALAR_VALUE, base_type, reg_type_str)
+from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_MAP,
+    MEM_RDONLY,
+    NOT_INIT,
+    PTR_MAYBE_NULL,
+    PTR_TO_BTF_ID,
+    PTR_TO_CTX,
+    PTR_TO_FLOW_KEYS,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MEM,
+    PTR_TO_PACKET,
+    PTR_TO_STACK,
+    PTR_TO_TP_BUFFER,
+    SCALAR_VALUE,
+    base_type,
+    reg_type_str,
+)
 from fastrtp.verifier.resolve import BPF_MAX_VAR_OFF
-from fastrtp.verifier.stack import (READ, WRITE, check_stack_access_within_bounds, check_stack_range_initialized,
-                                    check_stack_read, check_stack_write)
+from fastrtp.verifier.stack import (
+    READ,
+    WRITE,
+    check_stack_access_within_bounds,
+    check_stack_range_initialized,
+    check_stack_read,
+    check_stack_write,
+)
 from fastrtp.verifier.state import BPF_REG_FP, REG_UNKNOWN, BpfRegState, const_scalar, register_is_null, scalar
 from fastrtp.verifier.tnum import tnum_add, tnum_const, tnum_is_aligned, tnum_strn
 
 BPF_MAX_VAR_SIZ = 1 << 29
 SIZE_BYTES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 _ALIGN_DESC = {PTR_TO_MAP_KEY: "key ", PTR_TO_MAP_VALUE: "value ", PTR_TO_CTX: "context ", PTR_TO_STACK: "stack "}
-_ACCESS_NAME = {PTR_TO_CTX: "ctx", PTR_TO_STACK: "stack", PTR_TO_MAP_VALUE: "map_value", PTR_TO_MAP_KEY: "mem",
-                PTR_TO_MEM: "mem", PTR_TO_TP_BUFFER: "tp_buffer", PTR_TO_BTF_ID: "btf", CONST_PTR_TO_MAP: "btf"}
+_ACCESS_NAME = {
+    PTR_TO_CTX: "ctx",
+    PTR_TO_STACK: "stack",
+    PTR_TO_MAP_VALUE: "map_value",
+    PTR_TO_MAP_KEY: "mem",
+    PTR_TO_MEM: "mem",
+    PTR_TO_TP_BUFFER: "tp_buffer",
+    PTR_TO_BTF_ID: "btf",
+    CONST_PTR_TO_MAP: "btf",
+}
 _NO_MISMATCH = frozenset({PTR_TO_CTX, PTR_TO_BTF_ID, CONST_PTR_TO_MAP})
 
 
@@ -58,7 +87,9 @@ def check_ptr_alignment(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: i
         env.reject(EACCES, f"misaligned {_ALIGN_DESC.get(base, '')}access off {tnum_strn(var_off)}+{reg.off}+{off} size {size}")
 
 
-def _check_mem_range(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, mem_size: int, zero_ok: bool) -> bool:
+def _check_mem_range(
+    env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, mem_size: int, zero_ok: bool
+) -> bool:
     """`[off, off + size)` within `mem_size`; says what is wrong where it is not. Kernel: __check_mem_access."""
     if off >= 0 and (size > 0 or (size == 0 and zero_ok)) and off + size <= mem_size:
         return True
@@ -72,12 +103,12 @@ def _check_mem_range(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int
     return False
 
 
-def check_mem_region_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, mem_size: int,
-                            zero_ok: bool) -> None:
+def check_mem_region_access(
+    env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, mem_size: int, zero_ok: bool
+) -> None:
     """Every offset that the pointer's variable part allows lies within `mem_size` bytes."""
     b = reg.bounds
-    if b.smin_value < 0 and (b.smin_value == S64_MIN or not -(1 << 31) <= off + b.smin_value < 1 << 31
-                             or b.smin_value + off < 0):
+    if b.smin_value < 0 and (b.smin_value == S64_MIN or not -(1 << 31) <= off + b.smin_value < 1 << 31 or b.smin_value + off < 0):
         env.reject(EACCES, f"R{regno} min value is negative, either use unsigned index or do a if (index >=0) check.")
     if not _check_mem_range(env, regno, reg, b.smin_value + off, size, mem_size, zero_ok):
         env.reject(EACCES, f"R{regno} min value is outside of the allowed memory range")
@@ -110,15 +141,28 @@ def _set_loaded(env: BpfVerifierEnv, regno: int, reg: BpfRegState) -> None:
 def _read_const_map_value(reg: BpfRegState, off: int, size: int, is_ldsx: bool) -> BpfRegState:
     """A load from a frozen read-only array has one result. Kernel: bpf_map_direct_read."""
     found: Any = reg.map
-    if (reg.bounds.var_off.mask or found.map_type != BpfMapType.BPF_MAP_TYPE_ARRAY or not found.map_flags & BPF_F_RDONLY_PROG
-            or not found.frozen):
+    if (
+        reg.bounds.var_off.mask
+        or found.map_type != BpfMapType.BPF_MAP_TYPE_ARRAY
+        or not found.map_flags & BPF_F_RDONLY_PROG
+        or not found.frozen
+    ):
         return REG_UNKNOWN
     data = found.read_value(off + reg.bounds.smin_value, size)
     return const_scalar(int.from_bytes(data, "little", signed=is_ldsx)) if len(data) == size else REG_UNKNOWN
 
 
-def check_mem_access(env: BpfVerifierEnv, regno: int, off: int, size: int, access: int, value_regno: int,
-                     strict_alignment_once: bool = False, is_ldsx: bool = False, imm: int | None = None) -> None:
+def check_mem_access(
+    env: BpfVerifierEnv,
+    regno: int,
+    off: int,
+    size: int,
+    access: int,
+    value_regno: int,
+    strict_alignment_once: bool = False,
+    is_ldsx: bool = False,
+    imm: int | None = None,
+) -> None:
     """A load or store of `size` bytes at `regno + off`; the loaded value goes to `value_regno` (-1: nowhere).
 
     Errors: EACCES for memory that is not the program's, EINVAL for stack beyond the frame.
@@ -210,7 +254,9 @@ def _check_tp_buffer_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, o
     env.max_tp_access = max(env.max_tp_access, off + size)
 
 
-def check_helper_mem_access(env: BpfVerifierEnv, regno: int, size: int, access: int, zero_ok: bool, raw_mode: bool = False) -> bool:
+def check_helper_mem_access(
+    env: BpfVerifierEnv, regno: int, size: int, access: int, zero_ok: bool, raw_mode: bool = False
+) -> bool:
     """An area of `size` bytes given to a helper. True: stack that the helper will fill (raw mode)."""
     reg = env.regs[regno]
     base = base_type(reg.type)
@@ -307,19 +353,12 @@ def check_atomic(env: BpfVerifierEnv, insn: Insn) -> None:
         check_reg_write(env, load_reg)
     check_mem_access(env, insn.dst_reg, insn.off, size, READ, -1, True)
     if load_reg >= 0:
-        # the destination register may be the one that gets the old value: the pointer is needed for the write
-        pointer = env.regs[insn.dst_reg]
+        # where the old value replaces the pointer itself, the write below has no pointer left and is refused
         check_mem_access(env, insn.dst_reg, insn.off, size, READ, load_reg, True)
-        loaded, deps = env.regs[load_reg], env.frame.deps[load_reg]
-        env.regs[insn.dst_reg] = pointer
-        check_mem_access(env, insn.dst_reg, insn.off, size, WRITE, -1, True)
-        env.regs[load_reg], env.frame.deps[load_reg] = loaded, deps
-    else:
-        check_mem_access(env, insn.dst_reg, insn.off, size, WRITE, -1, True)
+    check_mem_access(env, insn.dst_reg, insn.off, size, WRITE, -1, True)
     save_aux_ptr_type(env, target.type)
 
 
 def _check_atomic_pointer(env: BpfVerifierEnv, regno: int, reg: BpfRegState, verb: str) -> None:
     if base_type(reg.type) in (PTR_TO_CTX, PTR_TO_PACKET, PTR_TO_FLOW_KEYS):
         env.reject(EACCES, f"BPF_ATOMIC {verb} R{regno} {reg_type_str(reg.type)} is not allowed")
-

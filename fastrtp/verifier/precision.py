@@ -42,8 +42,7 @@ def mark_chain_precision(state: BpfVerifierState | None, mask: int) -> None:
             if not bits:
                 break
             current.precise |= bits
-            for pruned in current.backedges:
-                todo.append((pruned.parent, deps_of(pruned, bits)))
+            todo.extend((pruned.parent, deps_of(pruned, bits)) for pruned in current.backedges)
             bits = deps_of(current, bits)
             current = current.parent
 

@@ -11,11 +11,31 @@ from fastrtp.verifier.bounds import range_within
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.log import print_frame
 from fastrtp.verifier.precision import propagate_precision
-from fastrtp.verifier.regtype import (NOT_INIT, PTR_TO_BUF, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM, PTR_TO_TP_BUFFER,
-                                      SCALAR_VALUE)
-from fastrtp.verifier.state import (ALL_INVALID, BITS_PER_FRAME, BPF_ADD_CONST, MAX_BPF_REG, REG_UNKNOWN, SLOT_INVALID,
-                                    STACK_INVALID, STACK_MISC, ALL_SPILL, BpfFuncState, BpfRegState,
-                                    BpfStackState, BpfVerifierState, is_spilled_reg)
+from fastrtp.verifier.regtype import (
+    NOT_INIT,
+    PTR_TO_BUF,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MEM,
+    PTR_TO_TP_BUFFER,
+    SCALAR_VALUE,
+)
+from fastrtp.verifier.state import (
+    ALL_INVALID,
+    ALL_SPILL,
+    BITS_PER_FRAME,
+    BPF_ADD_CONST,
+    MAX_BPF_REG,
+    REG_UNKNOWN,
+    SLOT_INVALID,
+    STACK_INVALID,
+    STACK_MISC,
+    BpfFuncState,
+    BpfRegState,
+    BpfStackState,
+    BpfVerifierState,
+    is_spilled_reg,
+)
 
 NOT_EXACT, EXACT, RANGE_WITHIN = range(3)
 """How states are compared: imprecise scalars ignored; everything equal; all scalars within the old ranges."""
@@ -90,8 +110,14 @@ def regsafe(old: BpfRegState, cur: BpfRegState, precise: bool, ids: IdMap, exact
             return False
         return range_within(old.bounds, cur.bounds) and ids.check_scalar(old.id & ~BPF_ADD_CONST, cur.id & ~BPF_ADD_CONST)
     if kind & 0xFF in _RANGED:
-        return (old.off == cur.off and old.num == cur.num and old.map is cur.map and range_within(old.bounds, cur.bounds)
-                and ids.check(old.id, cur.id) and ids.check(old.ref_obj_id, cur.ref_obj_id))
+        return (
+            old.off == cur.off
+            and old.num == cur.num
+            and old.map is cur.map
+            and range_within(old.bounds, cur.bounds)
+            and ids.check(old.id, cur.id)
+            and ids.check(old.ref_obj_id, cur.ref_obj_id)
+        )
     return _regs_exact(old, cur, ids)
 
 
@@ -103,8 +129,7 @@ def _scalar_reg_for_stack(slot: BpfStackState) -> BpfRegState | None:
 
 def _slot_safe(old: BpfStackState, cur: BpfStackState, precise: bool, ids: IdMap, exact: int) -> bool:
     if exact == EXACT:
-        return old.slot_type == cur.slot_type and (not is_spilled_reg(old)
-                                                   or _regs_exact(old.spilled_ptr, cur.spilled_ptr, ids))
+        return old.slot_type == cur.slot_type and (not is_spilled_reg(old) or _regs_exact(old.spilled_ptr, cur.spilled_ptr, ids))
     if old.slot_type == ALL_INVALID:
         return True
     old_reg, cur_reg = _scalar_reg_for_stack(old), _scalar_reg_for_stack(cur)
@@ -118,8 +143,9 @@ def _slot_safe(old: BpfStackState, cur: BpfStackState, precise: bool, ids: IdMap
     return is_spilled_reg(cur) and regsafe(old.spilled_ptr, cur.spilled_ptr, precise, ids, exact)
 
 
-def _func_states_equal(env: BpfVerifierEnv, old: BpfFuncState, cur: BpfFuncState, precise: int, live: int, ids: IdMap,
-                       exact: int) -> bool:
+def _func_states_equal(
+    env: BpfVerifierEnv, old: BpfFuncState, cur: BpfFuncState, precise: int, live: int, ids: IdMap, exact: int
+) -> bool:
     if old.callback_depth > cur.callback_depth:
         return False
     old_regs, cur_regs = old.regs, cur.regs
@@ -205,15 +231,16 @@ def is_state_visited(env: BpfVerifierEnv, insn_idx: int) -> bool:
         old = elem.state
         loop = False
         if old.branches:
-            if env.calls_callback[insn_idx]:
-                loop = hit = states_equal(env, old, cur, insn_idx, RANGE_WITHIN)
-            elif old.may_goto_depth != cur.may_goto_depth and env.force_checkpoint[insn_idx]:
+            if env.calls_callback[insn_idx] or (old.may_goto_depth != cur.may_goto_depth and env.force_checkpoint[insn_idx]):
                 loop = hit = states_equal(env, old, cur, insn_idx, RANGE_WITHIN)
             else:
                 hit = False
-                if (_states_maybe_looping(old, cur) and states_equal(env, old, cur, insn_idx, EXACT)
-                        and old.may_goto_depth == cur.may_goto_depth
-                        and old.callback_unroll_depth == cur.callback_unroll_depth):
+                if (
+                    _states_maybe_looping(old, cur)
+                    and states_equal(env, old, cur, insn_idx, EXACT)
+                    and old.may_goto_depth == cur.may_goto_depth
+                    and old.callback_unroll_depth == cur.callback_unroll_depth
+                ):
                     env.log.line(f"infinite loop detected at insn {insn_idx}")
                     env.log.line(f"cur state: {print_frame(cur.frames[-1], cur)}")
                     env.reject(EINVAL, f"old state: {print_frame(old.frames[-1], old)}")

@@ -5,24 +5,106 @@ Kernel: include/linux/bpf.h:enum bpf_reg_type, enum bpf_type_flag; kernel/bpf/lo
 
 from __future__ import annotations
 
-from fastrtp.helpers.argtype import (MEM_ALIGNED, MEM_ALLOC, MEM_FIXED_SIZE, MEM_PERCPU, MEM_RCU, MEM_RDONLY, MEM_RINGBUF,
-                                     MEM_UNINIT, MEM_USER, MEM_WRITE, NON_OWN_REF, OBJ_RELEASE, PTR_MAYBE_NULL, PTR_TRUSTED,
-                                     PTR_UNTRUSTED)
+from fastrtp.helpers.argtype import (
+    MEM_ALIGNED,
+    MEM_ALLOC,
+    MEM_FIXED_SIZE,
+    MEM_PERCPU,
+    MEM_RCU,
+    MEM_RDONLY,
+    MEM_RINGBUF,
+    MEM_UNINIT,
+    MEM_USER,
+    MEM_WRITE,
+    NON_OWN_REF,
+    OBJ_RELEASE,
+    PTR_MAYBE_NULL,
+    PTR_TRUSTED,
+    PTR_UNTRUSTED,
+)
 
-__all__ = ["MEM_ALIGNED", "MEM_ALLOC", "MEM_FIXED_SIZE", "MEM_PERCPU", "MEM_RCU", "MEM_RDONLY", "MEM_RINGBUF", "MEM_UNINIT", "MEM_USER",
-           "MEM_WRITE", "NON_OWN_REF", "OBJ_RELEASE", "PTR_MAYBE_NULL", "PTR_TRUSTED", "PTR_UNTRUSTED", "base_type",
-           "is_spillable_regtype", "reg_type_str", "type_flag"]
+__all__ = [
+    "MEM_ALIGNED",
+    "MEM_ALLOC",
+    "MEM_FIXED_SIZE",
+    "MEM_PERCPU",
+    "MEM_RCU",
+    "MEM_RDONLY",
+    "MEM_RINGBUF",
+    "MEM_UNINIT",
+    "MEM_USER",
+    "MEM_WRITE",
+    "NON_OWN_REF",
+    "OBJ_RELEASE",
+    "PTR_MAYBE_NULL",
+    "PTR_TRUSTED",
+    "PTR_UNTRUSTED",
+    "base_type",
+    "is_spillable_regtype",
+    "reg_type_str",
+    "type_flag",
+]
 
 BPF_BASE_TYPE_BITS = 8
 
-(NOT_INIT, SCALAR_VALUE, PTR_TO_CTX, CONST_PTR_TO_MAP, PTR_TO_MAP_VALUE, PTR_TO_MAP_KEY, PTR_TO_STACK, PTR_TO_PACKET_META,
- PTR_TO_PACKET, PTR_TO_PACKET_END, PTR_TO_FLOW_KEYS, PTR_TO_SOCKET, PTR_TO_SOCK_COMMON, PTR_TO_TCP_SOCK, PTR_TO_TP_BUFFER,
- PTR_TO_XDP_SOCK, PTR_TO_BTF_ID, PTR_TO_MEM, PTR_TO_ARENA, PTR_TO_BUF, PTR_TO_FUNC, CONST_PTR_TO_DYNPTR) = range(22)
+(
+    NOT_INIT,
+    SCALAR_VALUE,
+    PTR_TO_CTX,
+    CONST_PTR_TO_MAP,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MAP_KEY,
+    PTR_TO_STACK,
+    PTR_TO_PACKET_META,
+    PTR_TO_PACKET,
+    PTR_TO_PACKET_END,
+    PTR_TO_FLOW_KEYS,
+    PTR_TO_SOCKET,
+    PTR_TO_SOCK_COMMON,
+    PTR_TO_TCP_SOCK,
+    PTR_TO_TP_BUFFER,
+    PTR_TO_XDP_SOCK,
+    PTR_TO_BTF_ID,
+    PTR_TO_MEM,
+    PTR_TO_ARENA,
+    PTR_TO_BUF,
+    PTR_TO_FUNC,
+    CONST_PTR_TO_DYNPTR,
+) = range(22)
 
-_BASE_NAMES = ("?", "scalar", "ctx", "map_ptr", "map_value", "map_key", "fp", "pkt_meta", "pkt", "pkt_end", "flow_keys",
-               "sock", "sock_common", "tcp_sock", "tp_buffer", "xdp_sock", "ptr_", "mem", "arena", "buf", "func", "dynptr_ptr")
-_PREFIXES = ((MEM_RDONLY, "rdonly_"), (MEM_RINGBUF, "ringbuf_"), (MEM_USER, "user_"), (MEM_PERCPU, "percpu_"),
-             (MEM_RCU, "rcu_"), (PTR_UNTRUSTED, "untrusted_"), (PTR_TRUSTED, "trusted_"))
+_BASE_NAMES = (
+    "?",
+    "scalar",
+    "ctx",
+    "map_ptr",
+    "map_value",
+    "map_key",
+    "fp",
+    "pkt_meta",
+    "pkt",
+    "pkt_end",
+    "flow_keys",
+    "sock",
+    "sock_common",
+    "tcp_sock",
+    "tp_buffer",
+    "xdp_sock",
+    "ptr_",
+    "mem",
+    "arena",
+    "buf",
+    "func",
+    "dynptr_ptr",
+)
+_PREFIXES = (
+    (MEM_RDONLY, "rdonly_"),
+    (MEM_RINGBUF, "ringbuf_"),
+    (MEM_USER, "user_"),
+    (MEM_PERCPU, "percpu_"),
+    (MEM_RCU, "rcu_"),
+    (PTR_UNTRUSTED, "untrusted_"),
+    (PTR_TRUSTED, "trusted_"),
+)
 
 
 def base_type(reg_type: int) -> int:
@@ -49,8 +131,25 @@ def is_spillable_regtype(reg_type: int) -> bool:
     return base_type(reg_type) in _SPILLABLE
 
 
-_SPILLABLE = frozenset({
-    PTR_TO_MAP_VALUE, PTR_TO_STACK, PTR_TO_CTX, PTR_TO_PACKET, PTR_TO_PACKET_META, PTR_TO_PACKET_END, PTR_TO_FLOW_KEYS,
-    CONST_PTR_TO_MAP, PTR_TO_SOCKET, PTR_TO_SOCK_COMMON, PTR_TO_TCP_SOCK, PTR_TO_XDP_SOCK, PTR_TO_BTF_ID, PTR_TO_BUF,
-    PTR_TO_MEM, PTR_TO_FUNC, PTR_TO_MAP_KEY, PTR_TO_ARENA,
-})
+_SPILLABLE = frozenset(
+    {
+        PTR_TO_MAP_VALUE,
+        PTR_TO_STACK,
+        PTR_TO_CTX,
+        PTR_TO_PACKET,
+        PTR_TO_PACKET_META,
+        PTR_TO_PACKET_END,
+        PTR_TO_FLOW_KEYS,
+        CONST_PTR_TO_MAP,
+        PTR_TO_SOCKET,
+        PTR_TO_SOCK_COMMON,
+        PTR_TO_TCP_SOCK,
+        PTR_TO_XDP_SOCK,
+        PTR_TO_BTF_ID,
+        PTR_TO_BUF,
+        PTR_TO_MEM,
+        PTR_TO_FUNC,
+        PTR_TO_MAP_KEY,
+        PTR_TO_ARENA,
+    }
+)

@@ -9,9 +9,20 @@ from __future__ import annotations
 from errno import EINVAL, EPROTO
 
 from fastrtp.errors import BpfError
-from fastrtp.isa import (BPF_CLASS, BPF_LDX, BPF_MEM, BPF_MEMSX, BPF_MODE, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC,
-                         BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE,
-                         bpf_opcode_in_insntable)
+from fastrtp.isa import (
+    BPF_CLASS,
+    BPF_LDX,
+    BPF_MEM,
+    BPF_MEMSX,
+    BPF_MODE,
+    BPF_PSEUDO_BTF_ID,
+    BPF_PSEUDO_FUNC,
+    BPF_PSEUDO_MAP_FD,
+    BPF_PSEUDO_MAP_IDX,
+    BPF_PSEUDO_MAP_IDX_VALUE,
+    BPF_PSEUDO_MAP_VALUE,
+    bpf_opcode_in_insntable,
+)
 from fastrtp.uapi import BpfMapType
 from fastrtp.verifier.env import BpfVerifierEnv
 
@@ -76,7 +87,7 @@ def add_used_map(env: BpfVerifierEnv, fd: int) -> int:
     try:
         found = env.attr.fd_to_map(fd)
     except BpfError as error:
-        env.reject(error.errno, f"fd {fd} is not pointing to valid bpf_map")
+        env.reject(error.errno or EINVAL, f"fd {fd} is not pointing to valid bpf_map")
     for index, used in enumerate(env.used_maps):
         if used is found:
             return index

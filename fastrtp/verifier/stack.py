@@ -13,9 +13,25 @@ from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.precision import mark_chain_precision, mark_reg_precise
 from fastrtp.verifier.regtype import PTR_TO_STACK, SCALAR_VALUE, is_spillable_regtype
 from fastrtp.verifier.resolve import BPF_MAX_VAR_OFF
-from fastrtp.verifier.state import (ALL_MISC, ALL_SPILL, BPF_ADD_CONST, REG_UNKNOWN, REG_ZERO, SLOT_INVALID,
-                                    SLOT_MISC, STACK_INVALID, STACK_MISC, STACK_SPILL, STACK_ZERO, BpfFuncState, BpfRegState,
-                                    BpfStackState, const_scalar, is_spilled_reg, register_is_null)
+from fastrtp.verifier.state import (
+    ALL_MISC,
+    ALL_SPILL,
+    BPF_ADD_CONST,
+    REG_UNKNOWN,
+    REG_ZERO,
+    SLOT_INVALID,
+    SLOT_MISC,
+    STACK_INVALID,
+    STACK_MISC,
+    STACK_SPILL,
+    STACK_ZERO,
+    BpfFuncState,
+    BpfRegState,
+    BpfStackState,
+    const_scalar,
+    is_spilled_reg,
+    register_is_null,
+)
 from fastrtp.verifier.tnum import U32, tnum_strn
 
 READ, WRITE = 0, 1
@@ -78,7 +94,9 @@ def _scrubbed(slot_type: bytes) -> bytearray:
     return bytearray(STACK_MISC if kind != STACK_INVALID else STACK_INVALID for kind in slot_type)
 
 
-def check_stack_write(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, value_regno: int, imm: int | None) -> None:
+def check_stack_write(
+    env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, value_regno: int, imm: int | None
+) -> None:
     """Store a register, the constant `imm`, or (neither) unknown data."""
     if reg.bounds.var_off.mask:
         _write_var_off(env, reg, off, size, value_regno, imm)
@@ -118,10 +136,9 @@ def _write_fixed_off(env: BpfVerifierEnv, ptr: BpfRegState, off: int, size: int,
             mark_reg_precise(env, value_regno)
         kind = STACK_ZERO
     slot = frame.stack.get(spi, SLOT_INVALID)
-    if size == 8:
-        if kind == STACK_MISC:
-            _set_slot(frame, spi, SLOT_MISC)
-            return
+    if size == 8 and kind == STACK_MISC:
+        _set_slot(frame, spi, SLOT_MISC)
+        return
     types = _scrubbed(slot.slot_type) if is_spilled_reg(slot) else bytearray(slot.slot_type)
     for i in range(size):
         types[(start - i) % 8] = kind
@@ -168,8 +185,11 @@ def check_stack_read(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int
         _read_fixed_off(env, reg, off + reg.bounds.smin_value, size, dst_regno)
         return
     if dst_regno < 0:
-        env.reject(EACCES, "variable offset stack pointer cannot be passed into helper function; "
-                   f"var_off={tnum_strn(reg.bounds.var_off)} off={off} size={size}")
+        env.reject(
+            EACCES,
+            "variable offset stack pointer cannot be passed into helper function; "
+            f"var_off={tnum_strn(reg.bounds.var_off)} off={off} size={size}",
+        )
     check_stack_range_initialized(env, regno, reg, off, size, False, READ)
     low, high = reg.bounds.smin_value + off, reg.bounds.smax_value + off + size
     _mark_reg_stack_read(env, func(env, reg), low, high, dst_regno)
@@ -219,8 +239,16 @@ def _read_fixed_off(env: BpfVerifierEnv, ptr: BpfRegState, off: int, size: int, 
     env.frame.deps[dst_regno] = deps
 
 
-def check_stack_range_initialized(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, zero_size_allowed: bool,
-                                  access: int, raw_mode: bool = False) -> bool:
+def check_stack_range_initialized(
+    env: BpfVerifierEnv,
+    regno: int,
+    reg: BpfRegState,
+    off: int,
+    size: int,
+    zero_size_allowed: bool,
+    access: int,
+    raw_mode: bool = False,
+) -> bool:
     """An area that a helper reads or writes. True: `raw_mode` applies and the helper's writes are still to be marked.
 
     A privileged program may pass stack that it never wrote, as in the kernel; a write turns spills into data.
@@ -281,4 +309,3 @@ def constant_map_key(env: BpfVerifierEnv, reg: BpfRegState, key_size: int) -> in
         return None
     mark_chain_precision(env.cur_state.parent, frame.slot_deps(spi))
     return spilled.bounds.umin_value & (U32 if key_size == 4 else (1 << 64) - 1)
-

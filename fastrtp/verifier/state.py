@@ -38,8 +38,9 @@ class BpfRegState:
 
     __slots__ = ("bounds", "id", "map", "num", "off", "ref_obj_id", "type")
 
-    def __init__(self, type: int, bounds: Bounds, off: int = 0, id: int = 0, ref_obj_id: int = 0,  # noqa: A002
-                 map: Any = None, num: int = 0) -> None:  # noqa: A002
+    def __init__(
+        self, type: int, bounds: Bounds, off: int = 0, id: int = 0, ref_obj_id: int = 0, map: Any = None, num: int = 0
+    ) -> None:
         self.type = type
         self.bounds = bounds
         self.off = off
@@ -49,19 +50,27 @@ class BpfRegState:
         self.num = num
 
     def with_bounds(self, bounds: Bounds) -> BpfRegState:
+        """A copy with other bounds."""
         return BpfRegState(self.type, bounds, self.off, self.id, self.ref_obj_id, self.map, self.num)
 
-    def with_id(self, id: int, off: int | None = None) -> BpfRegState:  # noqa: A002
+    def with_id(self, id: int, off: int | None = None) -> BpfRegState:
+        """A copy with another id (and offset from it)."""
         return BpfRegState(self.type, self.bounds, self.off if off is None else off, id, self.ref_obj_id, self.map, self.num)
 
-    def with_type(self, type: int) -> BpfRegState:  # noqa: A002
+    def with_type(self, type: int) -> BpfRegState:
+        """A copy of another type."""
         return BpfRegState(type, self.bounds, self.off, self.id, self.ref_obj_id, self.map, self.num)
 
     def same(self, other: BpfRegState, ids: bool = True) -> bool:
         """Whether every member is equal (`ids`: identifiers too)."""
         return self is other or (
-            self.type == other.type and self.off == other.off and self.num == other.num and self.map is other.map
-            and self.bounds == other.bounds and (not ids or (self.id == other.id and self.ref_obj_id == other.ref_obj_id)))
+            self.type == other.type
+            and self.off == other.off
+            and self.num == other.num
+            and self.map is other.map
+            and self.bounds == other.bounds
+            and (not ids or (self.id == other.id and self.ref_obj_id == other.ref_obj_id))
+        )
 
 
 REG_NOT_INIT = BpfRegState(NOT_INIT, UNKNOWN)
@@ -114,10 +123,12 @@ SLOT_ZERO = BpfStackState(ALL_ZERO)
 
 
 def is_spilled_reg(slot: BpfStackState) -> bool:
+    """Whether a register was stored here."""
     return slot.slot_type[7] == STACK_SPILL
 
 
 def is_spilled_scalar_reg(slot: BpfStackState) -> bool:
+    """Whether a scalar register was stored here."""
     return slot.slot_type[7] == STACK_SPILL and slot.spilled_ptr.type == SCALAR_VALUE
 
 
@@ -132,8 +143,19 @@ class BpfFuncState:
     are not themselves.
     """
 
-    __slots__ = ("callback_depth", "callback_ret_range", "callsite", "deps", "frameno", "in_async_callback_fn",
-                 "in_callback_fn", "regs", "stack", "stack_deps", "subprogno")
+    __slots__ = (
+        "callback_depth",
+        "callback_ret_range",
+        "callsite",
+        "deps",
+        "frameno",
+        "in_async_callback_fn",
+        "in_callback_fn",
+        "regs",
+        "stack",
+        "stack_deps",
+        "subprogno",
+    )
 
     def __init__(self, callsite: int, frameno: int, subprogno: int) -> None:
         self.callsite = callsite
@@ -150,6 +172,7 @@ class BpfFuncState:
         self.callback_depth = 0
 
     def copy(self) -> BpfFuncState:
+        """An independent copy."""
         new = object.__new__(BpfFuncState)
         new.callsite = self.callsite
         new.frameno = self.frameno
@@ -193,8 +216,19 @@ class BpfVerifierState:
     `precise` could still grow.
     """
 
-    __slots__ = ("backedges", "branches", "callback_unroll_depth", "first_insn_idx", "frames", "insn_idx",
-                 "may_goto_depth", "parent", "precise", "refs", "seq")
+    __slots__ = (
+        "backedges",
+        "branches",
+        "callback_unroll_depth",
+        "first_insn_idx",
+        "frames",
+        "insn_idx",
+        "may_goto_depth",
+        "parent",
+        "precise",
+        "refs",
+        "seq",
+    )
 
     def __init__(self, frames: list[BpfFuncState]) -> None:
         self.frames = frames

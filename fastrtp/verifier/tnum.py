@@ -39,14 +39,17 @@ def tnum_range(low: int, high: int) -> Tnum:
 
 
 def tnum_is_const(a: Tnum) -> bool:
+    """Whether every bit is known."""
     return not a.mask
 
 
 def tnum_lshift(a: Tnum, shift: int) -> Tnum:
+    """Shifted left by a known amount."""
     return Tnum((a.value << shift) & U64, (a.mask << shift) & U64)
 
 
 def tnum_rshift(a: Tnum, shift: int) -> Tnum:
+    """Shifted right, zeros from above."""
     return Tnum(a.value >> shift, a.mask >> shift)
 
 
@@ -63,6 +66,7 @@ def tnum_arshift(a: Tnum, min_shift: int, insn_bitness: int) -> Tnum:
 
 
 def tnum_add(a: Tnum, b: Tnum) -> Tnum:
+    """Sum modulo 2**64: a bit is unknown where an operand bit or a carry into it is."""
     sm = a.mask + b.mask
     sv = a.value + b.value
     mu = (sm + sv ^ sv | a.mask | b.mask) & U64
@@ -70,16 +74,19 @@ def tnum_add(a: Tnum, b: Tnum) -> Tnum:
 
 
 def tnum_sub(a: Tnum, b: Tnum) -> Tnum:
+    """Difference modulo 2**64."""
     dv = (a.value - b.value) & U64
     mu = (((dv + a.mask) ^ (dv - b.mask)) | a.mask | b.mask) & U64
     return Tnum(dv & ~mu, mu)
 
 
 def tnum_neg(a: Tnum) -> Tnum:
+    """Two's complement negation."""
     return tnum_sub(Tnum(0, 0), a)
 
 
 def tnum_and(a: Tnum, b: Tnum) -> Tnum:
+    """Bitwise and."""
     alpha = a.value | a.mask
     beta = b.value | b.mask
     v = a.value & b.value
@@ -87,11 +94,13 @@ def tnum_and(a: Tnum, b: Tnum) -> Tnum:
 
 
 def tnum_or(a: Tnum, b: Tnum) -> Tnum:
+    """Bitwise or."""
     v = a.value | b.value
     return Tnum(v, (a.mask | b.mask) & ~v)
 
 
 def tnum_xor(a: Tnum, b: Tnum) -> Tnum:
+    """Bitwise exclusive or."""
     v = a.value ^ b.value
     mu = a.mask | b.mask
     return Tnum(v & ~mu, mu)
@@ -127,10 +136,12 @@ def tnum_cast(a: Tnum, size: int) -> Tnum:
 
 
 def tnum_subreg(a: Tnum) -> Tnum:
+    """The low 32 bits."""
     return Tnum(a.value & U32, a.mask & U32)
 
 
 def tnum_clear_subreg(a: Tnum) -> Tnum:
+    """The low 32 bits made zero."""
     return Tnum(a.value & ~U32, a.mask & ~U32)
 
 

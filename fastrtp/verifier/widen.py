@@ -14,8 +14,11 @@ def find_prev_entry(env: BpfVerifierEnv, state: BpfVerifierState, insn_idx: int)
     """The checkpoint of the previous iteration: the nearest ancestor at `insn_idx` with the same callers."""
     parent = state.parent
     while parent is not None:
-        if (parent.insn_idx == insn_idx and len(parent.frames) == len(state.frames)
-                and all(a.callsite == b.callsite for a, b in zip(parent.frames, state.frames, strict=True))):
+        if (
+            parent.insn_idx == insn_idx
+            and len(parent.frames) == len(state.frames)
+            and all(a.callsite == b.callsite for a, b in zip(parent.frames, state.frames, strict=True))
+        ):
             # the newest one is this iteration's own entry
             return parent
         parent = parent.parent
@@ -36,7 +39,6 @@ def widen_imprecise_scalars(old: BpfVerifierState, cur: BpfVerifierState) -> Non
             if other is None or not is_spilled_reg(slot) or not is_spilled_reg(other):
                 continue
             a, b = slot.spilled_ptr, other.spilled_ptr
-            if (a.type == SCALAR_VALUE == b.type and not precise >> (MAX_BPF_REG + spi) & 1
-                    and not a.same(b, ids=False)):
+            if a.type == SCALAR_VALUE == b.type and not precise >> (MAX_BPF_REG + spi) & 1 and not a.same(b, ids=False):
                 now.stack[spi] = BpfStackState(other.slot_type, REG_UNKNOWN)
                 now.stack_deps[spi] = 0
