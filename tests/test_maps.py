@@ -6,6 +6,7 @@ import errno
 import struct
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -315,3 +316,15 @@ def test_perf_samples_come_back_by_cpu_and_padded(memory: Memory) -> None:
     assert output(0, perf.address, 1 << 32, source, 5, memory.env_of(1)) == -errno.EINVAL
 
     assert list(perf.consume_by_cpu()) == [(1, bytes([0, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0]))]
+
+
+def test_hashes_spread_over_the_whole_table(memory: Memory) -> None:
+    """Multiplications wrap: were overflow undefined, LLVM would fold the hash of a constant-size key to a constant."""
+    hash_map = make(memory, BpfMapType.BPF_MAP_TYPE_HASH, 4, 8, 1024)
+    assert isinstance(hash_map, HashMap)
+    for number in range(1024):
+        hash_map.update_elem(u32(number), bytes(8))
+    slots = memory.arena.view(int(hash_map.record["slots"][0]), hash_map.slots * 8).view(np.uint64)
+    homes = (slots[slots != 0] >> np.uint64(32)) & np.uint64(hash_map.slots - 1)
+
+    assert len(np.unique(homes)) > 700

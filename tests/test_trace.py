@@ -200,7 +200,7 @@ def test_run_time_is_kept_only_while_statistics_are_enabled(memory: Memory) -> N
     fire(1)
     assert (prog.record.total("run_cnt"), prog.record.total("run_time_ns")) == (0, 0)
 
-    memory.machine["stats_enabled"] = 1
+    memory.keep_stats(on=True)
     fire(1)
 
     assert prog.record.total("run_cnt") == 1

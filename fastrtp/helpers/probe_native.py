@@ -26,7 +26,7 @@ _BASE = at(ENV, "arena_base")
 _SIZE = at(ENV, "arena_size")
 _USER_BASE = at(ENV, "user_base")
 _USER_SIZE = at(ENV, "user_size")
-_STACK_TOP = at(ENV, "stack_top")
+_RUN_CTX = at(ENV, "run_ctx")
 _FAULTED = at(ENV, "faulted")
 _EFAULT = -14
 
@@ -49,7 +49,7 @@ def fault(dst: int, size: int, env: int) -> int:
 @device
 def stack_room(here: int, env: int) -> int:
     """Bytes from `here`, in the running helper's frame, to the end of what the program may name; 0 without a program."""
-    room = load64(env + _STACK_TOP) - here
+    room = load64(env + _RUN_CTX) - here
     return room if room > 0 else 0
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import load64, native, store64
-from fastrtp.native.layout import ENV, MAP, PROG, at
+from fastrtp.native.layout import ENV, MAP, PROG, RUN_CTX, at
 
 _VALUES = at(MAP, "values")
 _MAX_ENTRIES = at(MAP, "max_entries")
-_TAIL_CALLS = at(ENV, "tail_calls")
+_RUN_CTX = at(ENV, "run_ctx")
+_TAIL_CALLS = at(RUN_CTX, "tail_calls")
 _ENTRY = at(PROG, "entry")
 _MAX_TAIL_CALL_CNT = 33
 
@@ -18,9 +19,10 @@ def bpf_tail_call(ctx: int, map: int, index: int, env: int) -> int:
     index &= 0xFFFFFFFF
     if index >= load64(map + _MAX_ENTRIES):
         return 0
-    calls = load64(env + _TAIL_CALLS)
+    run_ctx = load64(env + _RUN_CTX)
+    calls = load64(run_ctx + _TAIL_CALLS)
     if calls >= _MAX_TAIL_CALL_CNT:
         return 0
-    store64(env + _TAIL_CALLS, calls + 1)
+    store64(run_ctx + _TAIL_CALLS, calls + 1)
     prog = load64(load64(map + _VALUES) + index * 8)
     return load64(prog + _ENTRY) if prog != 0 else 0

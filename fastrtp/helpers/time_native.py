@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import clock_gettime, load32, load64, lshr, memcpy, memset, native, stack_bytes, store64, udiv
-from fastrtp.native.layout import ENV, at
+from fastrtp.native.layout import ENV, RUN_CTX, at
 
 _TIME = at(ENV, "time")
 _CLOCK = at(ENV, "clock")
@@ -17,7 +17,8 @@ _TGID_AT = at(ENV, "tgid_at")
 _COMM_AT = at(ENV, "comm_at")
 _UID_GID = at(ENV, "uid_gid")
 _RNG = at(ENV, "rng")
-_COOKIE = at(ENV, "cookie")
+_RUN_CTX = at(ENV, "run_ctx")
+_COOKIE = at(RUN_CTX, "cookie")
 _JIFFY = 4_000_000  # ns: CONFIG_HZ=250, Debian's and most distributions'
 _INITIAL_JIFFIES = 0xFFFFFFFF & -(300 * 250)
 _EINVAL = -22
@@ -121,4 +122,4 @@ def bpf_get_prandom_u32(env: int) -> int:
 @native(inline=True)
 def bpf_get_attach_cookie(ctx: int, env: int) -> int:
     """The link's cookie."""
-    return load64(env + _COOKIE)
+    return load64(load64(env + _RUN_CTX) + _COOKIE)

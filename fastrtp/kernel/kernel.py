@@ -8,16 +8,16 @@ Kernel counterpart: the global tables of kernel/bpf/, kernel/tracepoint.c and ke
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.btf import Btf, default_btf, host_btf, load_btf, tracepoints
-from fastrtp.errors import BtfError
+from fastrtp.errors import BpfError, BtfError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 
@@ -34,14 +34,16 @@ from .tracepoints import TracepointRegistry
 from .verbs import Verbs
 
 if TYPE_CHECKING:
+    from fastrtp.trace.live import TraceFunction
     from fastrtp.trace.tracepoint import Tracepoint
 
 _TASK_OFFSETS = {"pid_at": "pid", "tgid_at": "tgid", "comm_at": "comm"}
 
 
 class Kernel(Verbs):
-    """A kernel with `cpus` CPUs (None: as many as the host has) and the types of `btf`: None (the shipped vmlinux), "host", a path,
-    or a Btf.
+    """A kernel with `cpus` CPUs (None: as many as the host has).
+
+    `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf.
 
     The verbs (map_create, prog_load, ...) are system calls of `current`, the process that stands for the caller.
     A context manager: on exit it is shut down.
@@ -65,6 +67,7 @@ class Kernel(Verbs):
         self.kallsyms = Kallsyms(self)
         self.processes: dict[int, Process] = {}
         self._next_pid = os.getpid()
+        self._stats_holders = 0
         self._tell_task_layout()
         self.current = self.new_process(comm=os.path.basename(sys.executable) or "python3")
         self._set_current(self.current)
@@ -127,18 +130,12 @@ class Kernel(Verbs):
         """Run a program once, as PROG_TEST_RUN does; R0 as u64. Kernel: net/bpf/test_run.c:__bpf_prog_test_run_raw_tp"""
         from fastrtp.trace.probe import bpf_prog_test_run_raw_tp
 
-        record = prog.record
-        stats = int(self.memory.machine["stats_enabled"][0])
-        start = time.monotonic_ns() if stats else 0
-        result = bpf_prog_test_run_raw_tp(self.memory, record, ctx, cpu)
-        if stats:
-            record.stats["run_cnt"][cpu] += 1
-            record.stats["run_time_ns"][cpu] += time.monotonic_ns() - start
-        return result
+        return bpf_prog_test_run_raw_tp(self.memory, prog.record, ctx, cpu)
 
     def hold_stats(self, count: int) -> None:
         """One holder of BPF_ENABLE_STATS more (1) or less (-1)."""
-        self.memory.machine["stats_enabled"] += count
+        self._stats_holders += count
+        self.memory.keep_stats(on=self._stats_holders > 0)
 
     def replay(self, path: str | os.PathLike[str], **options: Any) -> Any:
         """Replay a recording through what is attached; the report. See `fastrtp.replay.replay`."""
@@ -160,6 +157,23 @@ class Kernel(Verbs):
 
         with self.lock:
             return define(self, name, proto, writable_size=writable_size, regfunc=regfunc, unregfunc=unregfunc)
+
+    def trace(self, name: str, cpu: int = 0) -> TraceFunction:
+        """trace_<name>: call it with TP_PROTO's arguments to fire the event on a CPU; `.njit` is its form for numba code.
+
+        BpfError ENOENT for a name that is no tracepoint.
+        """
+        from fastrtp.trace.live import TraceFunction
+
+        if name not in self.tracepoints:
+            raise BpfError(errno.ENOENT, f"ENOENT: no tracepoint {name!r}")
+        return TraceFunction(self.tracepoints[name], self.memory, cpu, self.prototype(name))
+
+    def prototype(self, name: str) -> str:
+        """A tracepoint's name and TP_PROTO as C text: "sched_switch(bool preempt, ...)". KeyError."""
+        module = self.modules.get(name)
+        btf = module.btf if module is not None else self.btf
+        return f"{name}({', '.join(btf.c_decl(arg.type_id, arg.name) for arg in self.tracepoints.proto(name).args)})"
 
     def _tell_task_layout(self) -> None:
         for field, member in _TASK_OFFSETS.items():

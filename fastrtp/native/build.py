@@ -76,10 +76,11 @@ def _compile(entry: NativeFunction) -> tuple[str, str]:
     """(IR, name of the C-callable symbol in it) of one function, as numba makes them."""
     int64 = numba.types.int64
     compiled = numba.cfunc(int64(*[int64] * len(entry.parameters)), nogil=True, error_model="numpy")(entry.function.py_func)
+    text = compiled.inspect_llvm()
     # numba keeps the body out of its wrapper for the sake of tracebacks, which these functions cannot have
-    return re.sub(
-        r"^(attributes #\d+ = \{) noinline \}", r"\1 nounwind }", compiled.inspect_llvm(), flags=re.MULTILINE
-    ), compiled.native_name
+    text = re.sub(r"^(attributes #\d+ = \{) noinline \}", r"\1 nounwind }", text, flags=re.MULTILINE)
+    # and it promises LLVM that integers do not overflow, where hashes and random numbers are meant to wrap
+    return re.sub(r"\b(add|sub|mul|shl) nsw ", r"\1 ", text), compiled.native_name
 
 
 def _inlinable(library: Any, wanted: dict[str, NativeFunction]) -> bytes:

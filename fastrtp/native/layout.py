@@ -24,7 +24,6 @@ MACHINE = np.dtype(
         ("cpus", I8),
         ("arena_base", I8),
         ("arena_size", I8),
-        ("stats_enabled", I8),  # BPF_ENABLE_STATS holders: run_time_ns and run_cnt are kept while > 0
         ("stop", I8),  # non-zero: a running replay returns at its next event
     ]
 )
@@ -47,11 +46,9 @@ ENV = np.dtype(
         ("arena_size", I8),
         ("user_base", I8),  # the part of the arena that stands for user memory
         ("user_size", I8),
-        ("stack_top", I8),  # end of the stack memory that the running program may name
-        ("cookie", I8),  # bpf_run_ctx: bpf_get_attach_cookie
-        ("func_ip", I8),
+        ("run_ctx", I8),  # RUN_CTX of the running program, 0 for none; the stack below it is what the program may name
+        ("stats", I8),  # BPF_ENABLE_STATS is held: run_time_ns and run_cnt are kept
         ("rng", I8),
-        ("tail_calls", I8),
         ("output_nest", I8),  # perf_event_output nests at most 3 deep
         ("printk_nest", I8),  # so does bpf_trace_printk
         ("faulted", I8),  # reads of synthetic memory that gave -EFAULT or 0
@@ -64,6 +61,9 @@ ENV = np.dtype(
 """One per CPU: what a running program's helpers ask about their surroundings (`struct task_struct *current` and friends)."""
 
 ENV_STRIDE = -(-ENV.itemsize // 64) * 64
+
+RUN_CTX = np.dtype([("cookie", I8), ("tail_calls", I8)])
+"""`struct bpf_trace_run_ctx`: on the stack of bpf_trace_run, above args[]."""
 
 TRACEPOINT = np.dtype([("key", I8), ("funcs", I8)])
 """`struct tracepoint`: the static key (probe count) and the address of its TRACEPOINT_FUNC array."""

@@ -80,6 +80,10 @@ class Memory:
                 except OSError:
                     self.env[field] = 0
 
+    def keep_stats(self, *, on: bool) -> None:
+        """Whether runs are timed and counted in run_time_ns and run_cnt (BPF_ENABLE_STATS)."""
+        self.env["stats"] = int(on)
+
     def synchronize_rcu(self) -> None:
         """Return when no run that was under way is left. Kernel: kernel/rcu/tree.c:synchronize_rcu."""
         self.lib.synchronize_rcu(self.machine_address)

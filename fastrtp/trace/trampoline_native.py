@@ -27,7 +27,7 @@ from fastrtp.native.intrinsics import (
     stack_bytes,
     store64,
 )
-from fastrtp.native.layout import ENV, ENV_STRIDE, LINK, MACHINE, PROG, PROG_STATS, TRACEPOINT, TRACEPOINT_FUNC, at
+from fastrtp.native.layout import ENV, ENV_STRIDE, LINK, MACHINE, PROG, PROG_STATS, RUN_CTX, TRACEPOINT, TRACEPOINT_FUNC, at
 from fastrtp.native.machine_native import enter, leave
 from fastrtp.trace.widths import MAX_ARGS, SHIM_WIDTHS
 
@@ -37,7 +37,7 @@ _FUNC = at(TRACEPOINT_FUNC, "func")
 _DATA = at(TRACEPOINT_FUNC, "data")
 _FUNC_SIZE = TRACEPOINT_FUNC.itemsize
 _PROG = at(LINK, "prog")
-_COOKIE = at(LINK, "cookie")
+_LINK_COOKIE = at(LINK, "cookie")
 _ENTRY = at(PROG, "entry")
 _STATS = at(PROG, "stats")
 _STATS_SIZE = PROG_STATS.itemsize
@@ -47,12 +47,11 @@ _MISSES = at(PROG_STATS, "misses")
 _RUN_CNT = at(PROG_STATS, "run_cnt")
 _RUN_TIME = at(PROG_STATS, "run_time_ns")
 _CPU = at(ENV, "cpu")
-_STACK_TOP = at(ENV, "stack_top")
-_ENV_COOKIE = at(ENV, "cookie")
-_TAIL_CALLS = at(ENV, "tail_calls")
-_MACHINE = at(ENV, "machine")
+_RUN_CTX = at(ENV, "run_ctx")
+_KEEP_STATS = at(ENV, "stats")
+_COOKIE = at(RUN_CTX, "cookie")
+_TAIL_CALLS = at(RUN_CTX, "tail_calls")
 _ENVS = at(MACHINE, "env")
-_STATS_ENABLED = at(MACHINE, "stats_enabled")
 _CLOCK_MONOTONIC = 1
 
 
@@ -64,44 +63,40 @@ def _now() -> int:
 
 
 @device
-def _timed_run(prog: int, stats: int, args: int, env: int) -> None:
+def _timed_run(prog: int, stats: int, args: int, env: int) -> int:
     """The run while BPF_ENABLE_STATS is held."""
     start = _now()
-    call_prog(load64(prog + _ENTRY), args, env)
+    result = call_prog(load64(prog + _ENTRY), args, env)
     store64(stats + _RUN_TIME, load64(stats + _RUN_TIME) + _now() - start)
     store64(stats + _RUN_CNT, load64(stats + _RUN_CNT) + 1)
+    return result
 
 
 @device_inline
-def bpf_trace_run(link: int, args: int, top: int, env: int) -> None:
-    """Guard, count and run; `args` to `top` is what the program may read of the caller's stack."""
+def bpf_trace_run(link: int, args: int, run_ctx: int, env: int) -> None:
+    """Guard, count and run. `run_ctx` lies behind args[]: below it is what the program may read of the stack."""
     prog = load64(link + _PROG)
     stats = load64(prog + _STATS) + load64(env + _CPU) * _STATS_SIZE
     if load64(stats + _ACTIVE) != 0:
         store64(stats + _MISSES, load64(stats + _MISSES) + 1)
         return
     store64(stats + _ACTIVE, 1)
-    # A program that a program's helper set off finds its own surroundings, and leaves ours as they were.
-    outer_top = load64(env + _STACK_TOP)
-    outer_cookie = load64(env + _ENV_COOKIE)
-    outer_calls = load64(env + _TAIL_CALLS)
-    store64(env + _STACK_TOP, top)
-    store64(env + _ENV_COOKIE, load64(link + _COOKIE))
-    store64(env + _TAIL_CALLS, 0)
-    if load64(load64(env + _MACHINE) + _STATS_ENABLED) == 0:
+    store64(run_ctx + _COOKIE, load64(link + _LINK_COOKIE))
+    store64(run_ctx + _TAIL_CALLS, 0)
+    outer = load64(env + _RUN_CTX)
+    store64(env + _RUN_CTX, run_ctx)
+    if load64(env + _KEEP_STATS) == 0:
         call_prog(load64(prog + _ENTRY), args, env)
     else:
         _timed_run(prog, stats, args, env)
-    store64(env + _TAIL_CALLS, outer_calls)
-    store64(env + _ENV_COOKIE, outer_cookie)
-    store64(env + _STACK_TOP, outer_top)
+    store64(env + _RUN_CTX, outer)
     store64(stats + _RUNS, load64(stats + _RUNS) + 1)
     store64(stats + _ACTIVE, 0)
 
 
 _RUN = """
 def bpf_trace_run{n}(link, {params}, env):
-    args = stack_bytes({size})
+    args = stack_bytes({room})
 {stores}
     bpf_trace_run(link, args, args + {size}, env)
     return 0
@@ -145,7 +140,8 @@ def _define_runs() -> dict[int, Any]:
     for n in range(1, MAX_ARGS + 1):
         params = ", ".join(f"a{index}" for index in range(n))
         stores = "\n".join(f"    store64(args + {8 * index}, a{index})" for index in range(n))
-        runs[n] = _compile(_RUN.format(n=n, params=params, size=8 * n, stores=stores), f"bpf_trace_run{n}")
+        source = _RUN.format(n=n, params=params, size=8 * n, room=8 * n + RUN_CTX.itemsize, stores=stores)
+        runs[n] = _compile(source, f"bpf_trace_run{n}")
         values = ", ".join(f"load64(args + {8 * index})" for index in range(n))
         source = _TRACE.format(n=n, funcs=_FUNCS, at_func=_FUNC, at_data=_DATA, step=_FUNC_SIZE, values=values)
         _compile(source, f"trace_call{n}", call=call_probe(n))
@@ -175,16 +171,18 @@ define_shims(SHIM_WIDTHS)
 @native()
 def bpf_prog_test_run_raw_tp(machine: int, prog: int, ctx: int, cpu: int) -> int:
     """Run once on a copy of the 96 bytes at `ctx`; R0 as 64 bits. Kernel: net/bpf/test_run.c:bpf_prog_test_run_raw_tp."""
-    args = stack_bytes(96)
+    args = stack_bytes(96 + 16)
+    run_ctx = args + 96
     memcpy(args, ctx, 96)
+    store64(run_ctx + _COOKIE, 0)
+    store64(run_ctx + _TAIL_CALLS, 0)
     enter(machine)
     env = load64(machine + _ENVS) + cpu * ENV_STRIDE
-    store64(env + _STACK_TOP, args + 96)
-    store64(env + _TAIL_CALLS, 0)
-    store64(env + _ENV_COOKIE, 0)
-    result = call_prog(load64(prog + _ENTRY), args, env)
-    store64(env + _STACK_TOP, 0)
+    store64(env + _RUN_CTX, run_ctx)
     stats = load64(prog + _STATS) + cpu * _STATS_SIZE
+    entry = load64(prog + _ENTRY)
+    result = call_prog(entry, args, env) if load64(env + _KEEP_STATS) == 0 else _timed_run(prog, stats, args, env)
+    store64(env + _RUN_CTX, 0)
     store64(stats + _RUNS, load64(stats + _RUNS) + 1)
     leave(machine)
     return result
