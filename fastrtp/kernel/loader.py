@@ -13,6 +13,8 @@ import string
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from fastrtp.btf import Btf, BtfKind
+from fastrtp.btf.core import BPF_CORE_POISON, CoreRelo
 from fastrtp.errors import BpfError, ObjectError, VerifierError
 from fastrtp.isa import Insn, encode
 from fastrtp.obj import MapSpec, ObjectSpec, ProgramSpec
@@ -165,7 +167,7 @@ def _load_program(process: Process, obj: BpfObject, program: ProgramSpec) -> Non
             line_info=program.line_info.tobytes() if with_info else b"",
         )  # fmt: skip
     except BpfError as error:
-        raise _wrapped(stage, error) from error
+        raise _wrapped(stage, error, _poisoned(obj, program, insns, error)) from error
     finally:
         if attach_btf_obj_fd:
             process.close(attach_btf_obj_fd)
@@ -214,7 +216,34 @@ def _fill_prog_array(obj: BpfObject, spec: MapSpec) -> None:
             raise _wrapped(f"fill map {spec.name}, slot {slot} with {target}", error) from error
 
 
-def _wrapped(stage: str, error: BpfError) -> BpfError:
+def _poisoned(obj: BpfObject, program: ProgramSpec, insns: list[Insn], error: BpfError) -> str:
+    """What a CO-RE relocation did not find, when that is why the verifier stopped. Kernel: libbpf.c:fixup_log_failed_core_relo"""
+    marker = f"invalid func unknown#{BPF_CORE_POISON}"
+    if obj.spec.btf is None or marker not in error.log:
+        return ""
+    at = next(index for index, insn in enumerate(insns) if insn.imm == BPF_CORE_POISON)
+    relo = next((relo for relo in program.core_relos if relo.insn_idx == at), None)
+    if relo is None:
+        return ""
+    return f"instruction {at} needs {_access_path(obj.spec.btf, relo)}, which the kernel's BTF does not have"
+
+
+def _access_path(btf: Btf, relo: CoreRelo) -> str:
+    """What a relocation is about: "struct task_struct.pid"; the bare type where it is not about a member."""
+    text, type_id = btf.c_type(relo.type_id), btf.strip(relo.type_id)
+    for index in relo.access_str.split(":")[1:]:
+        record = btf.type(type_id)
+        if record.kind == BtfKind.ARRAY:
+            text, type_id = f"{text}[{index}]", btf.strip(record.type)
+            continue
+        if not index.isdigit() or int(index) >= len(record.members):
+            break
+        member = record.members[int(index)]
+        text, type_id = f"{text}.{member.name}" if member.name else text, btf.strip(member.type_id)
+    return text
+
+
+def _wrapped(stage: str, error: BpfError, why: str = "") -> BpfError:
     """The same error with the stage in front."""
     kind = VerifierError if isinstance(error, VerifierError) else BpfError
-    return kind(error.errno or 0, f"{stage}: {error.strerror}", log=error.log)
+    return kind(error.errno or 0, f"{stage}: {why or error.strerror}", log=error.log)

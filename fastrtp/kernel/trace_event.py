@@ -116,6 +116,8 @@ class _Prototype:
     def _named(self, words: list[str]) -> int:
         if words == ["void"]:
             return 0
+        if words[0] in _TAGGED and len(words) == 1:
+            raise self.error(f"{words[0]} without a name")
         if words[0] in _TAGGED:
             kinds: tuple[BtfKind, ...] = (_TAGGED[words[0]],)
             if words[0] == "enum":
