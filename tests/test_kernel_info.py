@@ -334,3 +334,48 @@ class TestProgramArray:
         kernel.close(array)
 
         assert (len(kernel.progs), len(kernel.maps)) == (0, 0)
+
+
+class TestPerfEventArray:
+    CODE = """
+        *(u64 *)(r10 -8) = 7
+        r4 = r10
+        r4 += -8
+        r3 = 0xffffffff ll
+        r5 = 8"""
+
+    def output(self, array: int) -> bytes:
+        load_map = struct.pack("<BBhi", 0x18, 0x12, 0, array) + bytes(8)
+        return asm(self.CODE) + load_map + asm("call bpf_perf_event_output#25\nexit")
+
+    def test_a_program_writes_to_the_ring_of_its_cpu(self, kernel: Kernel):
+        array = kernel.map_create(4, 4, 4, 1)
+        prog = kernel.prog_load(RAW_TP, self.output(array))
+        assert kernel.prog_test_run(prog) == (-errno.ENOENT) & 0xFFFFFFFF
+
+        event = kernel.perf_event_open(0)
+        kernel.map_update_elem(array, bytes(4), struct.pack("<I", event))
+
+        assert kernel.prog_test_run(prog) == 0
+        assert [sample[:8] for sample in kernel.perf_event_consume(event)] == [struct.pack("<Q", 7)]
+
+    def test_it_lets_its_events_go_with_the_descriptor_that_put_them_there(self, kernel: Kernel):
+        array = kernel.map_create(4, 4, 4, 1)
+        prog = kernel.prog_load(RAW_TP, self.output(array))
+        allocated = kernel.memory.arena.allocated
+        event = kernel.perf_event_open(0, 4096)
+        kernel.map_update_elem(array, bytes(4), struct.pack("<I", event))
+        kernel.close(event)
+        assert kernel.prog_test_run(prog) == 0
+
+        kernel.close(array)
+
+        assert kernel.memory.arena.allocated == allocated
+        assert kernel.prog_test_run(prog) == (-errno.ENOENT) & 0xFFFFFFFF
+
+    def test_events_of_no_cpu_and_other_descriptors_are_refused(self, kernel: Kernel, prog: int):
+        array = kernel.map_create(4, 4, 4, 1)
+
+        assert errno_of(kernel.perf_event_open, 5) == errno.EINVAL
+        assert errno_of(kernel.map_update_elem, array, bytes(4), struct.pack("<I", prog)) == errno.EBADF
+        assert errno_of(kernel.perf_event_consume, prog) == errno.EINVAL

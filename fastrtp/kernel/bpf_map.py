@@ -12,7 +12,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import ENOTSUPP, BpfError
-from fastrtp.uapi import BPF_ANY, BpfMapType
+from fastrtp.uapi import BPF_ANY, BPF_F_PRESERVE_ELEMS, BpfMapType
 
 from .file import File
 from .refs import RefCounted
@@ -87,8 +87,9 @@ class BpfMap(RefCounted):
 
     def release_file(self, file: File) -> None:
         """The last descriptor of one open file of the map is closed. Kernel: bpf_map_release"""
-        for index in [index for index, (_event, owner) in self.events.items() if owner is file]:
-            self.delete_event(index)
+        if not self.map.map_flags & BPF_F_PRESERVE_ELEMS:
+            for index in [index for index, (_event, owner) in self.events.items() if owner is file]:
+                self.delete_event(index)
         self.put_with_uref()
 
     def release(self) -> None:

@@ -5,15 +5,21 @@ Kernel counterpart: kernel/events/core.c, kernel/trace/bpf_trace.c:__bpf_perf_ev
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fastrtp.errors import BpfError
+
+from .file import O_CLOEXEC
 from .refs import RefCounted
 
 if TYPE_CHECKING:
     from fastrtp.native.memory import Memory
 
     from .file import File
+    from .process import Process
 
 
 class PerfEvent(RefCounted):
@@ -37,3 +43,31 @@ class PerfEvent(RefCounted):
     def release(self) -> None:
         """Free the ring."""
         self.ring.close()
+
+
+def perf_event_open(process: Process, cpu: int, size: int) -> int:
+    """A descriptor of a new event. BpfError EINVAL, EMFILE, ENFILE. Kernel: kernel/events/core.c:perf_event_open"""
+    kernel = process.kernel
+    with kernel.lock:
+        if not 0 <= cpu < kernel.cpus:
+            raise BpfError(errno.EINVAL, f"EINVAL: no cpu {cpu}, there are {kernel.cpus}")
+        fd = process.files.get_unused_fd(True)
+        try:
+            event = PerfEvent(kernel.memory, cpu, size)
+            try:
+                file = kernel.file_table.open("anon_inode:[perf_event]", event, os.O_RDWR | O_CLOEXEC, event.release_file)
+            except BpfError:
+                event.put()
+                raise
+        except BpfError:
+            process.files.put_unused_fd(fd)
+            raise
+        return process.files.fd_install(fd, file)
+
+
+def perf_event_of(process: Process, fd: int) -> PerfEvent:
+    """The event behind a descriptor. BpfError EBADF, EINVAL."""
+    event = process.files.fget(fd).private_data
+    if not isinstance(event, PerfEvent):
+        raise BpfError(errno.EINVAL, f"EINVAL: file descriptor {fd} is not a perf event")
+    return event

@@ -215,6 +215,24 @@ class Verbs:
             BpfCmd.BPF_LINK_CREATE, prog_fd=prog_fd, target_fd=target_fd, attach_type=attach_type, flags=flags, cookie=cookie
         )[0]
 
+    # perf events
+
+    def perf_event_open(self, cpu: int, size: int = 1 << 20) -> int:
+        """perf_event_open(2) of a PERF_COUNT_SW_BPF_OUTPUT event on a CPU, with a ring of `size` bytes (a power of two).
+
+        The descriptor goes into a perf event array; `perf_event_consume` reads what programs wrote.
+        BpfError EINVAL (no such CPU, a size that is no power of two), EMFILE.
+        """
+        from .perf_event import perf_event_open
+
+        return perf_event_open(self._process, cpu, size)
+
+    def perf_event_consume(self, fd: int) -> Iterator[bytes]:
+        """Samples in an event's ring, as bytes; consumed. BpfError EBADF, EINVAL for a descriptor of something else."""
+        from .perf_event import perf_event_of
+
+        return perf_event_of(self._process, fd).consume()
+
     # introspection
 
     def enable_stats(self) -> int:
