@@ -36,7 +36,8 @@ def _seconds(loop: Loop, count: int) -> float:
 
 
 def _calibrate(loop: Loop, seconds: float) -> int:
-    """How many iterations take about that long; also the warm-up."""
+    """How many iterations take about that long; also the warm-up (the first call may compile something)."""
+    loop(1)
     count = 1
     while True:
         taken = _seconds(loop, count)

@@ -1,0 +1,160 @@
+"""Loading an object: every stage, with nothing in the cache of compiled objects (cold) and with everything in it (warm).
+
+The stages are timed where they happen, inside Kernel.load: parse, relocate, verify, lower (to LLVM IR as text), compile
+(LLVM, or the cache) and link (object code into memory). What is left is maps, BTF and the system calls around them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from bench.cases import Case, Suite
+from bench.measure import budget
+from bench.sources import objects
+
+STAGES = ("parse", "relocate", "verify", "lower", "compile", "link")
+
+
+class StageClock:
+    """Seconds by stage, while it is entered: the functions that make up the stages are wrapped."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def __enter__(self) -> StageClock:
+        import fastrtp.jit.program as program
+        import fastrtp.verifier as verifier
+        from fastrtp.native import engine
+        from fastrtp.obj import ObjectSpec
+
+        self._undo = contextlib.ExitStack()
+        for owner, name, stage in (
+            (ObjectSpec, "parse", "parse"),
+            (ObjectSpec, "relocated", "relocate"),
+            (verifier, "bpf_check", "verify"),
+            (program, "lower", "lower"),
+            (program, "build", "compile"),
+            (engine, "NativeModule", "link"),
+        ):
+            self._wrap(owner, name, stage)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._undo.close()
+
+    def _wrap(self, owner: Any, name: str, stage: str) -> None:
+        """Replace owner.name by a form that adds its time to the stage."""
+        held = owner.__dict__[name]
+        inner = held.__func__ if isinstance(held, classmethod) else held
+
+        @functools.wraps(inner)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.seconds[stage] += time.perf_counter() - start
+
+        setattr(owner, name, classmethod(timed) if isinstance(held, classmethod) else timed)
+        self._undo.callback(setattr, owner, name, held)
+
+
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """Compiled programs are kept in a folder that is new and goes again; the native library stays."""
+    import fastrtp.jit.program as program
+    from fastrtp.jit.cache import ObjectCache
+
+    held = program.object_cache
+    with tempfile.TemporaryDirectory() as folder:
+        cache = ObjectCache(Path(folder))
+        program.object_cache = lambda: cache  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            program.object_cache = held
+
+
+def load_once(kernel: Any, path: Path) -> dict[str, float]:
+    """Load and close; seconds by stage, "rest" and "total"."""
+    with StageClock() as clock:
+        start = time.perf_counter()
+        obj = kernel.load(path)
+        total = time.perf_counter() - start
+    obj.close()
+    seconds = dict(clock.seconds)
+    return {stage: seconds.get(stage, 0.0) for stage in STAGES} | {"rest": total - sum(seconds.values()), "total": total}
+
+
+@functools.cache
+def measured(name: str) -> dict[str, dict[str, float]]:
+    """Best seconds by stage, of a few loads that take turns: {"cold": ..., "warm": ...}."""
+    from fastrtp.kernel import Kernel
+
+    path = objects()[name]
+    best: dict[str, dict[str, float]] = {}
+    deadline = time.perf_counter() + 4 * budget()
+    with Kernel() as kernel:
+        load_once(kernel, path)
+        for turn in range(20):
+            for state in ("cold", "warm"):
+                with empty_cache() if state == "cold" else contextlib.nullcontext():
+                    seconds = load_once(kernel, path)
+                if state not in best or seconds["total"] < best[state]["total"]:
+                    best[state] = seconds
+            if turn >= 1 and time.perf_counter() > deadline:
+                break
+    return best
+
+
+def total(name: str, state: str) -> tuple[float, float]:
+    """(ms of a load, ms of the load in the other state: what the cache buys)."""
+    best = measured(name)
+    return best[state]["total"] * 1e3, best["warm" if state == "cold" else "cold"]["total"] * 1e3
+
+
+def stage(name: str, state: str, which: str) -> tuple[float, float]:
+    """(ms of one stage, ms of the whole load)."""
+    best = measured(name)[state]
+    return best[which] * 1e3, best["total"] * 1e3
+
+
+def _staged() -> str:
+    """The object whose stages are listed."""
+    return next(iter(objects()))
+
+
+class Load(Suite):
+    """ms per Kernel.load of an object."""
+
+    title = "load"
+    params: ClassVar[Sequence[str]] = (
+        *(f"{name}_{state}" for name in objects() for state in ("cold", "warm")),
+        *(f"{_staged()}_{state}_{which}" for state in ("cold", "warm") for which in (*STAGES, "rest")),
+    )
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        """Whole loads of every object, then the stages of one."""
+        for name in objects():
+            for state in ("cold", "warm"):
+                other = "warm" if state == "cold" else "cold"
+                measure: Callable[[], tuple[float, float | None]] = functools.partial(total, name, state)
+                yield Case(f"{name}_{state}", "ms", other, measure)
+        for state in ("cold", "warm"):
+            for which in (*STAGES, "rest"):
+                part = functools.partial(stage, _staged(), state, which)
+                yield Case(f"{_staged()}_{state}_{which}", "ms", f"whole {state} load", part)
+
+    def track_ms(self, name: str) -> float:
+        """Milliseconds."""
+        return self.value
+
+    track_ms.unit = "ms"  # type: ignore[attr-defined]

@@ -1,0 +1,127 @@
+"""Import and replay of a recording: rates, and what each stage takes.
+
+Baselines: one pass over the file's bytes for the import; for the replay the recording with nothing attached, and for that
+a pass over as many events with nothing to do for any of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from bench.cases import Case, Suite
+from bench.measure import best_ns, budget, times
+from bench.sources import objects, recording
+
+
+@functools.cache
+def _opened() -> Any:
+    from fastrtp.record import Recording
+
+    return Recording.open(recording()[1])
+
+
+def _pass_over(path: Path) -> int:
+    """Read a file and look at every 8 bytes of it: what any import has to do at least."""
+    import numpy as np
+
+    data = path.read_bytes()
+    return int(np.frombuffer(data, np.uint64, len(data) // 8).sum())
+
+
+def importing() -> tuple[float, float]:
+    """(ns per event of Recording.open, ns per event of one pass over the file)."""
+    from fastrtp.record import Recording
+
+    path = recording()[1]
+    events = _opened().events
+    best = best_ns(
+        {"open": times(lambda: Recording.open(path)), "pass": times(lambda: _pass_over(path))}, max(2 * budget(), 1.0), rounds=3
+    )
+    return best["open"] / events, best["pass"] / events
+
+
+class Player:
+    """The recording bound to a kernel's tracepoints, with these objects attached, to be played again and again."""
+
+    def __init__(self, attach: Sequence[str] = (), wanted: Sequence[str] | None = None) -> None:
+        from fastrtp.kernel import Kernel
+        from fastrtp.mem.objects import ObjectSpace
+        from fastrtp.replay.bind import bind
+        from fastrtp.replay.linked import LinkedReplay
+
+        source = _opened()
+        self.kernel = Kernel(cpus=max(source.cpus, 2))
+        paths = objects()
+        self.objects = [self.kernel.load(paths[name]) for name in attach]
+        self.links = [obj.attach() for obj in self.objects]
+        names = {table.name for table in source.tables} & set(self.kernel.tracepoints)
+        space = ObjectSpace(self.kernel.memory.arena, self.kernel.btf)
+        protos = {name: self.kernel.tracepoints.proto(name) for name in names}
+        attached = {link.tp_name for links in self.links for link in links} if wanted is None else set(wanted)
+        bound = bind(source, space, protos, policy="zero", wanted=attached)
+        self.linked = LinkedReplay(self.kernel.memory, bound, {name: self.kernel.tracepoints[name] for name in names})
+        self.kernel.memory.set_clock(virtual=True)
+        self.events = self.linked.events
+
+    def play(self) -> None:
+        """The whole recording once."""
+        self.linked.rewind()
+        self.linked.run()
+
+
+def preparing(name: str) -> tuple[float, float | None]:
+    """(ns per event of bind and of making the loop native, warm; no baseline)."""
+    best = best_ns({"bind": times(lambda: Player([name]))}, max(2 * budget(), 1.0), rounds=3)
+    return best["bind"] / _opened().events, None
+
+
+def replaying(attach: Sequence[str]) -> tuple[float, float]:
+    """(ns per event with the programs, ns per event with nothing attached)."""
+    ours, bare = Player(attach), Player()
+    best = best_ns({"ours": times(ours.play), "bare": times(bare.play)}, 2 * budget())
+    return best["ours"] / ours.events, best["bare"] / bare.events
+
+
+def nothing_attached() -> tuple[float, float]:
+    """(ns per event with nothing attached, ns per event of a loop that makes three arguments for nobody)."""
+    from bench import loops
+
+    bare = Player()
+    best = best_ns({"bare": times(bare.play), "loop": lambda n: loops.bare(n * bare.events, 1024)}, 2 * budget())
+    return best["bare"] / bare.events, best["loop"] / bare.events
+
+
+def _replay_names() -> list[str]:
+    return list(objects())
+
+
+class Replay(Suite):
+    """ns per event of importing and of replaying a recording; a rate in M events/s is 1,000 divided by it."""
+
+    title = "replay"
+    params: ClassVar[Sequence[str]] = ("import", "nothing_attached", *_replay_names(), "prepare")
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        """Import, the bare loop, each object's programs, preparation."""
+        yield Case("import", "ns", "one pass over the file", importing)
+        yield Case("nothing_attached", "ns", "empty compiled loop", nothing_attached)
+        for name in _replay_names():
+            play: Callable[[], tuple[float, float | None]] = functools.partial(replaying, [name])
+            yield Case(name, "ns", "nothing attached", play)
+        yield Case("prepare", "ns", "", functools.partial(preparing, _replay_names()[0]))
+
+    def track_rate(self, name: str) -> float:
+        """Million events a second."""
+        return 1e3 / self.value
+
+    track_rate.unit = "M events/s"  # type: ignore[attr-defined]
+
+    def track_ratio(self, name: str) -> float:
+        """Time per event divided by the baseline's."""
+        return self.ratio()
+
+    track_ratio.unit = "x"  # type: ignore[attr-defined]

@@ -1,0 +1,65 @@
+"""Starting up: a fresh process each time, beside a Python that does nothing."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from bench.cases import Case, Suite
+from bench.measure import best_ns, budget, times
+
+_COMMANDS: dict[str, list[str]] = {
+    "import": ["-c", "import fastrtp"],
+    "help": ["-m", "fastrtp", "--help"],
+    "kernel": ["-c", "import fastrtp; fastrtp.Kernel()"],
+    "verify_and_compile": ["-c", "import fastrtp, bench.sources as s; fastrtp.Kernel().load(s.objects()['syscount'])"],
+}
+
+
+def process(arguments: Sequence[str]) -> tuple[float, float]:
+    """(ms of a process with these arguments, ms of `python -c pass`). RuntimeError when it fails."""
+
+    def run(arguments: Sequence[str]) -> None:
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=_root())
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(arguments)}: {done.stderr.strip().splitlines()[-1:]}")
+
+    loops = {"ours": times(lambda: run(arguments)), "pass": times(lambda: run(["-c", "pass"]))}
+    best = best_ns(loops, max(4 * budget(), 0.5), rounds=5)
+    return best["ours"] / 1e6, best["pass"] / 1e6
+
+
+def _root() -> str:
+    spec = importlib.util.find_spec("bench")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return f"{next(iter(spec.submodule_search_locations))}/.."
+
+
+class Startup(Suite):
+    """ms until a process is done, the native library built and the caches warm."""
+
+    title = "startup"
+    params: ClassVar[Sequence[str]] = tuple(_COMMANDS)
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        """import fastrtp, the command's help, a kernel, a kernel with an object loaded."""
+        for name, arguments in _COMMANDS.items():
+            yield Case(name, "ms", "python -c pass", functools.partial(process, arguments))
+
+    def track_ms(self, name: str) -> float:
+        """Milliseconds of the whole process, the interpreter's own start included."""
+        return self.value
+
+    track_ms.unit = "ms"  # type: ignore[attr-defined]
+
+    def track_added(self, name: str) -> float:
+        """Milliseconds beyond those of a Python that does nothing."""
+        return self.value - (self.reference or 0.0)
+
+    track_added.unit = "ms"  # type: ignore[attr-defined]

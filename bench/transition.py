@@ -1,0 +1,108 @@
+"""The transition: what an event costs from the tracepoint's static key to the end of its programs.
+
+The subject is a compiled loop over the linked tier: static key, trace_call3, __bpf_trace_884, bpf_trace_run3, program.
+The baseline is a loop in C that builds the same arguments and calls the same function, written in C, through a pointer:
+without atomics, run counts or a recursion guard, so it is what one could hope for and not what a kernel does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
+
+from bench import loops, native
+from bench.cases import Case, Suite
+from bench.machine import Machine, NativeLoop, machine
+from bench.measure import best_ns
+
+_PROGRAMS: tuple[tuple[str, str, int], ...] = (
+    # program, baseline function, keys
+    ("empty", "empty", 1024),
+    ("global_count", "global_count", 1024),
+    ("array_count", "array_count", 1024),
+    ("percpu_array_count", "percpu_array_count", 1024),
+    ("hash_count", "hash_count", 1024),
+    ("hash_count_100k", "hash_count_100k", 100_000),
+    ("percpu_hash_count", "hash_count", 1024),
+    ("hash_update", "hash_update", 1024),
+    ("lru_count", "hash_count", 1024),
+    ("lru_evict", "hash_count", 1024),
+    ("ringbuf_discard", "ringbuf_discard", 1024),
+    ("ktime", "ktime", 1024),
+)
+
+Setup = Callable[[Machine], AbstractContextManager[None]]
+
+
+def _nothing(_: Machine) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def linked(names: Sequence[str], baseline: Sequence[str], keys: int, setup: Setup = _nothing) -> tuple[float, float]:
+    """(ns per event through the linked tier, ns per event of the native loop) with these programs attached."""
+    native.compiler()
+    here = machine()
+    loop = NativeLoop(baseline)
+    with here.attached(names), setup(here):
+        best = best_ns({"ours": lambda n: here.fire(n, keys), "theirs": lambda n: loop.fire(n, keys)})
+    return best["ours"], best["theirs"]
+
+
+def against_itself(with_it: Setup) -> tuple[float, float]:
+    """(ns per event of the empty program with something switched on, ns without)."""
+    here = machine()
+
+    def switched(count: int) -> None:
+        with with_it(here):
+            here.fire(count, 1024)
+
+    with here.attached(["empty"]):
+        best = best_ns({"with": switched, "without": lambda n: here.fire(n, 1024)})
+    return best["with"], best["without"]
+
+
+def disabled() -> tuple[float, float]:
+    """(ns per event with nothing attached, ns of the loop without a tracepoint in it)."""
+    here = machine()
+    best = best_ns({"ours": lambda n: here.fire(n, 1024), "theirs": lambda n: loops.bare(n, 1024)})
+    return best["ours"], best["theirs"]
+
+
+class Transition(Suite):
+    """ns per event through the linked tier."""
+
+    title = "transition"
+
+    @classmethod
+    def cases(cls) -> Iterable[Case]:
+        """Programs by what they do, by their number, and what surrounds them."""
+        baseline = native.baseline_name()
+        yield Case("disabled", "ns", "loop without tracepoint", disabled)
+        for name, function, keys in _PROGRAMS:
+            yield Case(name, "ns", baseline, functools.partial(linked, [name], [function], keys))
+        clock = functools.partial(linked, ["ktime"], ["virtual_ktime"], 1024, Machine.virtual_clock)
+        yield Case("ktime_virtual", "ns", baseline, clock)
+        for count in (2, 4, 8):
+            yield Case(f"empty_x{count}", "ns", baseline, functools.partial(linked, ["empty"] * count, ["empty"] * count, 1024))
+        yield Case("statistics", "ns", "empty, without", functools.partial(against_itself, Machine.statistics))
+        guard = functools.partial(against_itself, lambda here: here.running(["empty"]))
+        yield Case("recursion_miss", "ns", "empty, run", guard)
+
+    params: ClassVar[Sequence[str]] = (
+        "disabled", *(name for name, _, _ in _PROGRAMS),
+        "ktime_virtual", "empty_x2", "empty_x4", "empty_x8", "statistics", "recursion_miss",
+    )  # fmt: skip
+
+    def track_ns(self, name: str) -> float:
+        """Nanoseconds per event."""
+        return self.value
+
+    track_ns.unit = "ns"  # type: ignore[attr-defined]
+
+    def track_ratio(self, name: str) -> float:
+        """Time per event divided by the baseline's."""
+        return self.ratio()
+
+    track_ratio.unit = "x"  # type: ignore[attr-defined]
