@@ -4,7 +4,7 @@ Runs as root on Linux 6.18 with bpf(2) to be had, and is skipped elsewhere. Noth
 bpf_trigger_tp, a tracepoint that fires only when a BPF self-test asks for it.
 
 A call is a command and its fields. A field's value is a number; `Fd("name")`: a descriptor that an earlier call returned,
-which differs on the two sides; bytes: the address of a copy of them; `Out(n)`: the address of n bytes, compared after the call
+which differs on the two sides; `BtfId("name")`: a type of the running kernel; bytes: the address of a copy of them; `Out(n)`: the address of n bytes, compared after the call
 (unless they are opaque).
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from fastrtp.btf import host_btf
 from fastrtp.errors import BpfError
 from fastrtp.kernel import Kernel
 from fastrtp.uapi import ATTR_SIZE, ATTRS, BpfCmd, bpf_link_info_raw_tracepoint, bpf_map_info, bpf_prog_info
@@ -34,6 +35,11 @@ NOT_OPEN = 999
 
 @dataclass(frozen=True)
 class Fd:
+    name: str
+
+
+@dataclass(frozen=True)
+class BtfId:
     name: str
 
 
@@ -88,6 +94,8 @@ class Side:
             if isinstance(value, Fd):
                 variable.add(name)
                 value = self.fds[value.name]
+            elif isinstance(value, BtfId):
+                value = host_btf().find(value.name)
             elif isinstance(value, bytes | Out) and not name.endswith("_name"):
                 variable.add(name)
                 size = value.size if isinstance(value, Out) else len(value)
@@ -192,6 +200,11 @@ def open_tp(name: Any = b"bpf_trigger_tp\0", prog: Any = Fd("prog"), *, save: st
 
 def run(prog: Any = Fd("prog"), **fields: Any) -> Call:
     return call("PROG_TEST_RUN", prog_fd=prog, **fields)
+
+def tp_btf(target: str | int = "btf_trace_bpf_trigger_tp", code: bytes = MOV7, *, save: str = "", **fields: Any) -> Call:
+    fields = {"prog_type": 26, "expected_attach_type": 23, "attach_btf_id": BtfId(target) if isinstance(target, str) else target} | fields
+    return load(code, save=save, **fields)
+
 
 def map_info(**fields: int) -> bytes:
     return bytes(bpf_map_info(**fields))
@@ -348,6 +361,22 @@ CASES: dict[str, list[Call]] = {
     ],
     "prog_load: maps": [
         load(insn(0x18, 1, 1, imm=NOT_OPEN) + insn(0) + MOV7), load(insn(0x18, 1, 1, imm=0) + insn(0) + MOV7),
+    ],
+    "tp_btf: load": [
+        tp_btf(0), tp_btf(1), tp_btf(0xFFFFF), tp_btf(0x100000), tp_btf("task_struct"), tp_btf(insn_cnt=0), tp_btf(attach_btf_obj_fd=NOT_OPEN),
+        tp_btf(attach_btf_obj_fd=Fd("hash")), tp_btf(0, attach_btf_obj_fd=Fd("prog")), tp_btf(prog_type=17), tp_btf("btf_trace_bpf_trigger_tp", ARG9),
+        tp_btf(prog_flags=16), tp_btf(expected_attach_type=0), tp_btf(expected_attach_type=99), load(prog_flags=16), load(prog_flags=16, prog_type=24),
+    ],
+    "tp_btf: attach and run": [
+        tp_btf(save="tp_btf"), open_tp(prog=Fd("tp_btf")), open_tp(0, prog=Fd("tp_btf"), save="l1"), open_tp(8, prog=Fd("tp_btf")), run(Fd("tp_btf")),
+        run(Fd("tp_btf"), flags=1), run(Fd("tp_btf"), cpu=1), run(Fd("tp_btf"), ctx_in=bytes(8), ctx_size_in=8),
+        call("LINK_CREATE", prog_fd=Fd("tp_btf"), attach_type=23, cookie=5, save="l2"), call("LINK_CREATE", prog_fd=Fd("tp_btf"), attach_type=24),
+        call("LINK_CREATE", prog_fd=Fd("tp_btf"), attach_type=23, flags=1, save="l3"), call("LINK_CREATE", prog_fd=Fd("tp_btf"), target_fd=3, attach_type=23, save="l4"),
+        call("PROG_ATTACH", attach_bpf_fd=Fd("tp_btf"), attach_type=23), call("PROG_DETACH", attach_bpf_fd=Fd("tp_btf"), attach_type=23),
+        call("LINK_UPDATE", link_fd=Fd("l2"), new_prog_fd=Fd("tp_btf")), call("LINK_DETACH", link_fd=Fd("l2")),
+    ],
+    "writable raw_tp": [
+        load(prog_type=24, save="w"), open_tp(prog=Fd("w"), save="l1"), run(Fd("w")), load(ARG0, prog_type=24, save="w0"), open_tp(prog=Fd("w0"), save="l2"),
     ],
     "raw_tracepoint_open: descriptors": [
         open_tp(prog=NOT_OPEN), open_tp(prog=0xFFFFFFFF), open_tp(prog=0), open_tp(prog=Fd("hash")), open_tp(prog=Fd("link")),

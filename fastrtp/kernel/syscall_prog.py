@@ -28,6 +28,7 @@ from fastrtp.uapi import (
     BpfProgType,
 )
 
+from .attach_target import check_attach_btf_id
 from .bpf_map import BpfMap, not_supported
 from .btf_object import BtfObject
 from .call import Call
@@ -189,9 +190,9 @@ def _check(call: Call, insns: Any, license_text: str, aux: ProgAux, found: dict[
 
     attach = None
     kernel_btf = call.kernel.btf
+    aux.attach_func_name = check_attach_btf_id(attr.prog_type, aux)
     if aux.attach_btf is not None:
         kernel_btf = aux.attach_btf.btf
-        aux.attach_func_name = attach_func_name(kernel_btf, aux.attach_btf_id)
         attach = AttachTarget(aux.attach_func_name, aux.attach_btf_id)
     if attr.func_info_cnt or attr.line_info_cnt:
         aux.btf = call.btf_get(attr.prog_btf_fd)
@@ -217,19 +218,6 @@ def _check(call: Call, insns: Any, license_text: str, aux: ProgAux, found: dict[
             capable=call.current.capable,
         )
     )
-
-
-def attach_func_name(btf: Any, type_id: int) -> str:
-    """Tracepoint that a btf_trace_* typedef is of, "" for another type. Kernel: kernel/bpf/verifier.c:bpf_check_attach_target"""
-    from fastrtp.btf import BtfKind
-    from fastrtp.errors import BtfError
-
-    try:
-        record = btf.type(type_id)
-    except BtfError:
-        return ""
-    prefix = "btf_trace_"
-    return record.name.removeprefix(prefix) if record.kind == BtfKind.TYPEDEF and record.name.startswith(prefix) else ""
 
 
 def bpf_prog_bind_map(call: Call) -> int:
