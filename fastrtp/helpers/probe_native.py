@@ -1,7 +1,8 @@
-"""bpf_probe_read and its forms: a range check and a copy, -EFAULT outside. Kernel: kernel/trace/bpf_trace.c.
+"""bpf_probe_read and its forms: a range check and a copy, or an error. Kernel: kernel/trace/bpf_trace.c, mm/maccess.c.
 
-Readable are the arena (kernel objects, maps) and the running program's own stack and context. A failed read zeroes
-its destination, as copy_from_kernel_nofault's callers do.
+Readable are the arena (kernel objects, maps) and the running program's own stack and context. Elsewhere an address that
+Linux would not take for the kernel's (the lower half, or not canonical) is -ERANGE, and one of the upper half -EFAULT. A
+failed read zeroes its destination.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _USER_SIZE = at(ENV, "user_size")
 _RUN_CTX = at(ENV, "run_ctx")
 _FAULTED = at(ENV, "faulted")
 _EFAULT = -14
+_ERANGE = -34
+_TASK_SIZE_MAX_SHIFT = 47
 
 
 @device
@@ -39,11 +42,17 @@ def in_range(address: int, size: int, base: int, length: int) -> bool:
 
 
 @device
-def fault(dst: int, size: int, env: int) -> int:
-    """Zero the destination, count, and say -EFAULT."""
+def nofault_error(address: int) -> int:
+    """Error of a kernel read at an address that is not there. Kernel: arch/x86/mm/maccess.c:copy_from_kernel_nofault_allowed."""
+    return _EFAULT if address >> _TASK_SIZE_MAX_SHIFT == -1 else _ERANGE
+
+
+@device
+def fault(dst: int, size: int, error: int, env: int) -> int:
+    """Zero the destination, count, and give the error."""
     memset(dst, 0, size)
     store64(env + _FAULTED, load64(env + _FAULTED) + 1)
-    return _EFAULT
+    return error
 
 
 @device
@@ -60,7 +69,7 @@ def probe_read_slow(dst: int, size: int, src: int, env: int) -> int:
     if in_range(src, size, here, stack_room(here, env)):
         memcpy(dst, src, size)
         return 0
-    return fault(dst, size, env)
+    return fault(dst, size, nofault_error(src), env)
 
 
 _probe_read_slow = outline("probe_read_slow", 4)
@@ -68,7 +77,7 @@ _probe_read_slow = outline("probe_read_slow", 4)
 
 @native(inline=True)
 def bpf_probe_read_kernel(dst: int, size: int, src: int, env: int) -> int:
-    """Copy `size` bytes of kernel memory. 0 or -EFAULT."""
+    """Copy `size` bytes of kernel memory. 0, -ERANGE or -EFAULT."""
     if in_range(src, size, load64(env + _BASE), load64(env + _SIZE)):
         memcpy(dst, src, size)
         return 0
@@ -77,8 +86,8 @@ def bpf_probe_read_kernel(dst: int, size: int, src: int, env: int) -> int:
 
 @native(inline=True)
 def bpf_probe_read(dst: int, size: int, src: int, env: int) -> int:
-    """The form that does not say which memory it means: kernel's here."""
-    return bpf_probe_read_kernel(dst, size, src, env)
+    """The form that does not say which memory it means: kernel's, or for an address of the lower half the user's. 0 or -EFAULT."""
+    return _EFAULT if bpf_probe_read_kernel(dst, size, src, env) != 0 else 0
 
 
 @native()
@@ -87,7 +96,7 @@ def bpf_probe_read_user(dst: int, size: int, src: int, env: int) -> int:
     if in_range(src, size, load64(env + _USER_BASE), load64(env + _USER_SIZE)):
         memcpy(dst, src, size)
         return 0
-    return fault(dst, size, env)
+    return fault(dst, size, _EFAULT, env)
 
 
 @device
@@ -109,21 +118,22 @@ def _copy_string(dst: int, size: int, src: int, room: int) -> int:
 
 @native()
 def bpf_probe_read_kernel_str(dst: int, size: int, src: int, env: int) -> int:
-    """Copy a string; its length with the NUL (cut at `size`), or -EFAULT."""
+    """Copy a string; its length with the NUL (cut at `size`), -ERANGE or -EFAULT."""
     base, length = load64(env + _BASE), load64(env + _SIZE)
     if not in_range(src, 1, base, length):
         base = stack_bytes(16)
         length = stack_room(base, env)
         if not in_range(src, 1, base, length):
-            return fault(dst, size, env)
+            return fault(dst, size, nofault_error(src), env)
     count = _copy_string(dst, size, src, base + length - src)
-    return count if count >= 0 else fault(dst, size, env)
+    return count if count >= 0 else fault(dst, size, _EFAULT, env)
 
 
 @native()
 def bpf_probe_read_str(dst: int, size: int, src: int, env: int) -> int:
-    """The older name."""
-    return bpf_probe_read_kernel_str(dst, size, src, env)
+    """The form that does not say which memory it means. The length, or -EFAULT."""
+    count = bpf_probe_read_kernel_str(dst, size, src, env)
+    return count if count >= 0 else _EFAULT
 
 
 @native()
@@ -131,6 +141,6 @@ def bpf_probe_read_user_str(dst: int, size: int, src: int, env: int) -> int:
     """Copy a user string; its length with the NUL, or -EFAULT."""
     base, length = load64(env + _USER_BASE), load64(env + _USER_SIZE)
     if not in_range(src, 1, base, length):
-        return fault(dst, size, env)
+        return fault(dst, size, _EFAULT, env)
     count = _copy_string(dst, size, src, base + length - src)
-    return count if count >= 0 else fault(dst, size, env)
+    return count if count >= 0 else fault(dst, size, _EFAULT, env)
