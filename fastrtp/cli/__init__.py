@@ -71,9 +71,6 @@ class Fastrtp(click.Group):
             return result if isinstance(result, int) else 0
         except click.exceptions.Exit as ending:
             return ending.exit_code
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-            return STATUS_USAGE
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else prog_name
             say(f"{_first_down(error.format_message().removesuffix('.'))} (see {path} --help)")
@@ -123,7 +120,13 @@ def _first_down(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-@click.group(cls=Fastrtp, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group("fastrtp", cls=Fastrtp, invoke_without_command=True,
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})  # fmt: skip
 @click.version_option(__version__, prog_name="fastrtp")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> int:
     """Linux raw tracepoint BPF programs in user space: verified, compiled to native code, fed with recordings."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        return STATUS_USAGE
+    return 0

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastrtp.cli.objects import check_programs, read_spec
 from fastrtp.cli.terminal import need_native
 from fastrtp.cli.tracepoints import kernel_types
-from fastrtp.cli.verify import check_programs
 from fastrtp.errors import ObjectError
 
 if TYPE_CHECKING:
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
 def dump_command(obj: Path, prog: str | None, what: str, btf: str | None) -> None:
     """Print PROG of OBJ, or all its programs."""
-    from fastrtp.obj import ObjectSpec
-
-    data = obj.read_bytes()
-    spec = ObjectSpec.parse(data, obj.name)
+    data, spec = read_spec(obj)
     check_programs(spec, obj, [prog] if prog is not None else [])
     names = [prog] if prog is not None else list(spec.programs)
     if not names:

@@ -21,13 +21,16 @@ _LIST_CELLS = 8
 _MAX_CPU_COLUMNS = 8
 
 
-def print_map(out: Console, rows: MapTable, top: int) -> None:
-    """A map's table: its `top` most important rows, and how many more there are."""
+def print_map(out: Console, rows: MapTable, top: int, lost: int = 0) -> None:
+    """A map's table: its `top` most important rows, how many more there are, and what a ring lost."""
     shown = rows.without_zeros() if not rows.sort_by else rows
     zeros = len(rows) - len(shown)
     shown = shown.top(top)
+    from fastrtp.replay.tables import RINGS
+
     kind = rows.map_type.name.removeprefix("BPF_MAP_TYPE_").lower()
-    title = f"{plain(rows.name)}  ({kind}, {rows.entries:,} {'entry' if rows.entries == 1 else 'entries'})"
+    things = ("record", "records") if rows.map_type in RINGS else ("entry", "entries")
+    title = f"{plain(rows.name)}  ({kind}, {rows.entries:,} {things[rows.entries != 1]})"
     out.print(title, style="bold")
     if len(shown):
         names = _visible(shown)
@@ -43,6 +46,7 @@ def print_map(out: Console, rows: MapTable, top: int) -> None:
         out.print(printed)
     left = len(rows) - zeros - len(shown)
     notes = [f"{left:,} more: --top 0 shows all"] * (left > 0) + [f"{zeros:,} all zero"] * (zeros > 0)
+    notes += [f"{lost:,} more found no room"] * (lost > 0)
     if notes:
         out.print("; ".join(notes), style="dim")
     out.print()

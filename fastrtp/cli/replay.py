@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastrtp.cli.objects import check_maps, read_spec
 from fastrtp.cli.recordings import open_recording
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, seconds, table
 from fastrtp.errors import FastrtpError, ObjectError, ReplayError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from fastrtp.kernel import Kernel
     from fastrtp.kernel.object import BpfObject, ObjectMap
+    from fastrtp.obj import ObjectSpec
     from fastrtp.record import Recording
     from fastrtp.replay import ReplayReport
     from fastrtp.replay.tables import MapTable
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 _TOP = 20
 _MISSING_LINES = 6
-_RING_CHUNK = 1 << 12
-"""Events between two looks at the rings: small, so that rings do not run full."""
+_PRINTK_CHUNK = 1 << 12
+"""Events between two looks at the trace pipe."""
+_RING_BYTES = 64
+"""Bytes of a ring for each event between two looks at it, so that it does not run full."""
+_PERF_RING = 1 << 20
 
 
 @dataclass
@@ -75,8 +80,8 @@ def replay_command(
     """
     structs = dict(_pair(text) for text in records)
     options = Options(form, maps, top, structs, trace_pipe, output)
-    data = obj.read_bytes()
-    _check_names(data, obj, options)
+    data, spec = read_spec(obj)
+    _check_names(spec, obj, options)
     opened = open_recording(recording)
     kernel = make_kernel(btf, opened.cpus)
     try:
@@ -107,14 +112,9 @@ def _pair(text: str) -> tuple[str, str]:
     return name, struct
 
 
-def _check_names(data: bytes, path: Path, options: Options) -> None:
+def _check_names(spec: ObjectSpec, path: Path, options: Options) -> None:
     """The maps and structs that were asked for are there; and an Arrow stream has one table. Before anything is run."""
-    from fastrtp.obj import ObjectSpec
-
-    spec = ObjectSpec.parse(data, path.name)
-    unknown = [name for name in (*options.maps, *options.records) if name not in spec.maps]
-    if unknown:
-        raise ObjectError(f"{path}: no map {unknown[0]!r}, there are: {', '.join(spec.maps) or 'none'}")
+    check_maps(spec, path, (*options.maps, *options.records))
     for name, struct in options.records.items():
         if spec.btf is None or spec.btf.find(struct) is None:
             raise ObjectError(f"{path}: its BTF has no type {struct!r} for the records of {name}")
@@ -149,12 +149,19 @@ def _run(
 
         from fastrtp.replay import replay
 
-        often = bool(rings) or options.trace_pipe
-        report = replay(kernel, recording, missing=missing, progress=progress, interruptible=True,
-                        chunk=_RING_CHUNK if often else CHUNK)  # fmt: skip
+        chunk = min([CHUNK, *(_turn(held) for held in rings), *([_PRINTK_CHUNK] if options.trace_pipe else [])])
+        report = replay(kernel, recording, missing=missing, progress=progress, interruptible=True, chunk=chunk)
         progress(report.events, recording.events)
         drained.printk += report.printk
         return report, [f"{link.program} from {link.tp_name}" for link in links]
+
+
+def _turn(ring: ObjectMap) -> int:
+    """Events that may pass before this ring has to be emptied."""
+    from fastrtp.uapi import BpfMapType
+
+    size = ring.map.max_entries if ring.map.map_type == BpfMapType.BPF_MAP_TYPE_RINGBUF else _PERF_RING
+    return max(int(size) // _RING_BYTES, 1)
 
 
 def _write(loaded: BpfObject, report: ReplayReport, drained: Drained, options: Options) -> None:
@@ -273,7 +280,7 @@ def summary(report: ReplayReport) -> str:
     """One line on the whole replay."""
     return (
         f"{number(report.events)} events, {number(report.fired)} with a program, in {seconds(report.seconds)}: "
-        f"{scaled(report.events_per_second, 'events/s')} (read and bound in {seconds(report.prepare_seconds)})"
+        f"{scaled(report.events_per_second, 'events/s')} (prepared in {seconds(report.prepare_seconds)})"
     )
 
 
@@ -288,9 +295,7 @@ def _print(out: Console, loaded: BpfObject, report: ReplayReport, drained: Drain
     out.print()
     for rows in tables(loaded, drained, options):
         held = loaded.maps[rows.name]
-        print_map(out, rows, _TOP if options.top is None else options.top)
-        if getattr(held.map, "lost", 0):
-            out.print(f"{number(held.map.lost)} records of {rows.name} found no room", style="dim")
+        print_map(out, rows, _TOP if options.top is None else options.top, lost=getattr(held.map, "lost", 0))
     if options.trace_pipe:
         print_trace_pipe(out, report, drained)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from fastrtp.cli.objects import check_programs, read_spec
 from fastrtp.cli.terminal import console, need_native, number, plain, seconds, table
 from fastrtp.errors import BpfError, ObjectError
 
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
     from fastrtp.kernel.process import Process
-    from fastrtp.obj import ObjectSpec
+    from fastrtp.obj import ProgramSpec
+    from fastrtp.verifier import VerifiedProgram
 
 STATUS_REJECTED = 1
 
@@ -38,18 +39,21 @@ class Verdict:
 
 
 class _Logged:
-    """A process whose PROG_LOADs ask for a log; everything else is the process's own."""
+    """A process whose PROG_LOADs ask for a log, and which remembers what was verified; everything else is the process's own."""
 
     def __init__(self, process: Process, level: int) -> None:
         self._inner = process
         self._level = level
+        self.verified: VerifiedProgram | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def prog_load(self, *args: Any, **fields: Any) -> int:
         """PROG_LOAD at the level."""
-        return self._inner.prog_load(*args, **fields | {"log_level": self._level})
+        fd = self._inner.prog_load(*args, **fields | {"log_level": self._level})
+        self.verified = self._inner.files.fget(fd).private_data.verified
+        return fd
 
 
 @click.command("verify", short_help="Say what the verifier thinks of each program.")
@@ -62,14 +66,12 @@ class _Logged:
 def verify_command(obj: Path, programs: tuple[str, ...], log_level: int, btf: str | None, form: str) -> int:
     """Verify the programs of OBJ, or only those named. Exit status 1 when one is rejected."""
     from fastrtp.kernel import Kernel
-    from fastrtp.obj import ObjectSpec
 
-    data = obj.read_bytes()
-    spec = ObjectSpec.parse(data, obj.name)
+    data, spec = read_spec(obj)
     check_programs(spec, obj, programs)
     need_native()
     with Kernel(btf) as kernel:
-        verdicts = [_verify(kernel, data, obj.name, program, log_level) for program in programs or spec.programs]
+        verdicts = [_verify(kernel, data, obj.name, spec.programs[name], log_level) for name in programs or spec.programs]
     if form == "json":
         from fastrtp.cli.render import to_json
 
@@ -79,39 +81,27 @@ def verify_command(obj: Path, programs: tuple[str, ...], log_level: int, btf: st
     return STATUS_REJECTED if any(row.verdict == "rejected" for row in verdicts) else 0
 
 
-def check_programs(spec: ObjectSpec, path: Path, programs: Iterable[str]) -> None:
-    """ObjectError for a program that the object has not, or that is of a kind that cannot run here."""
-    for name in programs:
-        if name in spec.skipped:
-            raise ObjectError(f"{path}: no program {name!r}: {spec.skipped[name]}")
-        if name not in spec.programs:
-            raise ObjectError(f"{path}: no program {name!r}, there are: {', '.join(spec.programs) or 'none'}")
-
-
-def _verify(kernel: Kernel, data: bytes, name: str, program: str, log_level: int) -> Verdict:
+def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level: int) -> Verdict:
+    """Load the object with this program alone. BpfError for what fails before the program is looked at: its maps, its BTF."""
     from fastrtp.kernel.loader import load
-    from fastrtp.obj import ObjectSpec
 
-    process = cast("Process", _Logged(kernel.current, log_level))
-    spec = ObjectSpec.parse(data, name).programs[program]
-    verdict = Verdict(program, spec.section, "rejected", len(spec.insns))
+    process = _Logged(kernel.current, log_level)
+    verdict = Verdict(spec.name, spec.section, "rejected", len(spec.insns))
     try:
-        loaded = load(process, data, name=name, autoload={program})
+        load(cast("Process", process), data, name=name, autoload={spec.name}).close()
     except BpfError as error:
-        if not str(error.strerror).startswith("load program"):
+        if process.verified is None and not str(error.strerror).startswith("load program"):
             raise
-        verdict.errno, verdict.message, verdict.log = error.errno or 0, _reason(str(error.strerror), program), error.log
+        verdict.errno, verdict.message, verdict.log = error.errno or 0, _reason(str(error.strerror), spec.name), error.log
         verdict.processed = _processed(error.log)
-    except ObjectError as error:
-        if error.section != spec.section:
-            raise
-        verdict.message = str(error)
-    else:
-        verified = loaded.programs[program].prog.verified
-        verdict.verdict, verdict.log = "accepted", verified.log
-        verdict.processed, verdict.states = verified.stats.insn_processed, verified.stats.total_states
-        verdict.peak_states, verdict.time_ns = verified.stats.peak_states, verified.stats.time_ns
-        loaded.close()
+    except ObjectError as error:  # a tail-call table may name programs that are not loaded now
+        if process.verified is None:
+            verdict.message = str(error)
+    if process.verified is not None:
+        stats = process.verified.stats
+        verdict.verdict, verdict.errno, verdict.message, verdict.log = "accepted", 0, "", process.verified.log
+        verdict.processed, verdict.states = stats.insn_processed, stats.total_states
+        verdict.peak_states, verdict.time_ns = stats.peak_states, stats.time_ns
     return verdict
 
 

@@ -1,0 +1,39 @@
+"""Object files as commands take them: errors name the file, programs and maps are asked for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastrtp.errors import ObjectError
+
+if TYPE_CHECKING:
+    from fastrtp.obj import ObjectSpec
+
+
+def read_spec(path: Path) -> tuple[bytes, ObjectSpec]:
+    """An object file's bytes, and what it says. OSError; ObjectError with the path in front."""
+    from fastrtp.obj import ObjectSpec
+
+    data = path.read_bytes()
+    try:
+        return data, ObjectSpec.parse(data, path.name)
+    except ObjectError as error:
+        raise ObjectError(f"{path}: {error}") from error
+
+
+def check_programs(spec: ObjectSpec, path: Path, programs: Iterable[str]) -> None:
+    """ObjectError for a program that the object has not, or that is of a kind that cannot run here."""
+    for name in programs:
+        if name in spec.skipped:
+            raise ObjectError(f"{path}: no program {name!r}: {spec.skipped[name]}")
+        if name not in spec.programs:
+            raise ObjectError(f"{path}: no program {name!r}, there are: {', '.join(spec.programs) or 'none'}")
+
+
+def check_maps(spec: ObjectSpec, path: Path, maps: Iterable[str]) -> None:
+    """ObjectError for a map that the object has not."""
+    for name in maps:
+        if name not in spec.maps:
+            raise ObjectError(f"{path}: no map {name!r}, there are: {', '.join(spec.maps) or 'none'}")
