@@ -158,7 +158,9 @@ def test_strtol_refuses_what_is_no_number(memory: Memory, helper: str, text: byt
     assert getattr(memory.lib, helper)(put(memory, text or b" "), len(text), flags, out, memory.env_of(0)) == -error
 
 
-@pytest.mark.parametrize(("a", "b", "size", "sign"), [(b"abc", b"abd", 3, -1), (b"abc", b"abd", 2, 0), (b"b", b"a", 1, 1), (b"a\0x", b"a\0y", 3, 0)])
+@pytest.mark.parametrize(
+    ("a", "b", "size", "sign"), [(b"abc", b"abd", 3, -1), (b"abc", b"abd", 2, 0), (b"b", b"a", 1, 1), (b"a\0x", b"a\0y", 3, 0)]
+)
 def test_strncmp_compares_up_to_the_nul(memory: Memory, a: bytes, b: bytes, size: int, sign: int) -> None:
     result = memory.lib.bpf_strncmp(put(memory, a), size, put(memory, b), memory.env_of(0))
 

@@ -15,7 +15,16 @@ from fastrtp.errors import ENOTSUPP, BpfError
 from fastrtp.maps import ArrayMap, HashMap, MAP_TYPES, Map, MapAttr, PerfEventArray, RingBuf, map_create
 from fastrtp.maps.attr import ALLOC_CHECKS
 from fastrtp.native.memory import Memory
-from fastrtp.uapi import BPF_ANY, BPF_EXIST, BPF_F_LOCK, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG, BPF_NOEXIST, BpfMapType
+from fastrtp.uapi import (
+    BPF_ANY,
+    BPF_EXIST,
+    BPF_F_LOCK,
+    BPF_F_NO_PREALLOC,
+    BPF_F_RDONLY_PROG,
+    BPF_F_WRONLY_PROG,
+    BPF_NOEXIST,
+    BpfMapType,
+)
 
 HASHES = [
     BpfMapType.BPF_MAP_TYPE_HASH,

@@ -69,7 +69,9 @@ def load(memory: Memory, text: str) -> Loaded:
 def recorder(memory: Memory, count: int) -> Loaded:
     """Stores args[0..count) and counts its runs in the slot behind them."""
     copies = "\n".join(f"r3 = *(u64 *)(r1 +{8 * n})\n*(u64 *)(r2 +{8 * n}) = r3" for n in range(count))
-    return load(memory, f"r2 = OUT ll\n{copies}\nr3 = *(u64 *)(r2 +{8 * count})\nr3 += 1\n*(u64 *)(r2 +{8 * count}) = r3\nr0 = 0\nexit")
+    return load(
+        memory, f"r2 = OUT ll\n{copies}\nr3 = *(u64 *)(r2 +{8 * count})\nr3 += 1\n*(u64 *)(r2 +{8 * count}) = r3\nr0 = 0\nexit"
+    )
 
 
 def attach(tp: Tracepoint, prog: Loaded, cookie: int = 0) -> LinkRecord:
@@ -108,7 +110,8 @@ def test_probes_run_in_the_order_of_attachment(memory: Memory) -> None:
     tp = tracepoint(memory, "8")
     order = memory.arena.alloc(128)
     digits = [
-        load(memory, f"r2 = {order} ll\nr3 = *(u64 *)(r2 +0)\nr3 *= 10\nr3 += {digit}\n*(u64 *)(r2 +0) = r3\nr0 = 0\nexit") for digit in (1, 2, 3)
+        load(memory, f"r2 = {order} ll\nr3 = *(u64 *)(r2 +0)\nr3 *= 10\nr3 += {digit}\n*(u64 *)(r2 +0) = r3\nr0 = 0\nexit")
+        for digit in (1, 2, 3)
     ]
     links = [attach(tp, prog) for prog in digits]
     result = memory.arena.view(order, 8).view(np.uint64)

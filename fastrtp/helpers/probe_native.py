@@ -86,7 +86,7 @@ def bpf_probe_read_kernel(dst: int, size: int, src: int, env: int) -> int:
 
 @native(inline=True)
 def bpf_probe_read(dst: int, size: int, src: int, env: int) -> int:
-    """The form that does not say which memory it means: kernel's, or for an address of the lower half the user's. 0 or -EFAULT."""
+    """The form that does not say which memory it means: the lower half is the user's. 0 or -EFAULT."""
     return _EFAULT if bpf_probe_read_kernel(dst, size, src, env) != 0 else 0
 
 
