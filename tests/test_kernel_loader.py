@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import struct
 from pathlib import Path
 
 import pytest
 
+from fastrtp.btf import BtfKind, BtfWriter
 from fastrtp.errors import BpfError, ObjectError, VerifierError
+from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel
+from fastrtp.uapi import ATTRS, BpfCmd
 
 ELF = Path(__file__).parent / "data" / "elf"
 
@@ -131,7 +135,7 @@ def test_attach_is_all_or_nothing(kernel: Kernel):
 
 
 def test_a_refused_program_names_itself_and_leaves_nothing(kernel: Kernel):
-    needs = "load program unguarded: instruction 0 needs struct task_struct___mine.not_there,"
+    needs = "load program unguarded: instruction 0 needs FIELD_BYTE_OFFSET struct task_struct___mine.not_there,"
     with pytest.raises(VerifierError, match=needs) as caught:
         kernel.load(ELF / "core.bpf.o")
 
@@ -174,3 +178,49 @@ def test_a_process_that_exits_takes_its_object_along(kernel: Kernel):
     assert len(kernel.progs) == 0
     links.close()
     obj.close()
+
+
+class TestCoreRelosLeftToTheKernel:
+    """attr.core_relos: what libbpf applies itself, and light skeletons do not."""
+
+    @pytest.fixture
+    def loadable(self, kernel: Kernel):
+        """Fields of a PROG_LOAD of `r1 = *(u32 *)(r1 + offsetof(task_struct, pid))`-like code, with its BTF."""
+        writer = BtfWriter()
+        integer = writer.add_int("int", 4, 1)
+        task = writer.add_struct("task_struct", 8, [("filler", integer, 0), ("pid", integer, 32)])
+        proto = writer.add_func_proto(integer, [("ctx", writer.add_pointer(0))])
+        func = writer.add(BtfKind.FUNC, "prog", proto)
+        access = writer.string("0:1")
+        btf = kernel.btf_load(writer.dump())
+        code = encode(assemble("r0 = 4\nexit"))
+        self.kept = [ctypes.create_string_buffer(blob) for blob in (
+            code, b"GPL", struct.pack("<II", 0, func), struct.pack("<IIII", 0, task, access, 0),
+        )]  # fmt: skip
+        insns, license_text, func_info, relos = map(ctypes.addressof, self.kept)
+        return {
+            "prog_type": 17, "insns": insns, "insn_cnt": 2, "license": license_text, "prog_btf_fd": btf,
+            "func_info": func_info, "func_info_cnt": 1, "func_info_rec_size": 8,
+            "core_relos": relos, "core_relo_cnt": 1, "core_relo_rec_size": 16,
+        }  # fmt: skip
+
+    def load(self, kernel: Kernel, fields: dict[str, int]) -> int:
+        return kernel.bpf(BpfCmd.BPF_PROG_LOAD, ATTRS[BpfCmd.BPF_PROG_LOAD].struct(log_level=1, **fields))
+
+    def test_they_are_applied(self, kernel: Kernel, loadable):
+        fd = self.load(kernel, loadable)
+
+        assert kernel.prog_test_run(fd) == kernel.btf.member("task_struct", "pid").offset_bytes
+
+    @pytest.mark.parametrize(
+        "field", [{"core_relo_rec_size": 12}, {"core_relo_rec_size": 18}, {"core_relo_rec_size": 256}, {"core_relo_cnt": 1 << 30}]
+    )
+    def test_record_sizes_and_counts_are_checked(self, kernel: Kernel, loadable, field: dict[str, int]):
+        with pytest.raises(BpfError) as caught:
+            self.load(kernel, loadable | field)
+        assert caught.value.errno == errno.EINVAL
+
+    def test_an_instruction_that_is_not_there_is_einval(self, kernel: Kernel, loadable):
+        struct.pack_into("<I", self.kept[3], 0, 16)
+        with pytest.raises(VerifierError, match=r"Invalid core_relo\[0\].insn_off:16 prog->len:2"):
+            self.load(kernel, loadable)

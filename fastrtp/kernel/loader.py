@@ -13,8 +13,7 @@ import string
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from fastrtp.btf import Btf, BtfKind
-from fastrtp.btf.core import BPF_CORE_POISON, CoreRelo
+from fastrtp.btf.core import BPF_CORE_POISON, describe
 from fastrtp.errors import BpfError, ObjectError, VerifierError
 from fastrtp.isa import Insn, encode
 from fastrtp.obj import MapSpec, ObjectSpec, ProgramSpec
@@ -225,22 +224,7 @@ def _poisoned(obj: BpfObject, program: ProgramSpec, insns: list[Insn], error: Bp
     relo = next((relo for relo in program.core_relos if relo.insn_idx == at), None)
     if relo is None:
         return ""
-    return f"instruction {at} needs {_access_path(obj.spec.btf, relo)}, which the kernel's BTF does not have"
-
-
-def _access_path(btf: Btf, relo: CoreRelo) -> str:
-    """What a relocation is about: "struct task_struct.pid"; the bare type where it is not about a member."""
-    text, type_id = btf.c_type(relo.type_id), btf.strip(relo.type_id)
-    for index in relo.access_str.split(":")[1:]:
-        record = btf.type(type_id)
-        if record.kind == BtfKind.ARRAY:
-            text, type_id = f"{text}[{index}]", btf.strip(record.type)
-            continue
-        if not index.isdigit() or int(index) >= len(record.members):
-            break
-        member = record.members[int(index)]
-        text, type_id = f"{text}.{member.name}" if member.name else text, btf.strip(member.type_id)
-    return text
+    return f"instruction {at} needs {describe(relo, obj.spec.btf)}, which the kernel's BTF does not have"
 
 
 def _wrapped(stage: str, error: BpfError, why: str = "") -> BpfError:

@@ -32,6 +32,7 @@ from .attach_target import check_attach_btf_id
 from .bpf_map import BpfMap, not_supported
 from .btf_object import BtfObject
 from .call import Call
+from .core_relo import check_core_relo
 from .func_info import read_func_info, read_line_info
 from .names import GPL_COMPATIBLE, bpf_obj_name_cpy
 from .prog import BpfProg, ProgAux, bpf_prog_calc_tag
@@ -39,6 +40,7 @@ from .uaccess import copy_from_user, strncpy_from_user
 from .vlog import VerifierLog
 
 if TYPE_CHECKING:
+    from fastrtp.isa import Insn
     from fastrtp.verifier import VerifiedProgram
 
 _FLAGS = (
@@ -150,7 +152,6 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
     log = VerifierLog(attr.log_level, attr.log_buf, attr.log_size)
     log.check()
     insns = decode(code)
-    tag = bpf_prog_calc_tag(insns)
     found: dict[int, BpfMap] = {}
     failure: BpfError | None = None
     verified = None
@@ -169,6 +170,7 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
     assert verified is not None
     used_maps = [found[contents.id] for contents in verified.used_maps]
     native = jit.compile_program(verified, [bpf_map.map for bpf_map in used_maps], name or "prog", call.kernel.memory)
+    tag = bpf_prog_calc_tag(insns)
     prog = BpfProg(call.kernel.progs, attr.prog_type, name, tag, aux, verified, used_maps, native, call.kernel.memory)
     for bpf_map in used_maps:
         if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PROG_ARRAY and not bpf_map.compatible(prog):
@@ -177,8 +179,11 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
     return prog
 
 
-def _check(call: Call, insns: Any, license_text: str, aux: ProgAux, found: dict[int, BpfMap]) -> VerifiedProgram:
-    """Call the verifier with descriptors turned into objects; maps that it asks for are put into `found`."""
+def _check(call: Call, insns: list[Insn], license_text: str, aux: ProgAux, found: dict[int, BpfMap]) -> VerifiedProgram:
+    """Call the verifier with descriptors turned into objects; maps that it asks for are put into `found`.
+
+    CO-RE relocations of the attr are applied to `insns` in place, before the program's tag is taken.
+    """
     from fastrtp.verifier import AttachTarget, LoadAttr, bpf_check
 
     attr = call.attr
@@ -200,6 +205,7 @@ def _check(call: Call, insns: Any, license_text: str, aux: ProgAux, found: dict[
             raise BpfError(errno.EACCES, f"EACCES: BTF {aux.btf.id} describes the kernel, not a program")
         aux.func_info = read_func_info(call)
         aux.line_info = read_line_info(call)
+        insns[:] = check_core_relo(call, insns, aux.btf.btf)
     return bpf_check(
         LoadAttr(
             prog_type=attr.prog_type,
