@@ -63,11 +63,11 @@ def leaves(btf: Btf | None, type_id: int, path: tuple[str, ...] = ()) -> list[Le
     return found
 
 
-def _names(keys: list[Leaf], values: list[Leaf]) -> tuple[list[str], list[str]]:
-    """Column names: members by their own name, with "key." or "value." before it where both sides have it."""
+def column_names(keys: list[Leaf], values: list[Leaf], reserved: set[str]) -> tuple[list[str], list[str]]:
+    """Column names: members by their own name, with "key." or "value." before it where both sides have it, or it is reserved."""
     key_names = [".".join(leaf.path) or "key" for leaf in keys]
     value_names = [".".join(leaf.path) or "value" for leaf in values]
-    both = set(key_names) & set(value_names) | {"cpu", "total"}
+    both = set(key_names) & set(value_names) | reserved
     return (
         [f"key.{name}" if name in both else name for name in key_names],
         [f"value.{name}" if name in both else name for name in value_names],
@@ -136,7 +136,7 @@ def map_table(contents: Map, name: str = "") -> MapTable:
     values = leaves(contents.btf, contents.btf_value_type_id)
     if contents.btf is not None and contents.btf_key_type_id == 0 and len(values) > 1 and contents.max_entries == 1:
         keys = []  # global data: one element, its key says nothing
-    key_names, value_names = _names(keys, values)
+    key_names, value_names = column_names(keys, values, {"cpu", "total"} if contents.percpu else set())
     items = list(contents.items())
     key_columns: dict[str, list[Any]] = {n: [leaf.of(key) for key, _ in items] for n, leaf in zip(key_names, keys, strict=True)}
     types: dict[str, int | None] = {n: leaf.type_id for n, leaf in zip(key_names + value_names, keys + values, strict=True)}
