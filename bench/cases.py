@@ -5,6 +5,7 @@ A case sets up its subject and baseline when it is measured, not before, so a su
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -41,12 +42,18 @@ class Case:
     measure: Callable[[], tuple[float, float | None]]
 
 
+Results = dict[str, "tuple[float, float | None] | str | None"]
+"""By case: (value, reference); None: this machine cannot; a text: it failed, and that is why."""
+
+
 class Suite:
-    """Base of the asv classes: a subclass has `cases()`; asv runs its track methods once for every case."""
+    """Base of the asv classes. A subclass has `cases()`, the names of its cases as `params`, and a setup_cache of its own,
+    or its module has (asv tells caches apart by where they are defined), so that a suite is measured once, in one process.
+    """
 
     title: ClassVar[str]
     param_names: ClassVar[Sequence[str]] = ("case",)
-    timeout = 180
+    timeout = 300
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
@@ -54,22 +61,27 @@ class Suite:
         raise NotImplementedError
 
     @classmethod
-    def rows(cls) -> Iterable[Row]:
-        """Measure everything; what this machine cannot do is left out."""
+    def results(cls) -> Results:
+        """Measure every case."""
+        found: Results = {}
         for case in cls.cases():
             try:
-                value, reference = case.measure()
+                found[case.name] = case.measure()
             except NotImplementedError:
-                continue
-            yield Row(cls.title, case.name, case.unit, value, case.baseline, reference)
+                found[case.name] = None
+            except Exception as error:
+                found[case.name] = f"{type(error).__name__}: {error}"
+        return found
 
-    def setup(self, name: str) -> None:
-        """Measure once for all track methods of the case: value and ratio come from the same run."""
-        case = next(case for case in self.cases() if case.name == name)
-        self.value, self.reference = case.measure()
+    def setup(self, results: Results, name: str) -> None:
+        """Take one case's result; NotImplementedError (asv: skip) where there is none, RuntimeError where it failed."""
+        result = results[name]
+        if result is None:
+            raise NotImplementedError
+        if isinstance(result, str):
+            raise RuntimeError(result)
+        self.value, self.reference = result
 
     def ratio(self) -> float:
-        """The case's ratio to its baseline."""
-        if not self.reference:
-            raise NotImplementedError
-        return self.value / self.reference
+        """The case's ratio to its baseline, nan for a case without one."""
+        return self.value / self.reference if self.reference else math.nan

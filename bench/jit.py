@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from bench import loops, native
-from bench.cases import Case, Suite
+from bench.cases import Case, Results, Suite
 from bench.measure import best_ns, budget
 
 _SOURCES = ("jit_arithmetic", "jit_branches", "jit_memory", "jit_hashing", "jit_strings", "jit_calls")
@@ -86,13 +86,6 @@ def measure(name: str) -> tuple[float, float]:
     return Pair(name).measure(budget() / 2)
 
 
-def geomean() -> tuple[float, float]:
-    """Geometric means over all programs of (ns, the baseline's ns); their ratio is the geomean of the ratios."""
-    pairs = [Pair(name).measure(budget() / 5) for name in programs()]
-    ours, theirs = (math.exp(sum(math.log(pair[side]) for pair in pairs) / len(pairs)) for side in (0, 1))
-    return ours, theirs
-
-
 class Jit(Suite):
     """Time of a call of each program against the same C compiled natively."""
 
@@ -105,7 +98,7 @@ class Jit(Suite):
         for name in programs():
             yield Case(name, "ns", native.baseline_name(), functools.partial(measure, name))
 
-    def track_ratio(self, name: str) -> float:
+    def track_ratio(self, results: Results, name: str) -> float:
         """Time of fastrtp's code divided by that of native code."""
         return self.ratio()
 
@@ -113,17 +106,18 @@ class Jit(Suite):
 
 
 class JitGeomean:
-    """The one number of the suite."""
+    """The one number of the suite, from the same results."""
 
     timeout = 300
 
-    def setup(self) -> None:
-        """Skip where there is no compiler to compare with."""
-        native.compiler()
-
-    def track_geomean(self) -> float:
-        """Geometric mean over all programs of fastrtp's time divided by native time."""
-        ours, theirs = geomean()
-        return ours / theirs
+    def track_geomean(self, results: Results) -> float:
+        """Geometric mean over all programs of fastrtp's time divided by native time; nan without a C compiler."""
+        ratios = [result[0] / result[1] for result in results.values() if isinstance(result, tuple) and result[1]]
+        return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
 
     track_geomean.unit = "x"  # type: ignore[attr-defined]
+
+
+def setup_cache() -> Results:
+    """Measure the suite; asv gives the results to both classes."""
+    return Jit.results()

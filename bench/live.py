@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from bench import native
-from bench.cases import Case, Suite
+from bench.cases import Case, Results, Suite
 from bench.measure import best_ns, times
 
 _NAME = "bench_live"
@@ -70,13 +70,17 @@ class Live(Suite):
             for state in ("disabled", "enabled"):
                 yield Case(f"{where}_{state}", "ns", baseline, functools.partial(measure, state == "enabled"))
 
-    def track_ns(self, name: str) -> float:
+    def setup_cache(self) -> Results:
+        """Measure the suite."""
+        return self.results()
+
+    def track_ns(self, results: Results, name: str) -> float:
         """Nanoseconds per round of the loop."""
         return self.value
 
     track_ns.unit = "ns"  # type: ignore[attr-defined]
 
-    def track_added(self, name: str) -> float:
+    def track_added(self, results: Results, name: str) -> float:
         """Nanoseconds that the tracepoint adds to the round."""
         return self.value - (self.reference or 0.0)
 

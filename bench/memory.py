@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench import native
-from bench.cases import Case, Suite
+from bench.cases import Case, Results, Suite
 from bench.measure import budget
 from bench.sources import objects
 
@@ -77,7 +77,11 @@ class Memory(Suite):
         yield Case("per_program", "bytes", "", per_program)
         yield Case("growth", "bytes", f"resident before {cycles()} loads", growth)
 
-    def track_bytes(self, name: str) -> float:
+    def setup_cache(self) -> Results:
+        """Measure the suite."""
+        return self.results()
+
+    def track_bytes(self, results: Results, name: str) -> float:
         """Bytes."""
         return self.value
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 from bench import loops, native
-from bench.cases import Case, Suite
+from bench.cases import Case, Results, Suite
 from bench.machine import Machine, NativeLoop, machine
 from bench.measure import best_ns
 
@@ -33,14 +33,14 @@ _PROGRAMS: tuple[tuple[str, str, int], ...] = (
     ("ktime", "ktime", 1024),
 )
 
-Setup = Callable[[Machine], AbstractContextManager[None]]
+Around = Callable[[Machine], AbstractContextManager[None]]
 
 
 def _nothing(_: Machine) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def linked(names: Sequence[str], baseline: Sequence[str], keys: int, setup: Setup = _nothing) -> tuple[float, float]:
+def linked(names: Sequence[str], baseline: Sequence[str], keys: int, setup: Around = _nothing) -> tuple[float, float]:
     """(ns per event through the linked tier, ns per event of the native loop) with these programs attached."""
     native.compiler()
     here = machine()
@@ -50,7 +50,7 @@ def linked(names: Sequence[str], baseline: Sequence[str], keys: int, setup: Setu
     return best["ours"], best["theirs"]
 
 
-def against_itself(with_it: Setup) -> tuple[float, float]:
+def against_itself(with_it: Around) -> tuple[float, float]:
     """(ns per event of the empty program with something switched on, ns without)."""
     here = machine()
 
@@ -95,13 +95,17 @@ class Transition(Suite):
         "ktime_virtual", "empty_x2", "empty_x4", "empty_x8", "statistics", "recursion_miss",
     )  # fmt: skip
 
-    def track_ns(self, name: str) -> float:
+    def setup_cache(self) -> Results:
+        """Measure the suite."""
+        return self.results()
+
+    def track_ns(self, results: Results, name: str) -> float:
         """Nanoseconds per event."""
         return self.value
 
     track_ns.unit = "ns"  # type: ignore[attr-defined]
 
-    def track_ratio(self, name: str) -> float:
+    def track_ratio(self, results: Results, name: str) -> float:
         """Time per event divided by the baseline's."""
         return self.ratio()
 
