@@ -147,13 +147,91 @@ class Generator:
         end = len(self.out)
         for i in range(start, end):
             insn = self.out[i]
-            if insn.code & 7 in (JMP, JMP32) and insn.code & 0xF0 not in (0x80, 0x90) and insn.off == 9999:
+            if insn.code & 7 in (JMP, JMP32) and insn.off == 9999:
                 back = rng.random() < 0.06
                 target = rng.randrange(start, i + 1) if back else rng.randrange(i + 1, end + 1)
                 self.out[i] = insn._replace(off=target - i - 1)
         self.emit(0xB7, 0)
         self.emit(0x95)
+        self.functions()
         return self.out
+
+    def functions(self) -> None:
+        """Give the calls that were emitted (placeholders with imm 9999) their functions."""
+        calls = [i for i, insn in enumerate(self.out) if insn.imm == 9999 and insn.src_reg in (1, 4)]
+        for i in calls:
+            self.out[i] = self.out[i]._replace(imm=len(self.out) - i - 1)
+            is_callback = self.out[i].code == 0x18
+            start = len(self.out)
+            self.emit(0xB7, 0, imm=self.number())
+            if is_callback:
+                self.emit(0xBF, 9, 2)
+                self.emit(0xBF, 8, 1)
+                self.emit(0x79, 3, 9, 0)
+                self.emit(self.rng.choice((0x07, 0x07, 0x57, 0x77)), 3, imm=self.rng.choice((1, 2, 8, 63)))
+                self.emit(self.rng.choice((0x7B, 0x7B, 0x63)), 9, 3, 0)
+                if self.rng.random() < 0.5:
+                    self.emit(0x25, 3, off=1, imm=self.rng.choice((8, 40, 47)))
+                    self.emit(0xBF, 0, 3)
+            for _ in range(self.rng.randrange(1, 6)):
+                self.rng.choice((Generator.alu, Generator.mov, Generator.stack, Generator.bound))(
+                    self
+                ) if not is_callback else self.rng.choice((Generator.stack_callee, Generator.bound_callee))(self)
+            if is_callback:
+                self.emit(0x57, 0, imm=self.rng.choice((1, 1, 0)))
+            elif self.rng.random() < 0.7:
+                self.emit(0x57, 0, imm=self.rng.choice((1, 7, 31)))
+            self.emit(0x95)
+            for k in range(start, len(self.out)):
+                if self.out[k].off == 9999:
+                    self.out[k] = self.out[k]._replace(off=len(self.out) - 2 - k)
+
+    def stack_callee(self) -> None:
+        self.emit(0x7B, 10, 8, -8)
+        self.emit(0x79, self.rng.choice((0, 4, 5)), 10, -8)
+
+    def bound_callee(self) -> None:
+        self.bound(self.rng.choice((0, 8)))
+
+    def subprog(self) -> None:
+        for r in range(1, 6):
+            if self.rng.random() < 0.9:
+                self.emit(0xBF, r, self.rng.choice((8, 8, 9, 10, 7)))
+        self.emit(0x85, 0, 1, imm=9999)
+        for r in range(1, 6):
+            self.emit(0xB7, r, imm=self.number())
+
+    def loop_helper(self) -> None:
+        """bpf_loop with a counter on the stack, which indexes the map value afterwards."""
+        self.emit(0x7A, 10, off=-48, imm=self.rng.choice((0, 1)))
+        self.emit(0xB7, 1, imm=self.rng.choice((0, 1, 3, 100)))
+        self.emit(0x18, 2, 4, imm=9999)
+        self.emit(0)
+        self.emit(0xBF, 3, 10)
+        self.emit(0x07, 3, imm=-48)
+        self.emit(0xB7, 4)
+        self.emit(0x85, imm=181)
+        self.emit(0x79, 1, 10, -48)
+        for r in range(2, 6):
+            self.emit(0xB7, r, imm=self.number())
+        self.value_access()
+
+    def counted_loop(self) -> None:
+        """A loop over an index, with an access in it."""
+        r = self.rng.choice((9, 8))
+        self.emit(0xB7, r, imm=self.rng.choice((0, 0, 1, -1)))
+        top = len(self.out)
+        for _ in range(self.rng.randrange(0, 3)):
+            self.rng.choice((Generator.alu, Generator.stack, Generator.mov))(self)
+        self.emit(0xBF, 1, 7)
+        self.emit(0x0F, 1, r)
+        self.emit(self.rng.choice((0x71, 0x73)), *((2, 1) if self.out[-1].code else (1, 2)), self.rng.choice((0, 0, 8)))
+        if self.out[-1].code == 0x73:
+            self.out[-1] = self.out[-1]._replace(dst_reg=1, src_reg=r)
+        self.emit(0x07, r, imm=self.rng.choice((1, 1, 2, 3)))
+        self.emit(
+            self.rng.choice((0xA5, 0xA5, 0xC5, 0xA6, 0x55)), r, off=top - len(self.out) - 1, imm=self.rng.choice((4, 8, 30, 40))
+        )
 
     def lookup(self) -> None:
         which = self.rng.randrange(len(self.fds))

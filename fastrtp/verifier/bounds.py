@@ -8,6 +8,8 @@ Kernel: kernel/bpf/verifier.c:reg_bounds_sync and the functions it calls.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from fastrtp.verifier.tnum import TNUM_UNKNOWN, U32, U64, Tnum, tnum_in
 
 S64_MIN, S64_MAX = -(1 << 63), (1 << 63) - 1
@@ -101,6 +103,7 @@ UNKNOWN = Bounds(TNUM_UNKNOWN, S64_MIN, S64_MAX, 0, U64, S32_MIN, S32_MAX, 0, U3
 """Any 64-bit value."""
 
 
+@lru_cache(maxsize=1 << 14)
 def const_bounds(value: int) -> Bounds:
     """Exactly `value` (modulo 2**64). Kernel: ___mark_reg_known."""
     value &= U64

@@ -13,6 +13,7 @@ Kernel: include/linux/bpf_verifier.h:struct bpf_reg_state, bpf_stack_state, bpf_
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fastrtp.verifier.bounds import UNKNOWN, ZERO, Bounds, const_bounds
@@ -84,6 +85,7 @@ def scalar(bounds: Bounds) -> BpfRegState:
     return REG_UNKNOWN if bounds is UNKNOWN else BpfRegState(SCALAR_VALUE, bounds)
 
 
+@lru_cache(maxsize=1 << 14)
 def const_scalar(value: int) -> BpfRegState:
     """The constant `value` (modulo 2**64)."""
     return BpfRegState(SCALAR_VALUE, const_bounds(value))
