@@ -1,0 +1,198 @@
+"""The benchmarks are right before they are fast: same results as the reference interpreter, and suites that asv can list."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from interpreter import run as interpret
+
+from fastrtp.errors import JitError
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import jit, native  # noqa: E402
+from bench.__main__ import geomean, main, suites  # noqa: E402
+from bench.cases import Case, Row, Suite  # noqa: E402
+from bench.load import STAGES, StageClock, load_once  # noqa: E402
+from bench.machine import Machine, machine  # noqa: E402
+from bench.measure import best_ns  # noqa: E402
+from bench.sources import objects  # noqa: E402
+
+_LENGTH = 192
+_UNBOUND = pytest.mark.xfail(raises=JitError, strict=False, reason="LLVM asks for __udivti3, which nothing gives it yet")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[_UNBOUND] if name == "unaligned" else []) for name in jit.programs()])
+def test_program_gives_what_the_reference_interpreter_gives(name: str) -> None:
+    """On a short memory, through the JIT without the verifier."""
+    import fastrtp.jit
+    from fastrtp.isa import encode
+
+    insns = jit.programs()[name].insns
+    memory = jit.memory_for(name)[:_LENGTH]
+
+    expected = interpret(insns, memory)
+
+    assert fastrtp.jit.run(encode(insns), memory) == expected
+
+
+@pytest.mark.parametrize("name", ["alu64", "dense_switch", "histogram", "siphash", "calls_with_stack"])
+def test_program_gives_what_native_code_gives(name: str) -> None:
+    """The pair checks the two results against each other; skipped without a C compiler."""
+    try:
+        pair = jit.Pair(name)
+    except NotImplementedError as reason:
+        pytest.skip(str(reason))
+
+    assert pair.subject(1) == pair.baseline(1)
+
+
+def test_every_suite_lists_to_asv_what_it_measures() -> None:
+    for title, suite in suites().items():
+        cases = list(suite.cases())
+
+        assert suite.title == title
+        assert list(suite.params) == [case.name for case in cases]  # type: ignore[attr-defined]
+        assert all(case.unit for case in cases)
+
+
+def test_every_track_method_has_docstring_and_unit() -> None:
+    methods = [getattr(suite, name) for suite in suites().values() for name in dir(suite) if name.startswith(("track_", "time_"))]
+
+    assert len(methods) >= len(suites())
+    assert all(method.__doc__ and method.unit for method in methods)
+
+
+def test_asv_finds_the_suites_where_the_configuration_says() -> None:
+    config = json.loads((ROOT / "asv.conf.json").read_text())
+
+    assert (ROOT / config["benchmark_dir"] / "transition.py").is_file()
+
+
+def test_best_round_of_a_longer_sleep_is_longer() -> None:
+    def sleeps(seconds: float) -> Any:
+        return lambda count: [time.sleep(seconds) for _ in range(count)]
+
+    best = best_ns({"short": sleeps(1e-4), "long": sleeps(1e-3)}, 0.05, rounds=3)
+
+    assert best["long"] > 2 * best["short"] > 0
+
+
+def test_a_suite_keeps_what_failed_and_what_cannot_be() -> None:
+    def absent() -> tuple[float, float | None]:
+        raise NotImplementedError
+
+    def broken() -> tuple[float, float | None]:
+        raise ValueError("no")
+
+    class Three(Suite):
+        title = "three"
+
+        @classmethod
+        def cases(cls) -> list[Case]:
+            return [
+                Case("good", "ns", "", lambda: (6.0, 3.0)),
+                Case("absent", "ns", "", absent),
+                Case("broken", "ns", "", broken),
+            ]
+
+    results = Three.results()
+    suite = Three()
+    suite.setup(results, "good")
+
+    assert suite.ratio() == 2.0
+    with pytest.raises(NotImplementedError):
+        suite.setup(results, "absent")
+    with pytest.raises(RuntimeError, match="ValueError: no"):
+        suite.setup(results, "broken")
+
+
+def test_geomean_of_ratios() -> None:
+    rows = [Row("s", "a", "ns", 8.0, "b", 2.0), Row("s", "b", "ns", 1.0, "b", 1.0), Row("s", "c", "ns", 1.0)]
+
+    assert geomean(rows) == pytest.approx(2.0)
+    assert rows[2].ratio is None
+
+
+def test_every_program_of_the_transition_suite_runs_once_per_event() -> None:
+    here = machine()
+    for name, program in here.obj.programs.items():
+        before = program.run_cnt
+        with here.attached([name]):
+            here.fire(100, 64)
+        assert program.run_cnt == before + 100, name
+
+
+def test_counting_programs_count_every_event() -> None:
+    here = Machine()
+    for name, held in (("hash_count", "hash_1k"), ("array_count", "array"), ("lru_count", "lru_1k")):
+        with here.attached([name]):
+            here.fire(1000, 50)
+        assert sum(value for _, value in here.obj.maps[held].items()) == 1000, name
+
+
+def test_recursion_guard_turns_away_what_is_running() -> None:
+    here = machine()
+    program = here.obj.programs["empty"]
+    runs, misses = program.run_cnt, program.recursion_misses
+    with here.attached(["empty"]), here.running(["empty"]):
+        here.fire(10, 64)
+
+    assert (program.run_cnt, program.recursion_misses) == (runs, misses + 10)
+
+
+def test_the_stages_of_a_load_add_up() -> None:
+    from fastrtp.kernel import Kernel
+
+    with Kernel() as kernel:
+        seconds = load_once(kernel, objects()["switches"])
+
+    assert all(seconds[stage] > 0 for stage in STAGES)
+    assert sum(seconds[stage] for stage in (*STAGES, "rest")) == pytest.approx(seconds["total"])
+
+
+def test_the_stage_clock_leaves_nothing_behind() -> None:
+    import fastrtp.verifier
+
+    before = fastrtp.verifier.bpf_check
+    with StageClock():
+        assert fastrtp.verifier.bpf_check is not before
+
+    assert fastrtp.verifier.bpf_check is before
+
+
+def test_the_table_is_printed_and_written_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTRTP_BENCH_SECONDS", "0.01")
+    target = tmp_path / "rows.json"
+
+    status = main(["live", "--json", str(target)])
+
+    document = json.loads(target.read_text())
+    assert status == 0
+    assert document["failed"] == []
+    assert {row["name"] for row in document["rows"]} == {"njit_disabled", "njit_enabled", "python_disabled", "python_enabled"}
+    assert all(row["ratio"] > 0 for row in document["rows"])
+    assert "njit_disabled" in capsys.readouterr().out
+
+
+def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["nonsense"])
+
+    assert "no suite 'nonsense'" in capsys.readouterr().err
+
+
+def test_without_a_compiler_the_baseline_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "compilers", dict)
+
+    assert native.baseline_name() == "none"
+    with pytest.raises(NotImplementedError):
+        native.compiler()
