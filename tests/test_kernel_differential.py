@@ -460,6 +460,9 @@ CASES: dict[str, list[Call]] = {
     ],
     "statistics": [call("ENABLE_STATS", type=0), call("ENABLE_STATS", type=1), call("ENABLE_STATS", type=99)],
     "streams and tokens": [
+        create(1, map_flags=1 << 16), create(1, map_flags=1 << 16, map_token_fd=NOT_OPEN), create(1, 0, map_flags=1 << 16),
+        create(1, map_token_fd=5), load(prog_flags=1 << 16), load(prog_flags=1 << 16, prog_token_fd=NOT_OPEN), load(prog_flags=1 << 16, prog_token_fd=-1),
+        call("BTF_LOAD", btf=bytes(24), btf_size=24, btf_flags=1 << 16), call("BTF_LOAD", btf=bytes(24), btf_size=24, btf_flags=1 << 16, btf_token_fd=NOT_OPEN),
         call("PROG_STREAM_READ_BY_FD", prog_fd=Fd("prog"), stream_id=1, stream_buf=Out(8), stream_buf_len=8),
         call("PROG_STREAM_READ_BY_FD", prog_fd=Fd("prog"), stream_id=3, stream_buf=Out(8), stream_buf_len=8),
         call("PROG_STREAM_READ_BY_FD", prog_fd=NOT_OPEN, stream_id=1), call("TOKEN_CREATE", flags=1), call("TOKEN_CREATE", bpffs_fd=NOT_OPEN),

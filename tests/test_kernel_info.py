@@ -379,3 +379,27 @@ class TestPerfEventArray:
         assert errno_of(kernel.perf_event_open, 5) == errno.EINVAL
         assert errno_of(kernel.map_update_elem, array, bytes(4), struct.pack("<I", prog)) == errno.EBADF
         assert errno_of(kernel.perf_event_consume, prog) == errno.EINVAL
+
+
+class TestVerifierLog:
+    def test_statistics_are_in_the_log_where_asked_for(self, kernel: Kernel):
+        code, log = ctypes.create_string_buffer(asm("r0 = 0\nexit")), ctypes.create_string_buffer(512)
+        license_text = ctypes.c_char_p(b"GPL")
+        attr = ATTRS[BpfCmd.BPF_PROG_LOAD].struct(
+            prog_type=RAW_TP, insns=ctypes.addressof(code), insn_cnt=2, license=ctypes.cast(license_text, ctypes.c_void_p).value,
+            log_level=4, log_buf=ctypes.addressof(log), log_size=512,
+        )  # fmt: skip
+        kernel.bpf(BpfCmd.BPF_PROG_LOAD, attr)
+        lines = log.value.decode().splitlines()
+
+        assert lines[0].startswith("verification time ")
+        assert lines[1] == "stack depth 0"
+        assert lines[2].startswith("processed 2 insns (limit 1000000)")
+        assert attr.log_true_size == len(log.value) + 1
+
+    def test_a_refused_program_has_its_log_in_the_exception(self, kernel: Kernel):
+        with pytest.raises(BpfError) as caught:
+            kernel.prog_load(RAW_TP, asm("r0 = *(u64 *)(r1 +96)\nexit"))
+
+        assert caught.value.errno == errno.EACCES
+        assert "invalid bpf_context access off=96 size=8" in caught.value.log

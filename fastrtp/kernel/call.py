@@ -83,6 +83,11 @@ class Call:
         """BpfError EBADF, EINVAL. Kernel: btf_get_by_fd"""
         return self._object(fd, BtfObject, "BTF")
 
+    def token_get(self, fd: int) -> None:
+        """BpfError EBADF, EINVAL: no descriptor here is of a BPF token. Kernel: kernel/bpf/token.c:bpf_token_get_from_fd"""
+        self.file(fd & 0xFFFFFFFF)
+        raise BpfError(errno.EINVAL, f"EINVAL: file descriptor {signed(fd)} is not a BPF token")
+
     def new_fd(self, name: str, obj: Any, f_flags: int, release: Callable[[File], None]) -> int:
         """A descriptor of a new file of `obj`, closed on exec; the reference passes to it, unless it fails.
 

@@ -29,7 +29,7 @@ def bpf_btf_load(call: Call) -> int:
     if attr.btf_flags & ~BPF_F_TOKEN_FD:
         raise BpfError(errno.EINVAL, f"EINVAL: btf_flags {attr.btf_flags:#x}")
     if attr.btf_flags:
-        raise BpfError(errno.EINVAL, "EINVAL: BPF_F_TOKEN_FD: there are no BPF tokens here")
+        call.token_get(attr.btf_token_fd)
     call.require_capable("BPF_BTF_LOAD")
     if attr.btf_size > _BTF_MAX_SIZE:
         raise BpfError(errno.E2BIG, f"E2BIG: BTF of {attr.btf_size} bytes, at most {_BTF_MAX_SIZE} are allowed")

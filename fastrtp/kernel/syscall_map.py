@@ -33,35 +33,37 @@ def map_create(call: Call) -> int:
 
     Kernel: kernel/bpf/syscall.c:map_create
     """
-    from fastrtp import maps
+    from fastrtp.maps import MapAttr, map_alloc_check
+    from fastrtp.maps import map_create as make_map
 
     attr = call.attr
     call.check_attr()
-    if attr.map_flags & BPF_F_TOKEN_FD:
-        raise BpfError(errno.EINVAL, "EINVAL: BPF_F_TOKEN_FD: there are no BPF tokens here")
+    map_flags = attr.map_flags & ~BPF_F_TOKEN_FD
     if attr.btf_vmlinux_value_type_id:
         raise BpfError(errno.EINVAL, "EINVAL: btf_vmlinux_value_type_id is for struct_ops maps")
     if attr.btf_key_type_id and not attr.btf_value_type_id:
         raise BpfError(errno.EINVAL, "EINVAL: btf_key_type_id without btf_value_type_id")
     if attr.map_extra and attr.map_type not in _MAP_EXTRA:
         raise BpfError(errno.EINVAL, f"EINVAL: map_extra {attr.map_extra:#x} on a map type that has none")
-    f_flags = bpf_get_file_flag(attr.map_flags)
-    if attr.map_flags & BPF_F_NUMA_NODE and attr.numa_node != 0:
+    f_flags = bpf_get_file_flag(map_flags)
+    if map_flags & BPF_F_NUMA_NODE and attr.numa_node != 0:
         raise BpfError(errno.EINVAL, f"EINVAL: no NUMA node {attr.numa_node}")
-    map_attr = maps.MapAttr(
+    map_attr = MapAttr(
         map_type=attr.map_type,
         key_size=attr.key_size,
         value_size=attr.value_size,
         max_entries=attr.max_entries,
-        map_flags=attr.map_flags,
+        map_flags=map_flags,
         numa_node=attr.numa_node,
         map_extra=attr.map_extra,
     )
-    maps.map_alloc_check(map_attr)
+    map_alloc_check(map_attr)
     if attr.map_ifindex:
         raise BpfError(errno.EINVAL, f"EINVAL: no network device {attr.map_ifindex} to put the map on")
+    if attr.map_flags != map_flags:
+        call.token_get(attr.map_token_fd)
     call.require_capable("BPF_MAP_CREATE")
-    contents = maps.map_create(map_attr, call.kernel.memory)
+    contents = make_map(map_attr, call.kernel.memory)
     try:
         name = contents.name = bpf_obj_name_cpy(_name_field(call, "map_name"))
         btf = _map_btf(call)

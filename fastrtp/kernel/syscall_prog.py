@@ -22,6 +22,7 @@ from fastrtp.uapi import (
     BPF_F_TEST_REG_INVARIANTS,
     BPF_F_TEST_RND_HI32,
     BPF_F_TEST_STATE_FREQ,
+    BPF_F_TOKEN_FD,
     BPF_F_XDP_DEV_BOUND_ONLY,
     BPF_F_XDP_HAS_FRAGS,
     BpfMapType,
@@ -37,7 +38,7 @@ from .func_info import read_func_info, read_line_info
 from .names import GPL_COMPATIBLE, bpf_obj_name_cpy
 from .prog import BpfProg, ProgAux, bpf_prog_calc_tag
 from .uaccess import copy_from_user, strncpy_from_user
-from .vlog import VerifierLog
+from .vlog import BPF_LOG_STATS, VerifierLog, with_stats
 
 if TYPE_CHECKING:
     from fastrtp.isa import Insn
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 _FLAGS = (
     BPF_F_STRICT_ALIGNMENT | BPF_F_ANY_ALIGNMENT | BPF_F_TEST_RND_HI32 | BPF_F_TEST_STATE_FREQ | BPF_F_SLEEPABLE
-    | BPF_F_XDP_HAS_FRAGS | BPF_F_XDP_DEV_BOUND_ONLY | BPF_F_TEST_REG_INVARIANTS
+    | BPF_F_XDP_HAS_FRAGS | BPF_F_XDP_DEV_BOUND_ONLY | BPF_F_TEST_REG_INVARIANTS | BPF_F_TOKEN_FD
 )  # fmt: skip
 _LICENSE_SIZE = 128
 _LOG_TRUE_SIZE_END = 144
@@ -86,6 +87,8 @@ def bpf_prog_load(call: Call) -> int:
     call.check_attr()
     if attr.prog_flags & ~_FLAGS:
         raise _invalid(f"prog_flags {attr.prog_flags:#x}, {_FLAGS:#x} are known")
+    if attr.prog_flags & BPF_F_TOKEN_FD:
+        call.token_get(attr.prog_token_fd)
     call.require_capable("BPF_PROG_LOAD")
     if not 0 < attr.insn_cnt <= BPF_COMPLEXITY_LIMIT_INSNS:
         raise BpfError(errno.E2BIG, f"E2BIG: {attr.insn_cnt} instructions, 1 to {BPF_COMPLEXITY_LIMIT_INSNS} are allowed")
@@ -145,8 +148,8 @@ def _attach_btf(call: Call) -> BtfObject | None:
 
 def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -> BpfProg:
     """Verify, compile, register. Kernel: kernel/bpf/verifier.c:bpf_check, kernel/bpf/core.c:bpf_prog_select_runtime"""
-    from fastrtp import jit
     from fastrtp.isa import decode
+    from fastrtp.jit import compile_program
 
     attr = call.attr
     log = VerifierLog(attr.log_level, attr.log_buf, attr.log_size)
@@ -155,11 +158,14 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
     found: dict[int, BpfMap] = {}
     failure: BpfError | None = None
     verified = None
+    start = time.monotonic_ns()
     try:
         verified = _check(call, insns, license_text, aux, found)
         text = verified.log
     except BpfError as error:
         failure, text = error, error.log
+    if log.level & BPF_LOG_STATS:
+        text = with_stats(text, (time.monotonic_ns() - start) // 1000, verified)
     true_size, cut = log.finalize(text)
     if call.size >= _LOG_TRUE_SIZE_END:
         call.put_user("log_true_size", true_size)
@@ -169,7 +175,7 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
         raise failure
     assert verified is not None
     used_maps = [found[contents.id] for contents in verified.used_maps]
-    native = jit.compile_program(verified, [bpf_map.map for bpf_map in used_maps], name or "prog", call.kernel.memory)
+    native = compile_program(verified, [bpf_map.map for bpf_map in used_maps], name or "prog", call.kernel.memory)
     tag = bpf_prog_calc_tag(insns)
     prog = BpfProg(call.kernel.progs, attr.prog_type, name, tag, aux, verified, used_maps, native, call.kernel.memory)
     for bpf_map in used_maps:
