@@ -71,7 +71,8 @@ def imports(path: Path) -> list[tuple[str, bool]]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, [base, node.module or ""]))
-            found.append((module, node not in inside))
+            names = [f"fastrtp.{alias.name}" for alias in node.names] if module == "fastrtp" else [module]
+            found += [(name, node not in inside) for name in names]
     return found
 
 
@@ -84,6 +85,7 @@ def test_imports_go_down(path: Path) -> None:
     for module, _ in imports(path):
         if module == "fastrtp" or module.startswith("fastrtp."):
             there = module.split(".")[1] if "." in module else "__init__"
+            there = there if there in RANK else "__init__"
             if RANK[there] > RANK[here] and (here, there) not in ALLOWED_UPWARD:
                 upward.append(module)
 
