@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from fastrtp.trace.live import TraceFunction
     from fastrtp.trace.tracepoint import Tracepoint
 
+_PRINTK = "bpf_trace_printk"
+"""The tracepoint that the helper of its name fires."""
+
 _TASK_OFFSETS = {"pid_at": "pid", "tgid_at": "tgid", "comm_at": "comm"}
 
 
@@ -69,6 +72,8 @@ class Kernel(Verbs):
         self._next_pid = os.getpid()
         self._stats_holders = 0
         self._tell_task_layout()
+        if _PRINTK in self.tracepoints:
+            self.memory.env["printk_tp"] = self.tracepoints[_PRINTK].address
         self.current = self.new_process(comm=os.path.basename(sys.executable) or "python3")
         self._set_current(self.current)
 
