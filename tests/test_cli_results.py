@@ -167,7 +167,7 @@ def test_histograms_and_bars_are_to_scale() -> None:
     assert spark([0] * 8) == ""
     assert bar(5, 10, 10) == "█████"
     assert bar(0, 0, 10) == ""
-    assert log2_lines([0, 0, 2, 1], "us", 4) == [" 4 -  7 us  2 ████", "8 - 15 us  1 ██"]
+    assert log2_lines([0, 0, 2, 1], "us", 4) == [" 4 -  7 us  2 ████", " 8 - 15 us  1 ██"]
     assert log2_lines([3], "us", 4) == ["0 - 1 us  3 ████"]
     assert log2_lines([0], "us") == ["(empty)"]
 
