@@ -114,6 +114,7 @@ def load(case: Case, log_level: int = 1) -> VerifiedProgram:
             attach=attach,
             kernel_btf=btf,
             log_level=log_level,
+            func_info=(),
         )
     )
 

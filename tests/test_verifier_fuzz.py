@@ -22,7 +22,14 @@ from fastrtp.uapi import BpfProgType
 from fastrtp.verifier import LoadAttr, bpf_check
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), 0)
-_MAP_CREATE, _PROG_LOAD = 0, 5
+_MAP_CREATE, _PROG_LOAD, _BTF_LOAD = 0, 5, 18
+# void f(void), static: what every function of a program is said to be
+_BTF = (
+    struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 24, 24, 3)
+    + struct.pack("<III", 0, 13 << 24, 0)
+    + struct.pack("<III", 1, 12 << 24, 1)
+    + b"\0f\0"
+)
 ALU64, ALU32, JMP, JMP32 = 0x07, 0x04, 0x05, 0x06
 ALU_OPS = (0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x90, 0xA0, 0xC0)
 JMP_OPS = (0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0xA0, 0xB0, 0xC0, 0xD0)
@@ -56,18 +63,26 @@ class HostKernel:
             for m in maps
         ]
 
+        blob = ctypes.create_string_buffer(_BTF, len(_BTF))
+        self.btf = _bpf(_BTF_LOAD, struct.pack("<QQIII", ctypes.addressof(blob), 0, len(_BTF), 0, 0) + bytes(12))
+
     @property
     def usable(self) -> bool:
-        return bool(_SYS_BPF) and all(fd >= 0 for fd in self.fds)
+        """Whether bpf(2) may be used."""
+        return bool(_SYS_BPF) and self.btf >= 0 and all(fd >= 0 for fd in self.fds)
 
     def load(self, insns: list[Insn]) -> tuple[int, str]:
         """(errno, last line of the log)."""
         code = ctypes.create_string_buffer(encode(insns))
         text = ctypes.create_string_buffer(b"GPL")
         log = ctypes.create_string_buffer(1 << 22)
+        starts = {0} | {i + insn.imm + 1 for i, insn in enumerate(insns) if (insn.code, insn.src_reg) in ((0x85, 1), (0x18, 4))}
+        info = ctypes.create_string_buffer(b"".join(struct.pack("<II", start, 2) for start in sorted(starts)))
         attr = struct.pack(
-            "<IIQQIIQI", 17, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0
-        ) + bytes(84)
+            "<IIQQIIQII16sIIIIQII",
+            *(17, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0, 0),
+            *(b"", 0, 0, self.btf, 8, ctypes.addressof(info), len(starts), 0),
+        ) + bytes(48)
         fd = _bpf(_PROG_LOAD, attr)
         if fd >= 0:
             os.close(fd)
@@ -76,7 +91,7 @@ class HostKernel:
         return -fd, lines[-1] if lines and fd else ""
 
     def close(self) -> None:
-        for fd in self.fds:
+        for fd in (*self.fds, self.btf):
             if fd >= 0:
                 os.close(fd)
 
@@ -395,6 +410,10 @@ class Generator:
         neg_end,
         call,
         ctx,
+        subprog,
+        loop_helper,
+        counted_loop,
+        counted_loop,
     )
 
 
@@ -407,7 +426,7 @@ def verdict(insns: list[Insn], maps: dict[int, FuzzMap]) -> tuple[int, str]:
         return maps[fd]
 
     try:
-        bpf_check(LoadAttr(BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, insns, fd_to_map, log_level=0))
+        bpf_check(LoadAttr(BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, insns, fd_to_map, log_level=0, func_info=()))
     except VerifierError as error:
         return error.errno, error.strerror
     return 0, ""

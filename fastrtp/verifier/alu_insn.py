@@ -29,7 +29,16 @@ from fastrtp.isa import (
     Insn,
 )
 from fastrtp.verifier.alu import add_bounds, adjust_scalar32, adjust_scalar64, byte_order, sub_bounds
-from fastrtp.verifier.bounds import S32_MAX, S64_MIN, Bounds, coerce_subreg_to_size_sx, coerce_to_size_sx, s64, zext_32_to_64
+from fastrtp.verifier.bounds import (
+    S32_MAX,
+    S32_MIN,
+    S64_MIN,
+    Bounds,
+    coerce_subreg_to_size_sx,
+    coerce_to_size_sx,
+    s64,
+    zext_32_to_64,
+)
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.mem import check_reg_read, check_reg_write
 from fastrtp.verifier.precision import mark_reg_precise
@@ -183,16 +192,11 @@ def _check_binary(env: BpfVerifierEnv, insn: Insn, op: int) -> None:
         return
     bounds = (adjust_scalar64 if is_alu64 else adjust_scalar32)(op, dst.bounds, src.bounds)
     result = scalar(bounds)
-    if (
-        op == BPF_ADD
-        and is_alu64
-        and dst.id
-        and not src.bounds.var_off.mask
-        and not dst.id & BPF_ADD_CONST
-        and src.bounds.umin_value <= S32_MAX
-    ):
-        # the sum stays linked to what it was made from
-        result = result.with_id(dst.id | BPF_ADD_CONST, src.bounds.umin_value)
+    if is_alu64 and op in (BPF_ADD, BPF_SUB) and dst.id and not src.bounds.var_off.mask and not dst.id & BPF_ADD_CONST:
+        delta = src.bounds.smin_value if op == BPF_ADD else -src.bounds.smin_value
+        if S32_MIN <= delta <= S32_MAX:
+            # the sum stays linked to what it was made from
+            result = result.with_id(dst.id | BPF_ADD_CONST, delta)
     _set(env, dst_regno, result, deps[dst_regno] | (deps[insn.src_reg] if reg_source else 0))
 
 

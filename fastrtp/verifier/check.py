@@ -116,6 +116,8 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
 
 def _check_attach(env: BpfVerifierEnv) -> None:
     """tp_btf programs name what they attach to. Kernel: check_attach_btf_id."""
+    if env.prog_type not in SUPPORTED_PROG_TYPES:
+        env.reject(EINVAL, f"program type {env.prog_type} is not supported")
     if env.is_tracing and (env.attr.attach is None or env.attr.kernel_btf is None):
         env.reject(EINVAL, "Tracing programs must provide btf_id")
 
@@ -294,7 +296,7 @@ def _do_ld(env: BpfVerifierEnv, insn: Insn) -> int:
     if kind == 0:
         reg = const_scalar(insn.imm & 0xFFFFFFFF | (high & 0xFFFFFFFF) << 32)
     elif kind == BPF_PSEUDO_FUNC:
-        reg = BpfRegState(PTR_TO_FUNC, ZERO, num=env.subprog_at[env.insn_idx + insn.imm + 1])
+        reg = BpfRegState(PTR_TO_FUNC, ZERO, num=_callback_subprog(env, env.insn_idx + insn.imm + 1))
     elif kind == BPF_PSEUDO_BTF_ID:
         reg = _pseudo_btf_id(env, insn)
     elif kind in (BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX):
@@ -304,6 +306,17 @@ def _do_ld(env: BpfVerifierEnv, insn: Insn) -> int:
     env.regs[insn.dst_reg] = reg
     env.frame.deps[insn.dst_reg] = 0
     return env.insn_idx + 2
+
+
+def _callback_subprog(env: BpfVerifierEnv, start: int) -> int:
+    """Number of the function that a 64-bit immediate names: one that the program's BTF calls static."""
+    if env.attr.func_info is None:
+        env.reject(EINVAL, "missing btf func_info")
+    if env.attr.btf is not None:
+        for insn_off, type_id in ((int(row[0]), int(row[1])) for row in env.attr.func_info):
+            if insn_off == start and env.attr.btf.type(type_id).linkage:
+                env.reject(EINVAL, "callback function not static")
+    return env.subprog_at[start]
 
 
 def _pseudo_btf_id(env: BpfVerifierEnv, insn: Insn) -> BpfRegState:

@@ -116,8 +116,14 @@ def check_max_stack_depth(env: BpfVerifierEnv) -> None:
     """
     any_tail_call = any(subprog.has_tail_call for subprog in env.subprogs)
     calls = [_called(env, number) for number in range(len(env.subprogs))]
-
-    def walk(number: int, depth: int, frame: int) -> None:
+    seen = set()
+    todo = [(0, 0, 0)]
+    while todo:
+        entry = todo.pop()
+        if entry in seen:
+            continue
+        seen.add(entry)
+        number, depth, frame = entry
         subprog = env.subprogs[number]
         if number and subprog.has_tail_call and depth >= 256:
             env.reject(EACCES, f"tail_calls are not allowed when call stack of previous frames is {depth} bytes. Too large")
@@ -126,12 +132,13 @@ def check_max_stack_depth(env: BpfVerifierEnv) -> None:
             env.reject(EACCES, f"combined stack size of {frame + 1} calls is {depth}. Too large")
         if calls[number] and frame + 1 >= MAX_CALL_FRAMES:
             env.reject(E2BIG, f"the call stack of {frame + 2} frames is too deep !")
-        for callee in calls[number]:
-            walk(callee, depth, frame + 1)
-
-    walk(0, 0, 0)
-    for number, subprog in enumerate(env.subprogs):
-        subprog.tail_call_reachable = _reaches_tail_call(env, calls, number)
+        todo += [(callee, depth, frame + 1) for callee in reversed(calls[number])]
+    changed = True
+    while changed:
+        changed = False
+        for subprog, callees in zip(env.subprogs, calls, strict=True):
+            if not subprog.tail_call_reachable and any(env.subprogs[callee].tail_call_reachable for callee in callees):
+                subprog.tail_call_reachable = changed = True
 
 
 def _called(env: BpfVerifierEnv, number: int) -> list[int]:
@@ -144,7 +151,3 @@ def _called(env: BpfVerifierEnv, number: int) -> list[int]:
             or (insn.code == LD_IMM64 and insn.src_reg == BPF_PSEUDO_FUNC)
         }
     )
-
-
-def _reaches_tail_call(env: BpfVerifierEnv, calls: list[list[int]], number: int) -> bool:
-    return env.subprogs[number].has_tail_call or any(_reaches_tail_call(env, calls, callee) for callee in calls[number])

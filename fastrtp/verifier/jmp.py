@@ -31,6 +31,7 @@ from fastrtp.verifier.regtype import (
 )
 from fastrtp.verifier.state import (
     BPF_ADD_CONST,
+    REG_UNKNOWN,
     REG_ZERO,
     BpfFuncState,
     BpfRegState,
@@ -207,7 +208,7 @@ def _not_null(reg: BpfRegState) -> BpfRegState:
         BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS,
     ):
         inner = getattr(reg.map, "inner_map", None)
-        return BpfRegState(CONST_PTR_TO_MAP, reg.bounds, map=inner, num=reg.id) if inner is not None else REG_ZERO
+        return BpfRegState(CONST_PTR_TO_MAP, reg.bounds, map=inner, num=reg.id) if hasattr(inner, "key_size") else REG_UNKNOWN
     if base_type(reg.type) == PTR_TO_MAP_VALUE and reg.map.map_type in _SOCKET_MAPS:
         return BpfRegState(PTR_TO_SOCKET, reg.bounds)
     return BpfRegState(reg.type & ~PTR_MAYBE_NULL, reg.bounds, reg.off, 0, reg.ref_obj_id, reg.map, reg.num)
