@@ -79,6 +79,8 @@ class Outcome:
 class Side:
     """One of the two kernels: the system call, the descriptors it gave, and how to close them."""
 
+    kernel: Kernel
+
     def __init__(self, bpf: Callable[[int, Any, int], int], close: Callable[[int], None]) -> None:
         self.bpf = bpf
         self.close = close
@@ -143,7 +145,9 @@ def fastrtp_side(kernel: Kernel) -> Side:
         except BpfError as error:
             return -(error.errno or 0)
 
-    return Side(bpf, kernel.close)
+    side = Side(bpf, kernel.close)
+    side.kernel = kernel
+    return side
 
 
 @pytest.fixture(scope="module")
@@ -546,3 +550,41 @@ def test_at_least_200_calls_are_compared():
 
 def describe(outcome: Outcome) -> str:
     return f"{outcome.ret} {outcome.errno} attr {outcome.attr[:ATTR_SIZE].rstrip(bytes(1)).hex()} outs {[out[:128] for out in outcome.outs]}"
+
+VARIABLE = {
+    "prog": {"id", "load_time", "jited_prog_len"},
+    "map": {"id"},
+    "link": {"id", "prog_id"},
+}
+"""Fields of the info structures that differ from kernel to kernel."""
+
+
+@pytest.mark.parametrize(("name", "noun", "struct_"), [
+    ("prog", "prog", bpf_prog_info), ("arg9", "prog", bpf_prog_info), ("hash", "map", bpf_map_info), ("array", "map", bpf_map_info),
+    ("prog_array", "map", bpf_map_info), ("ringbuf", "map", bpf_map_info), ("rdonly", "map", bpf_map_info), ("link", "link", bpf_link_info_raw_tracepoint),
+])  # fmt: skip
+def test_every_field_of_the_info_agrees(sides, name: str, noun: str, struct_: type[ctypes.Structure]):
+    size = ctypes.sizeof(struct_)
+    shown = []
+    for side in sides:
+        info = struct_.from_buffer_copy(side.run(call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd(name), info=Out(size), info_len=size)).outs[0])
+        fields = [field[0] for field in struct_._fields_ if field[0] not in VARIABLE[noun]]
+        shown.append({field: bytes(value) if isinstance(value := getattr(info, field), ctypes.Array) else value for field in fields})
+
+    assert shown[0] == shown[1]
+
+
+@pytest.mark.parametrize("name", ["prog", "hash", "array", "ringbuf", "link"])
+def test_fdinfo_agrees(sides, name: str):
+    """All lines in their order; ids, and what a map's or program's memory comes to, differ."""
+    linux, ours = sides
+    with open(f"/proc/self/fdinfo/{linux.fds[name]}") as file:
+        expected = file.read()
+    actual = ours.kernel.current.fdinfo(ours.fds[name])
+    variable = ("mnt_id", "ino", "memlock", "map_id", "prog_id", "link_id")
+    rows = [[line for line in text.splitlines() if not line.startswith(variable)] for text in (expected, actual)]
+    names = [[line.partition(":")[0] for line in text.splitlines()] for text in (expected, actual)]
+
+    assert rows[0] == rows[1]
+    assert names[0] == names[1]
+    assert os.readlink(f"/proc/self/fd/{linux.fds[name]}") == ours.kernel.current.fd_name(ours.fds[name])

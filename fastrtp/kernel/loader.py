@@ -17,7 +17,15 @@ from fastrtp.btf.core import BPF_CORE_POISON, describe
 from fastrtp.errors import BpfError, ObjectError, VerifierError
 from fastrtp.isa import Insn, encode
 from fastrtp.obj import MapSpec, ObjectSpec, ProgramSpec
-from fastrtp.uapi import BPF_OBJ_NAME_LEN, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, BpfMapType, BpfProgType
+from fastrtp.uapi import (
+    BPF_F_RDONLY,
+    BPF_F_WRONLY,
+    BPF_OBJ_NAME_LEN,
+    BPF_PSEUDO_MAP_FD,
+    BPF_PSEUDO_MAP_VALUE,
+    BpfMapType,
+    BpfProgType,
+)
 
 from .object import BpfObject, ObjectMap, ObjectProgram
 
@@ -145,7 +153,7 @@ def _reuse_pinned(process: Process, spec: MapSpec, pin: str) -> int:
         raise
     found = process.files.fget(fd).private_data.map
     theirs = (found.map_type, found.key_size, found.value_size, found.max_entries, found.map_flags)
-    ours = (spec.map_type, spec.key_size, spec.value_size, spec.max_entries, spec.map_flags)
+    ours = (spec.map_type, spec.key_size, spec.value_size, spec.max_entries, spec.map_flags & ~(BPF_F_RDONLY | BPF_F_WRONLY))
     if theirs != ours:
         process.close(fd)
         raise BpfError(errno.EINVAL, f"the map pinned at {pin} has (type, key, value, entries, flags) {theirs}, wanted {ours}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 
 from fastrtp.errors import BpfError
-from fastrtp.uapi import BPF_F_LOCK, BPF_F_NUMA_NODE, BPF_F_TOKEN_FD, BpfMapType
+from fastrtp.uapi import BPF_F_LOCK, BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_TOKEN_FD, BPF_F_WRONLY, BpfMapType
 
 from .bpf_map import BpfMap, not_supported
 from .btf_object import BtfObject
@@ -64,6 +64,7 @@ def map_create(call: Call) -> int:
         call.token_get(attr.map_token_fd)
     call.require_capable("BPF_MAP_CREATE")
     contents = make_map(map_attr, call.kernel.memory)
+    contents.map_flags &= ~(BPF_F_RDONLY | BPF_F_WRONLY)  # those belong to the descriptor: bpf_map_flags_retain_permanent
     try:
         name = contents.name = bpf_obj_name_cpy(_name_field(call, "map_name"))
         btf = _map_btf(call)
