@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,7 +30,7 @@ def test_live_allocations_never_overlap(requests: list[tuple[int, int]]) -> None
     arena = Arena(1 << 26)
     spans = sorted((address, address + size) for size, align in requests for address in [arena.alloc(size, align)])
 
-    assert all(a_end <= b for (_, a_end), (b, _) in zip(spans, spans[1:], strict=False))
+    assert all(a_end <= b for (_, a_end), (b, _) in itertools.pairwise(spans))
     assert all(arena.base + GUARD <= a and b <= arena.base + arena.size - GUARD for a, b in spans)
     arena.close()
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastrtp.errors import ENOTSUPP, BpfError
-from fastrtp.maps import ArrayMap, HashMap, MAP_TYPES, Map, MapAttr, PerfEventArray, RingBuf, map_create
+from fastrtp.maps import MAP_TYPES, ArrayMap, HashMap, Map, MapAttr, PerfEventArray, RingBuf, map_create
 from fastrtp.maps.attr import ALLOC_CHECKS
 from fastrtp.native.memory import Memory
 from fastrtp.uapi import (
@@ -101,16 +101,11 @@ def test_walking_the_keys_visits_each_once(memory: Memory, kind: int) -> None:
     for number in range(50):
         hash_map.update_elem(u32(number), bytes(hash_map.value_size_user))
     hash_map.delete_elem(u32(7))
-    seen = []
-    key: bytes | None = None
-    while True:
-        try:
-            key = hash_map.get_next_key(key)
-        except BpfError as error:
-            assert error.errno == errno.ENOENT
-            break
-        seen.append(key)
+    seen: list[bytes] = []
+    for _ in range(49):
+        seen.append(hash_map.get_next_key(seen[-1] if seen else None))
 
+    assert error_of(hash_map.get_next_key, seen[-1]) == errno.ENOENT
     assert sorted(seen) == sorted(u32(number) for number in range(50) if number != 7)
 
 

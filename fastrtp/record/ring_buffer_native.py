@@ -45,7 +45,7 @@ TS_MASK = (1 << 59) - 1
 
 
 @native()
-def ring_buffer_scan(state):
+def ring_buffer_scan(state: int) -> int:
     """Find every record of one CPU's pages: offset, length, time, type id and common_pid. Gives an error number, 0 is none."""
     data = load64(state + 8 * S_DATA)
     page = load64(state + 8 * S_AT)
@@ -163,7 +163,7 @@ def ring_buffer_scan(state):
 
 
 @native()
-def ring_buffer_gather(data, offsets, count, fields, n_fields):
+def ring_buffer_gather(data: int, offsets: int, count: int, fields: int, n_fields: int) -> int:
     """Copy the fields of `count` records at data + offsets[i] to columns. `fields`: int64 rows of (offset, size, column)."""
     for index in range(count):
         record = data + load64(offsets + 8 * index)
@@ -189,7 +189,7 @@ def ring_buffer_gather(data, offsets, count, fields, n_fields):
 
 
 @native()
-def ring_buffer_gather_bytes(data, starts, lengths, count, out):
+def ring_buffer_gather_bytes(data: int, starts: int, lengths: int, count: int, out: int) -> int:
     """Copy `count` pieces of lengths[i] bytes at data + starts[i] one behind the other to `out`."""
     at = out
     for index in range(count):
