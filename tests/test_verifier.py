@@ -205,3 +205,17 @@ def test_empty_program() -> None:
         load(Case("", {}, []))
 
     assert caught.value.errno == errnos.E2BIG
+
+
+def test_callbacks_need_func_info() -> None:
+    """A function's address may be taken only where the program's BTF says that the function is static."""
+    case = next(case for case in CASES if case.name == "func: bpf_loop")
+    attr = LoadAttr(_TYPES["raw_tp"], case.insns, fd_to_map)
+    with pytest.raises(VerifierError, match="missing btf func_info"):
+        bpf_check(attr)
+
+
+def test_program_type() -> None:
+    """Programs of other types are refused by their number."""
+    with pytest.raises(VerifierError, match="program type 2 is not supported"):
+        bpf_check(LoadAttr(BpfProgType.BPF_PROG_TYPE_KPROBE, assemble("r0 = 0\nexit"), fd_to_map))

@@ -452,6 +452,8 @@ def compare(seed: int, count: int, show: int = 5) -> collections.Counter[str]:
             result["same message"] += theirs[1] == ours[1]
         else:
             kind = "ACCEPTED, kernel rejects" if theirs[0] else "rejected, kernel accepts"
+            if theirs[1].startswith("verifier bug"):
+                kind = "accepted, kernel has a bug"
         result[kind] += 1
         if kind[:4] in ("ACCE", "reje", "both") and kind not in ("both accept", "both reject, same errno"):
             shown[kind] += 1

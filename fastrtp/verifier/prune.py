@@ -227,7 +227,7 @@ def is_state_visited(env: BpfVerifierEnv, insn_idx: int) -> bool:
     if entries is None:
         entries = env.explored_states[insn_idx] = []
     evict = None
-    for elem in entries:
+    for elem in reversed(entries):  # newest first: the older ones are not blamed for what a newer one settles
         old = elem.state
         loop = False
         if old.branches:
