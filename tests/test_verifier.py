@@ -140,7 +140,7 @@ def test_case(case: Case) -> None:
     assert errnos.errorcode[caught.value.errno] == case.errno
     assert lines[-2] == case.message
     assert lines[-1].startswith("processed ")
-    if places and "tail_calls are not" not in case.message and "not eliminated" not in case.message:
+    if places and "tail_calls are not" not in case.message and "not eliminated" not in case.message and case.errno != "E2BIG":
         assert places[-1] == case.place
 
 

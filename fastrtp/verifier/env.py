@@ -69,6 +69,8 @@ class BpfVerifierEnv:
         self.prev_jmps_processed = 0
         self.jmps_processed = 0
         self.print_state = True
+        self.activations = 0
+        self.from_callback = False
         self.open_loops: list[BpfVerifierState] = []
         self.state_seq = 0
         self.map_fields: dict[int, list[tuple[int, int, str]]] = {}

@@ -101,6 +101,7 @@ def prepare_func_exit(env: BpfVerifierEnv) -> int:
         target = callee.callsite + 1
     state.frames.pop()
     env.set_state(state)
+    env.from_callback = callee.in_callback_fn
     if callee.in_callback_fn:
         previous = find_prev_entry(env, state, target)
         if previous is not None:

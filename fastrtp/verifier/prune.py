@@ -219,6 +219,10 @@ def is_state_visited(env: BpfVerifierEnv, insn_idx: int) -> bool:
     force = env.test_state_freq or bool(env.force_checkpoint[insn_idx])
     jumps, done = env.jmps_processed - env.prev_jmps_processed, env.insn_processed - env.prev_insn_processed
     add_new_state = force or (jumps >= 2 and done >= 8)
+    if env.calls_callback[insn_idx] and not env.from_callback:
+        env.activations += 1
+        env.frame.activation = env.activations
+    env.from_callback = False
     entries: list[StateListElem] | None = env.explored_states.get(insn_idx)
     if entries is None and not add_new_state:
         return False
@@ -232,7 +236,7 @@ def is_state_visited(env: BpfVerifierEnv, insn_idx: int) -> bool:
         loop = False
         if old.branches:
             if env.calls_callback[insn_idx] or (old.may_goto_depth != cur.may_goto_depth and env.force_checkpoint[insn_idx]):
-                loop = hit = states_equal(env, old, cur, insn_idx, RANGE_WITHIN)
+                loop = hit = _bounded_loop(env, old, cur, insn_idx) and states_equal(env, old, cur, insn_idx, RANGE_WITHIN)
             else:
                 hit = False
                 if (
@@ -249,7 +253,10 @@ def is_state_visited(env: BpfVerifierEnv, insn_idx: int) -> bool:
         else:
             open_since = _open_loop(env)
             loop = open_since is not None and open_since <= old.seq
-            hit = states_equal(env, old, cur, insn_idx, RANGE_WITHIN if loop else NOT_EXACT)
+            # what `old` leads back to is bounded within one run of a helper only
+            hit = (not loop or _same_activations(old, cur)) and states_equal(
+                env, old, cur, insn_idx, RANGE_WITHIN if loop else NOT_EXACT
+            )
         if hit:
             elem.hit_cnt += 1
             propagate_precision(old, cur)
@@ -273,6 +280,22 @@ def is_state_visited(env: BpfVerifierEnv, insn_idx: int) -> bool:
         return False
     _add_checkpoint(env, entries, insn_idx)
     return False
+
+
+def _same_activations(old: BpfVerifierState, cur: BpfVerifierState) -> bool:
+    """Whether both states are in the same runs of the helpers that called back, frame by frame."""
+    return len(old.frames) == len(cur.frames) and all(
+        was.activation == now.activation for was, now in zip(old.frames, cur.frames, strict=True)
+    )
+
+
+def _bounded_loop(env: BpfVerifierEnv, old: BpfVerifierState, cur: BpfVerifierState, insn_idx: int) -> bool:
+    """Whether the way from `old` to `cur` is one that cannot be gone for ever.
+
+    Either a helper came back to its own call, and it calls back a bounded number of times, or a may_goto was passed.
+    A loop around the call is neither.
+    """
+    return _same_activations(old, cur) if env.calls_callback[insn_idx] else True
 
 
 def _open_loop(env: BpfVerifierEnv) -> int | None:

@@ -142,10 +142,11 @@ class BpfFuncState:
 
     `callsite` is the index of the call that made it (-1: the program's own frame). `stack` maps a slot number
     (0 is fp-8) to what it holds; absent slots were never written. `stack_deps` lists only slots whose dependencies
-    are not themselves.
+    are not themselves. `activation` numbers the frame's current run of a helper that calls back.
     """
 
     __slots__ = (
+        "activation",
         "callback_depth",
         "callback_ret_range",
         "callsite",
@@ -172,6 +173,7 @@ class BpfFuncState:
         self.in_async_callback_fn = False
         self.callback_ret_range: tuple[int, int] | None = None
         self.callback_depth = 0
+        self.activation = 0
 
     def copy(self) -> BpfFuncState:
         """An independent copy."""
@@ -187,6 +189,7 @@ class BpfFuncState:
         new.in_async_callback_fn = self.in_async_callback_fn
         new.callback_ret_range = self.callback_ret_range
         new.callback_depth = self.callback_depth
+        new.activation = self.activation
         return new
 
     def reset_deps(self) -> None:
