@@ -309,3 +309,10 @@ def test_every_row_is_lowered_or_refused_by_name() -> None:
                 lower(program)
         else:
             assert "define i64 @p(" in lower(program)
+
+
+def test_stack_that_was_never_written_reads_as_zero_everywhere() -> None:
+    """Undefined, it could be one value in a bounds check and another as an index."""
+    text = lower(LowerInput(name="p", insns=assemble("r0 = *(u64 *)(r10 -8)\nexit"), subprogs=[(0, 2)]))
+
+    assert "zeroinitializer" in text

@@ -190,6 +190,9 @@ class FunctionLowering:
             public = -self.stack.floor + 15 & -16
             for fp, name, size in (("%fp", "%stack", public), ("%fp.private", "%private", STACK_SIZE)):
                 lines.append(f"  {name} = alloca [{size} x i8], align 16")
+                # A privileged program may read stack that it never wrote. To LLVM that would be any value, and another one at
+                # each use: it could pass a bounds check as one and index memory as another. Zeroes that nobody reads are dropped.
+                lines.append(f"  store [{size} x i8] zeroinitializer, ptr {name}, align 16")
                 lines.append(f"  {fp} = getelementptr i8, ptr {name}, i64 {size}")
         return lines
 
