@@ -39,6 +39,7 @@ _CPU = at(ENV, "cpu")
 _CURRENT = at(ENV, "current")
 _PID_AT = at(ENV, "pid_at")
 _TP = at(ENV, "printk_tp")
+_RUN_CTX = at(ENV, "run_ctx")
 _KEY = at(TRACEPOINT, "key")
 _DATA = at(PRINTK, "data")
 _SIZE = at(PRINTK, "size")
@@ -316,7 +317,9 @@ def _emit(fmt: int, fmt_size: int, args: int, nargs: int, env: int) -> int:
         if tracepoint != 0 and load64(tracepoint + _KEY) != 0:
             arguments = stack_bytes(8)
             store64(arguments, text)
+            run_ctx = load64(env + _RUN_CTX)
             _trace_call1(tracepoint, arguments, env)
+            store64(env + _RUN_CTX, run_ctx)
     store64(env + _NEST, nest)
     return length
 

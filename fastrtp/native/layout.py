@@ -25,6 +25,7 @@ MACHINE = np.dtype(
         ("arena_base", I8),
         ("arena_size", I8),
         ("stop", I8),  # non-zero: a running replay returns at its next event
+        ("generation", I8),  # grows whenever the probes of a tracepoint change
     ]
 )
 """One per Kernel: what all its CPUs share."""
@@ -46,7 +47,7 @@ ENV = np.dtype(
         ("arena_size", I8),
         ("user_base", I8),  # the part of the arena that stands for user memory
         ("user_size", I8),
-        ("run_ctx", I8),  # RUN_CTX of the running program, 0 for none; the stack below it is what the program may name
+        ("run_ctx", I8),  # RUN_CTX of the running program (stale when none runs); the stack below is what the program may name
         ("stats", I8),  # BPF_ENABLE_STATS is held: run_time_ns and run_cnt are kept
         ("rng", I8),
         ("output_nest", I8),  # perf_event_output nests at most 3 deep
@@ -71,8 +72,8 @@ TRACEPOINT = np.dtype([("key", I8), ("funcs", I8)])
 TRACEPOINT_FUNC = np.dtype([("func", I8), ("data", I8), ("prio", I8)])
 """`struct tracepoint_func`; an array of them ends with func == 0."""
 
-LINK = np.dtype([("prog", I8), ("cookie", I8), ("id", I8), ("tp", I8)])
-"""`struct bpf_raw_tp_link`: the probe's private data."""
+LINK = np.dtype([("prog", I8), ("cookie", I8), ("tail_calls", I8), ("id", I8), ("tp", I8)])
+"""`struct bpf_raw_tp_link`: the probe's private data. `cookie` and `tail_calls` (always 0) are what a RUN_CTX starts as."""
 
 PROG = np.dtype([("entry", I8), ("stats", I8), ("cpus", I8), ("id", I8)])
 """`struct bpf_prog`: native entry point and the address of PROG_STATS[cpus]."""
@@ -138,6 +139,23 @@ REPLAY_EVENT = np.dtype(
     ]
 )
 """One kind of event: its tracepoint, and the code that builds its arguments from the recording."""
+
+FUSED = np.dtype(
+    [
+        ("replay", I8),  # the REPLAY record
+        ("generation", I8),  # MACHINE.generation that the fused code was made for
+        ("counts", I8),  # int64[kinds][cpus]: events with probes in the chunk under way
+        ("last", I8),  # int64[cpus]: index of the last of them, -1 for none
+        ("kinds", I8),
+        ("cpus", I8),
+        ("rows", I8),  # FUSED_ROW[row_count]
+        ("row_count", I8),
+    ]
+)
+"""State of one fused loop, beside that of the replay."""
+
+FUSED_ROW = np.dtype([("kind", I8), ("stats", I8)])
+"""An inlined program: the kind of events that it runs on, and its PROG_STATS, which take the counts at the end of a chunk."""
 
 
 def at(dtype: np.dtype[Any], field: str) -> int:

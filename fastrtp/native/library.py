@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fastrtp.errors import JitError
@@ -55,15 +55,18 @@ def key() -> str:
 
 
 class NativeLibrary:
-    """The loaded library. `symbols`: address by function name; `bitcode`: the bodies that programs may inline."""
+    """A loaded library. `symbols`: address by function name; `bitcode`: the bodies that programs may inline.
 
-    def __init__(self, folder: Path, stem: str) -> None:
+    Given `symbols` are what an extension may call of the main library.
+    """
+
+    def __init__(self, folder: Path, stem: str, symbols: Mapping[str, int] | None = None) -> None:
         manifest = json.loads((folder / f"{stem}.json").read_text())
         self.key = stem
         self.bitcode = (folder / f"{stem}.bc").read_bytes()
         self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in manifest.items()}
         self.inline = frozenset(name for name, row in manifest.items() if row["inline"])
-        self._module = engine.NativeModule((folder / f"{stem}.o").read_bytes(), list(manifest), {}, "native-library")
+        self._module = engine.NativeModule((folder / f"{stem}.o").read_bytes(), list(manifest), symbols or {}, "native-library")
         self.symbols = self._module.addresses
         self._functions: dict[str, Callable[..., int]] = {}
 
@@ -124,15 +127,16 @@ def extension(name: str, widths: tuple[str, ...]) -> NativeLibrary:
 def _load(stem: str, widths: list[str]) -> NativeLibrary:
     folder = cache_folder()
     manifest = folder / f"{stem}.json"
+    symbols = library().symbols if widths else None
     if manifest.exists():
         try:
-            return NativeLibrary(folder, stem)
+            return NativeLibrary(folder, stem, symbols)
         except (OSError, ValueError, KeyError, JitError):  # damaged in the cache: once more from the sources
             manifest.unlink(missing_ok=True)
     _run_build(stem, widths)
     if not widths:
         _drop_old(folder, stem)
-    return NativeLibrary(folder, stem)
+    return NativeLibrary(folder, stem, symbols)
 
 
 def _drop_old(folder: Path, stem: str) -> None:

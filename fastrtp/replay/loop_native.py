@@ -1,4 +1,5 @@
-"""The linked replay loop: events in time order, their objects brought up to date, their tracepoints fired.
+"""The linked replay loop: events in time order, their objects brought up to date, their tracepoints fired; and what goes
+before and after a chunk of the fused loop (fused.py).
 
 Must not know: programs, links, BTF. It calls trace_call<N> and the code of materialize.py through REPLAY_EVENT.
 """
@@ -6,7 +7,7 @@ Must not know: programs, links, BTF. It calls trace_call<N> and the code of mate
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import call_materialize, call_trace, load16, load32, load64, native, stack_bytes, store64
-from fastrtp.native.layout import ENV, ENV_STRIDE, MACHINE, REPLAY, REPLAY_EVENT, TRACEPOINT, at
+from fastrtp.native.layout import ENV, ENV_STRIDE, FUSED, FUSED_ROW, MACHINE, PROG_STATS, REPLAY, REPLAY_EVENT, TRACEPOINT, at
 from fastrtp.native.machine_native import enter, leave
 
 _MACHINE = at(REPLAY, "machine")
@@ -31,6 +32,25 @@ _KIND_SIZE = REPLAY_EVENT.itemsize
 _KEY = at(TRACEPOINT, "key")
 _TIME = at(ENV, "time")
 _CURRENT = at(ENV, "current")
+_RUN_CTX = at(ENV, "run_ctx")
+_KEEP_STATS = at(ENV, "stats")
+_GENERATION = at(MACHINE, "generation")
+_REPLAY = at(FUSED, "replay")
+_MADE_FOR = at(FUSED, "generation")
+_COUNTS = at(FUSED, "counts")
+_LAST = at(FUSED, "last")
+_KINDS_NUMBER = at(FUSED, "kinds")
+_CPUS_NUMBER = at(FUSED, "cpus")
+_ROWS_OF = at(FUSED, "rows")
+_ROW_COUNT = at(FUSED, "row_count")
+_ROW_KIND = at(FUSED_ROW, "kind")
+_ROW_STATS = at(FUSED_ROW, "stats")
+_ROW_SIZE = FUSED_ROW.itemsize
+_ACTIVE = at(PROG_STATS, "active")
+_RUNS = at(PROG_STATS, "runs")
+_STATS_SIZE = PROG_STATS.itemsize
+_CHANGED = -1
+_NOT_NOW = -2
 
 
 @native()
@@ -77,3 +97,60 @@ def replay_run(replay: int, limit: int) -> int:
     store64(replay + _FIRED, load64(replay + _FIRED) + fired)
     leave(machine)
     return position - first
+
+
+@native()
+def fused_begin(fused: int, run_ctx: int) -> int:
+    """Take the machine for a chunk of the fused loop: 0. Otherwise it is not taken: -1 when probes have changed since the
+    code was made, -2 when this chunk must be linked (runs are timed, or one of the programs is running).
+    """
+    machine = load64(load64(fused + _REPLAY) + _MACHINE)
+    enter(machine)
+    if load64(machine + _GENERATION) != load64(fused + _MADE_FOR):
+        leave(machine)
+        return _CHANGED
+    envs = load64(machine + _ENVS)
+    cpus = load64(fused + _CPUS_NUMBER)
+    rows = load64(fused + _ROWS_OF)
+    busy = load64(machine + _STOP) | load64(envs + _KEEP_STATS)
+    for cpu in range(cpus):
+        for row in range(load64(fused + _ROW_COUNT)):
+            busy |= load64(load64(rows + row * _ROW_SIZE + _ROW_STATS) + cpu * _STATS_SIZE + _ACTIVE)
+    if busy != 0:
+        leave(machine)
+        return _NOT_NOW
+    for cpu in range(cpus):
+        store64(envs + cpu * ENV_STRIDE + _RUN_CTX, run_ctx)
+        store64(load64(fused + _LAST) + cpu * 8, -1)
+    return 0
+
+
+@native()
+def fused_end(fused: int, position: int) -> int:
+    """Account for the chunk that ended before event `position`, and give the machine back; how many events were played."""
+    replay = load64(fused + _REPLAY)
+    machine = load64(replay + _MACHINE)
+    cpus = load64(fused + _CPUS_NUMBER)
+    counts = load64(fused + _COUNTS)
+    rows = load64(fused + _ROWS_OF)
+    for row in range(load64(fused + _ROW_COUNT)):
+        of_kind = counts + load64(rows + row * _ROW_SIZE + _ROW_KIND) * cpus * 8
+        stats = load64(rows + row * _ROW_SIZE + _ROW_STATS) + _RUNS
+        for cpu in range(cpus):
+            runs = stats + cpu * _STATS_SIZE
+            store64(runs, load64(runs) + load64(of_kind + cpu * 8))
+    fired = 0
+    for item in range(load64(fused + _KINDS_NUMBER) * cpus):
+        fired += load64(counts + item * 8)
+        store64(counts + item * 8, 0)
+    for cpu in range(cpus):
+        env = load64(machine + _ENVS) + cpu * ENV_STRIDE
+        last = load64(load64(fused + _LAST) + cpu * 8)
+        if last >= 0:
+            store64(env + _TIME, load64(load64(replay + _TIMES) + last * 8))
+            store64(env + _CURRENT, load64(load64(replay + _CURRENTS) + last * 8))
+    played = position - load64(replay + _POSITION)
+    store64(replay + _POSITION, position)
+    store64(replay + _FIRED, load64(replay + _FIRED) + fired)
+    leave(machine)
+    return played

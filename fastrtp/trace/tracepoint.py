@@ -84,6 +84,7 @@ class Tracepoint:
         self._record["funcs"] = array
         self._record["key"] = len(funcs)
         self.funcs = list(funcs)
+        self.memory.machine["generation"] += 1
         self.memory.synchronize_rcu()
         if old:
             arena.free(old)
