@@ -56,7 +56,7 @@ def test_kernels_go_when_nobody_refers_to_them():
     del kernel
     gc.collect()
 
-    assert not [found for found in gc.get_objects() if isinstance(found, Kernel)]
+    assert not [found for found in gc.get_objects() if type(found) is Kernel]
 
 
 def test_failing_loads_leave_nothing(kernel: Kernel):
