@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,55 @@ def test_what_is_wrong_is_named(data: bytes, message: str, kernel: Btf) -> None:
     with pytest.raises(ObjectError) as caught:
         ObjectSpec.parse(data)
     assert re.match(pattern, str(caught.value))
+
+
+def large(
+    sections: int, entries: int = 0, entry: bytes = b"", sh_type: int = 1, name: bytes = b"x", overlap: bool = False
+) -> bytes:
+    """An object of many sections named alike, each of `entries` times an entry, or of all those bytes when they overlap."""
+    names, body = b"\0" + name + b"\0", entry * entries
+    count = sections + 2
+    at = 64 + len(names)
+    shoff = at + (len(body) if overlap else len(body) * sections)
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 1, 247, 1, 0, 0, shoff, 0, 64, 0, 0, 64, count, 1)
+    table = [bytes(64), struct.pack("<IIQQQQIIQQ", 1, 3, 0, 0, 64, len(names), 0, 0, 1, 0)]
+    for number in range(sections):
+        place = at if overlap else at + number * len(body)
+        table.append(struct.pack("<IIQQQQIIQQ", 1, sh_type, 0, 0, place, len(body), 1, 2, 1, len(entry)))
+    return header + names + (body if overlap else body * sections) + b"".join(table)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (large(60000), "60002 sections, at most 4096"),
+        (large(1000, 100000, b"abcdefgh", overlap=True), "800000 bytes overlap other sections"),
+        (large(1, 400000, bytes(24), sh_type=2), "400000 symbols, at most 16384"),
+        (large(1, 16384, b"\1\0\0\0" + bytes(20), sh_type=2, name=b"x" * 1000), ""),
+        (large(4000, name=b"x" * 1000000), "name of 1000000 characters, at most 1024"),
+        (section_field("globals", ".bss.custom", 32, 1 << 28), "268435456 bytes, at most"),
+        (section_field("legacy", ".symtab", 56, 1), "symbols of 1 bytes, expected 24"),
+        (section_field("legacy", ".relraw_tracepoint/sched_switch", 56, 1), "relocations of 1 bytes, expected 16"),
+        (section_field("legacy", ".symtab", 0, 0xFFFFFFF0, "<I"), "string offset 4294967280 passes the end at 122"),
+        (section_field("legacy", ".strtab", 32, 121), "string offset"),
+        (patched("legacy", 60, "<H", 0xFFFF), "65535 sections, at most 4096"),
+        (patched("legacy", 40, "<Q", (1 << 64) - 1), "section headers pass the end of the file"),
+    ],
+    ids=range(12),
+)
+def test_nothing_takes_long(data: bytes, message: str) -> None:
+    """Counts and sizes that a small file can claim, or that a large one has."""
+    start = time.process_time()
+    try:
+        ObjectSpec.parse(data)
+        text = ""
+    except ObjectError as error:
+        text = str(error)
+    seconds = time.process_time() - start
+
+    assert message in text
+    assert bool(message) == bool(text)
+    assert seconds < 1.0  # measured: below 0.5 on a slow machine
 
 
 def test_map_definitions_that_say_nothing_usable() -> None:

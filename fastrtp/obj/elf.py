@@ -1,21 +1,28 @@
 """ELF as clang writes it for BPF: sections, symbols, relocations of a 64-bit little-endian relocatable file.
 
-Every offset and index is checked here, so that the rest of the package can trust them; what is wrong is an `ObjectError` with
-section and offset. Kernel: none (libbpf takes libelf). Must not know: BPF, BTF, maps.
+pyelftools reads the structures; it trusts the file, so every offset, index, count and string is checked here, before or as it is
+used, and the rest of the package can trust them. What is wrong is an `ObjectError` with section and offset. Time and memory are
+bounded by the limits below and by sections not overlapping. Kernel: none (libbpf takes libelf). Must not know: BPF, BTF, maps.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastrtp.errors import ObjectError
+
+if TYPE_CHECKING:
+    from elftools.construct.lib.container import Container
+    from elftools.elf.elffile import ELFFile
 
 EM_NONE = 0
 EM_BPF = 247
 ET_REL = 1
 
+SHT_NULL = 0
 SHT_PROGBITS = 1
 SHT_SYMTAB = 2
 SHT_NOBITS = 8
@@ -39,12 +46,14 @@ STV_HIDDEN = 2
 SHN_UNDEF = 0
 SHN_LORESERVE = 0xFF00
 
-_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
-_SHDR = struct.Struct("<IIQQQQIIQQ")
-_SYM = struct.Struct("<IBBHQQ")
-_REL = struct.Struct("<QQ")
+_EHDR_SIZE = 64
+_MAX_SECTIONS = 4096
+_MAX_SYMBOLS = 16384
+_MAX_RELOCS = 16384
+"""Relocations that are read from one file, in all sections together."""
+_MAX_NAME = 1024
 _MAX_NOBITS = 1 << 28
-"""Bytes that a section without contents (.bss) may ask for."""
+"""Bytes that all sections without contents (.bss) may ask for."""
 
 
 class Section(NamedTuple):
@@ -86,7 +95,14 @@ class ElfFile:
 
     def __init__(self, data: bytes) -> None:
         """Read the headers and the symbol table. Raises `ObjectError`."""
+        from elftools.elf.elffile import ELFFile
+
         self._data = data
+        self._relocs_left = _MAX_RELOCS
+        _check_identity(data)
+        with _reading("", 0):
+            self._elf = ELFFile(io.BytesIO(data))
+        self._headers = self._read_headers()
         self.sections = self._read_sections()
         self._by_name: dict[str, Section] = {}
         for section in reversed(self.sections):
@@ -101,94 +117,180 @@ class ElfFile:
         """The first section with a name."""
         return self._by_name.get(name)
 
-    def _read_sections(self) -> list[Section]:
-        data = self._data
-        if data[:4] != b"\x7fELF":
-            raise ObjectError("is no ELF file", offset=0)
-        if len(data) < _EHDR.size:
-            raise ObjectError(f"ELF header truncated at {len(data)} bytes", offset=0)
-        ident, e_type, machine, *_, shoff, _flags, _ehsize, _phentsize, _phnum, shentsize, shnum, shstrndx = _EHDR.unpack_from(
-            data
-        )
-        if ident[4] != 2:
-            raise ObjectError(f"ELF class {ident[4]}, only 64-bit objects are supported", offset=4)
-        if ident[5] == 2:
-            raise ObjectError("big-endian objects are not supported", offset=5)
-        if ident[5] != 1:
-            raise ObjectError(f"unknown byte order {ident[5]}", offset=5)
+    def _read_headers(self) -> list[Container]:
+        """The section headers, of a file that is a BPF object."""
+        from elftools.common.utils import struct_parse
+        from elftools.elf.enums import ENUM_E_MACHINE, ENUM_E_TYPE
+
+        elf, size = self._elf, len(self._data)
+        machine, e_type = _number(elf["e_machine"], ENUM_E_MACHINE), _number(elf["e_type"], ENUM_E_TYPE)
+        shoff, shentsize, shnum = elf["e_shoff"], elf["e_shentsize"], elf["e_shnum"]
+        expected = elf.structs.Elf_Shdr.sizeof()
         if machine not in (EM_BPF, EM_NONE):
             raise ObjectError(f"machine {machine} is not BPF ({EM_BPF})", offset=18)
         if e_type != ET_REL:
             raise ObjectError(f"type {e_type} is no relocatable object ({ET_REL})", offset=16)
-        if shnum == 0 or shentsize != _SHDR.size:
-            raise ObjectError(f"{shnum} section headers of {shentsize} bytes, expected {_SHDR.size}", offset=58)
-        if shoff + shnum * shentsize > len(data):
-            raise ObjectError(f"{shnum} section headers pass the end of the file at {len(data):#x}", offset=shoff)
-        headers = list(_SHDR.iter_unpack(data[shoff : shoff + shnum * shentsize]))
-        if shstrndx >= shnum:
-            raise ObjectError(f"section name table {shstrndx} does not exist, there are {shnum} sections", offset=62)
-        names_at, names_size = headers[shstrndx][4:6]
-        if names_at + names_size > len(data):
-            raise ObjectError(f"section name table of {names_size} bytes passes the end of the file", offset=names_at)
-        names = data[names_at : names_at + names_size]
+        if shnum == 0 or shentsize != expected:
+            raise ObjectError(f"{shnum} section headers of {shentsize} bytes, expected {expected}", offset=58)
+        if shnum > _MAX_SECTIONS:
+            raise ObjectError(f"{shnum} sections, at most {_MAX_SECTIONS}", offset=60)
+        if shoff + shnum * shentsize > size:
+            raise ObjectError(f"{shnum} section headers pass the end of the file at {size:#x}", offset=shoff)
+        if elf["e_shstrndx"] >= shnum:
+            raise ObjectError(f"section name table {elf['e_shstrndx']} does not exist, there are {shnum} sections", offset=62)
+        with _reading("", shoff):
+            return [struct_parse(elf.structs.Elf_Shdr, elf.stream, shoff + at * shentsize) for at in range(shnum)]
+
+    def _read_sections(self) -> list[Section]:
+        from elftools.elf.enums import ENUM_SH_TYPE_BASE
+
+        names = _Strings(self._elf, self._headers[self._elf["e_shstrndx"]], "section name table", self._data)
         out = []
-        for index, (name_off, sh_type, flags, _addr, offset, size, link, info, _align, _entsize) in enumerate(headers):
-            name = _string(names, name_off, "section name table", names_at)
+        stored = unstored = 0
+        for index, header in enumerate(self._headers):
+            name = names.get(header["sh_name"])
+            sh_type, offset, size = _number(header["sh_type"], ENUM_SH_TYPE_BASE), header["sh_offset"], header["sh_size"]
+            contents = b""
             if sh_type == SHT_NOBITS:
-                if size > _MAX_NOBITS:
+                unstored += size
+                if unstored > _MAX_NOBITS:
                     raise ObjectError(f"{size} bytes, at most {_MAX_NOBITS}", section=name, offset=offset)
-                contents = b""
-            elif sh_type == 0:
-                contents, size = b"", 0
+            elif sh_type == SHT_NULL:
+                size = 0
             else:
-                if offset + size > len(data):
-                    raise ObjectError(f"{size} bytes pass the end of the file at {len(data):#x}", section=name, offset=offset)
-                contents = data[offset : offset + size]
-            out.append(Section(index, name, sh_type, flags, offset, size, link, info, contents))
+                if offset + size > len(self._data):
+                    raise ObjectError(
+                        f"{size} bytes pass the end of the file at {len(self._data):#x}", section=name, offset=offset
+                    )
+                stored += size
+                if stored > len(self._data):
+                    raise ObjectError(f"{size} bytes overlap other sections", section=name, offset=offset)
+                contents = self._data[offset : offset + size]
+            out.append(
+                Section(index, name, sh_type, header["sh_flags"], offset, size, header["sh_link"], header["sh_info"], contents)
+            )
         return out
 
     def _read_symbols(self) -> list[Symbol]:
+        from elftools.elf.enums import ENUM_ST_INFO_BIND, ENUM_ST_INFO_TYPE, ENUM_ST_SHNDX, ENUM_ST_VISIBILITY
+
         table = next((section for section in self.sections if section.type == SHT_SYMTAB), None)
         if table is None:
             return []
-        if table.size % _SYM.size:
-            raise ObjectError(f"{table.size} bytes are no whole number of symbols", section=table.name, offset=table.file_offset)
+        entry_size = self._elf.structs.Elf_Sym.sizeof()
+        _check_table(table, self._headers[table.number], entry_size, "symbols", _MAX_SYMBOLS)
         if table.link >= len(self.sections):
             raise ObjectError(f"string table {table.link} does not exist", section=table.name, offset=table.file_offset)
-        strings = self.sections[table.link]
+        names = _Strings(self._elf, self._headers[table.link], self.sections[table.link].name, self._data)
         out = []
-        for at, (name_off, info, other, shndx, value, size) in enumerate(_SYM.iter_unpack(table.data)):
-            where = table.file_offset + at * _SYM.size
+        for at, entry in enumerate(self._entries("Elf_Sym", table)):
+            shndx = _number(entry["st_shndx"], ENUM_ST_SHNDX)
             if shndx < SHN_LORESERVE and shndx >= len(self.sections):
-                raise ObjectError(f"symbol {at} is in section {shndx}, which does not exist", section=table.name, offset=where)
-            name = _string(strings.data, name_off, strings.name, strings.file_offset)
-            if info & 15 == STT_SECTION and not name and shndx < SHN_LORESERVE:
+                raise ObjectError(
+                    f"symbol {at} is in section {shndx}, which does not exist",
+                    section=table.name,
+                    offset=table.file_offset + at * entry_size,
+                )
+            name = names.get(entry["st_name"])
+            sym_type = _number(entry["st_info"]["type"], ENUM_ST_INFO_TYPE)
+            if sym_type == STT_SECTION and not name and shndx < SHN_LORESERVE:
                 name = self.sections[shndx].name
-            out.append(Symbol(name, info & 15, info >> 4, other & 3, shndx, value, size))
+            bind = _number(entry["st_info"]["bind"], ENUM_ST_INFO_BIND)
+            visibility = _number(entry["st_other"]["visibility"], ENUM_ST_VISIBILITY)
+            out.append(Symbol(name, sym_type, bind, visibility, shndx, entry["st_value"], entry["st_size"]))
         return out
 
     def relocs(self, section: Section) -> Iterator[Reloc]:
         """The relocations of a section, in file order. Raises `ObjectError` when it comes to a bad one."""
         for rel in self._rels.get(section.number, ()):
-            if rel.size % _REL.size:
-                raise ObjectError(
-                    f"{rel.size} bytes are no whole number of relocations", section=rel.name, offset=rel.file_offset
-                )
-            for at, (offset, info) in enumerate(_REL.iter_unpack(rel.data)):
-                symbol = info >> 32
+            entry_size = self._elf.structs.Elf_Rel.sizeof()
+            _check_table(rel, self._headers[rel.number], entry_size, "relocations", self._relocs_left)
+            self._relocs_left -= rel.size // entry_size
+            for at, entry in enumerate(self._entries("Elf_Rel", rel)):
+                offset, symbol = entry["r_offset"], entry["r_info_sym"]
                 if symbol >= len(self.symbols) or offset >= section.size:
                     raise ObjectError(
                         f"relocation {at} of offset {offset:#x}, symbol {symbol}: outside the section or the symbol table",
                         section=rel.name,
-                        offset=rel.file_offset + at * _REL.size,
+                        offset=rel.file_offset + at * entry_size,
                     )
-                yield Reloc(offset, self.symbols[symbol], info & 0xFFFFFFFF)
+                yield Reloc(offset, self.symbols[symbol], entry["r_info_type"])
+
+    def _entries(self, form: str, section: Section) -> list[Container]:
+        """A section as a table of one of pyelftools' structures."""
+        from elftools.common.utils import struct_parse
+
+        structure, stream = getattr(self._elf.structs, form), self._elf.stream
+        places = range(section.file_offset, section.file_offset + section.size, structure.sizeof())
+        with _reading(section.name, section.file_offset):
+            return [struct_parse(structure, stream, offset) for offset in places]
 
 
-def _string(table: bytes, offset: int, name: str, table_at: int) -> str:
-    end = table.find(b"\0", offset)
-    if offset >= len(table) or end < 0:
-        if offset == 0 and not table:
-            return ""
-        raise ObjectError(f"string offset {offset} passes the end at {len(table)}", section=name, offset=table_at)
-    return table[offset:end].decode("utf-8", "backslashreplace")
+class _Strings:
+    """A string table. pyelftools takes a string up to the next zero byte, be it in the table or anywhere behind it."""
+
+    def __init__(self, elf: ELFFile, header: Container, name: str, data: bytes) -> None:
+        from elftools.elf.sections import StringTableSection
+
+        self._name, self._at, self._size = name, header["sh_offset"], header["sh_size"]
+        if self._at + self._size > len(data):
+            raise ObjectError(f"{name} of {self._size} bytes passes the end of the file", offset=self._at)
+        with _reading(name, self._at):
+            self._section = StringTableSection(header, name, elf)
+        # without a zero at its end the last string would go on behind the table
+        self._end = data.rfind(b"\0", self._at, self._at + self._size) - self._at
+
+    def get(self, offset: int) -> str:
+        """The string at an offset. Raises `ObjectError`."""
+        if not 0 <= offset <= self._end:
+            if offset == 0 and not self._size:
+                return ""
+            raise ObjectError(f"string offset {offset} passes the end at {self._size}", section=self._name, offset=self._at)
+        string = self._section.get_string(offset)
+        if len(string) > _MAX_NAME:
+            raise ObjectError(
+                f"name of {len(string)} characters, at most {_MAX_NAME}", section=self._name, offset=self._at + offset
+            )
+        return string
+
+
+def _check_identity(data: bytes) -> None:
+    if data[:4] != b"\x7fELF":
+        raise ObjectError("is no ELF file", offset=0)
+    if len(data) < _EHDR_SIZE:
+        raise ObjectError(f"ELF header truncated at {len(data)} bytes", offset=0)
+    if data[4] != 2:
+        raise ObjectError(f"ELF class {data[4]}, only 64-bit objects are supported", offset=4)
+    if data[5] == 2:
+        raise ObjectError("big-endian objects are not supported", offset=5)
+    if data[5] != 1:
+        raise ObjectError(f"unknown byte order {data[5]}", offset=5)
+
+
+def _check_table(section: Section, header: Container, entry_size: int, what: str, limit: int) -> None:
+    """The section is a table of entries of a size, not too many. Raises `ObjectError`."""
+    if section.size % entry_size:
+        raise ObjectError(f"{section.size} bytes are no whole number of {what}", section=section.name, offset=section.file_offset)
+    if header["sh_entsize"] != entry_size:
+        text = f"{what} of {header['sh_entsize']} bytes, expected {entry_size}"
+        raise ObjectError(text, section=section.name, offset=section.file_offset)
+    if section.size // entry_size > limit:
+        text = f"{section.size // entry_size} {what}, at most {limit}"
+        raise ObjectError(text, section=section.name, offset=section.file_offset)
+
+
+def _number(value: int | str, names: Mapping[str, Any]) -> int:
+    """pyelftools gives the name where it knows the number."""
+    return int(names[value]) if isinstance(value, str) else value
+
+
+@contextmanager
+def _reading(section: str, offset: int) -> Iterator[None]:
+    """Whatever pyelftools raises on a damaged file as an `ObjectError`."""
+    from elftools.common.exceptions import ELFError
+    from elftools.construct import ConstructError
+
+    try:
+        yield
+    except (ELFError, ConstructError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise ObjectError(str(error) or type(error).__name__, section=section, offset=offset) from error
