@@ -48,6 +48,10 @@ class ObjectCache:
             os.utime(path)
         return CachedObject(code, symbols)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether there is an entry, damaged or not."""
+        return self._path(key).exists()
+
     def put(self, key: str, entry: CachedObject) -> None:
         """Store an entry; a folder that cannot be written is no error."""
         row = {"size": len(entry.code), "sha256": hashlib.sha256(entry.code).hexdigest(), "symbols": entry.symbols}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.jit.cache import CachedObject, ObjectCache
@@ -27,32 +28,67 @@ def object_cache() -> ObjectCache:
     return ObjectCache(library.cache_folder())
 
 
-def build(text: str) -> CachedObject:
+@dataclass(frozen=True)
+class Part:
+    """IR text that becomes part of a larger module, some of its symbols under other names there."""
+
+    text: str
+    names: tuple[tuple[str, str], ...] = ()
+
+
+def digest(text: str, parts: Sequence[Part] = ()) -> str:
+    """Key of the object code of a text and its parts in the cache."""
+    hashed = hashlib.sha256(f"{library.library().key}\n{text}".encode())
+    for part in parts:
+        hashed.update(f"\0{part.names}\0{part.text}".encode())
+    return hashed.hexdigest()[:32]
+
+
+def build(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = ()) -> CachedObject:
     """Object of an IR module that may call the native library; from the cache where it is there."""
-    lib = library.library()
-    digest = hashlib.sha256(f"{lib.key}\n{text}".encode()).hexdigest()[:32]
+    key = digest(text, parts)
     cache = object_cache()
-    found = cache.get(digest)
+    found = cache.get(key)
     if found is None:
-        module = optimised(text)
+        module = optimised(text, parts, exports)
         found = CachedObject(engine.emit_object(module), engine.undefined(module))
-        cache.put(digest, found)
+        cache.put(key, found)
     return found
 
 
-def optimised(text: str) -> Any:
-    """The optimised module of an IR text, the library's bodies inlined."""
-    return engine.optimised(engine.parse(text, name=ENTRY), library.library().bitcode)
+def optimised(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = ()) -> Any:
+    """The optimised module of an IR text and its parts, the library's bodies inlined.
+
+    With parts, only what is exported stays visible, so that the rest can be inlined and dropped.
+    """
+    module = engine.parse(text, name=ENTRY)
+    for part in parts:
+        piece = engine.parse(part.text, name=ENTRY)
+        for symbol in (*piece.functions, *piece.global_variables):
+            symbol.name = dict(part.names).get(symbol.name, symbol.name)
+        module.link_in(piece)
+    if parts:
+        for function in module.functions:
+            if not function.is_declaration and function.name not in exports:
+                function.linkage = "internal"
+    return engine.optimised(module, library.library().bitcode)
 
 
 class NativeText:
-    """Native code of an IR text: `addresses` of its `exports`, valid until close()."""
+    """Native code of an IR text and its parts: `addresses` of its `exports`, valid until close().
 
-    def __init__(self, name: str, text: str, exports: Sequence[str], symbols: Mapping[str, int] | None = None) -> None:
-        built = build(text)
+    `symbols`: addresses of what the text names and does not define, besides the native library's functions.
+    """
+
+    def __init__(
+        self, name: str, text: str, exports: Sequence[str], symbols: Mapping[str, int] | None = None, parts: Sequence[Part] = ()
+    ) -> None:
+        built = build(text, parts, exports)
         every = {**library.library().symbols, **(symbols or {})}
         self.name = name
-        self._text = text
+        self.text = text
+        self.symbols = dict(symbols or {})
+        self._whole = text, tuple(parts), tuple(exports)
         self._module = engine.NativeModule(built.code, exports, {s: every[s] for s in built.symbols if s in every}, name)
         self.addresses = self._module.addresses
         self.code_size = len(built.code)
@@ -63,11 +99,11 @@ class NativeText:
 
     def ir(self, *, optimise: bool = True) -> str:
         """The LLVM IR."""
-        return str(optimised(self._text)) if optimise else self._text
+        return str(optimised(*self._whole)) if optimise else self.text
 
     def assembly(self) -> str:
         """The native code as assembly text."""
-        return engine.assembly(optimised(self._text))
+        return engine.assembly(optimised(*self._whole))
 
 
 class NativeProgram(NativeText):

@@ -38,7 +38,8 @@ class LinkedReplay:
             )
         if count and int(bound.event.max()) >= len(bound.events):
             raise ReplayError(f"event kind {int(bound.event.max())} of {len(bound.events)}")
-        kinds = self._kinds(bound, tracepoints)
+        self._code: NativeText | None = None
+        self._kinds = kinds = self._make_kinds(bound, tracepoints)
         self._state = np.zeros(1, REPLAY)
         state = self._state[0]
         state["machine"], state["end"], state["events"] = memory.machine_address, count, self._address(kinds)
@@ -55,16 +56,32 @@ class LinkedReplay:
 
     def run(self, progress: Callable[[int, int], None] | None = None, chunk: int = CHUNK) -> int:
         """Play from where it stands to the end; how many events were played. KeyboardInterrupt ends it between chunks."""
-        address = self._state.ctypes.data
         played = 0
         while self.position < self.events:
-            done = self.memory.lib.replay_run(address, chunk)
+            done = self.play(chunk)
             played += done
             if progress is not None:
                 progress(self.position, self.events)
             if done == 0 or self.memory.machine["stop"][0]:
                 break
         return played
+
+    def play(self, limit: int) -> int:
+        """Play at most `limit` events; how many were played."""
+        self.prepare()
+        return self.memory.lib.replay_run(self._state.ctypes.data, limit)
+
+    def prepare(self) -> None:
+        """Compile the code that builds arguments, unless that has been done."""
+        if self._code is not None:
+            return
+        makers = self._makers.values()
+        exports = [maker.name for maker in makers] + [f"{maker.name}.after" for maker in makers if maker.has_after]
+        self._code = NativeText("replay", "".join(maker.text for maker in makers) + DECLARATIONS, exports)
+        for number, maker in self._makers.items():
+            kind = self._kinds[number]
+            kind["materialize"] = self._code.addresses[maker.name]
+            kind["after"] = self._code.addresses[f"{maker.name}.after"] if maker.has_after else 0
 
     @property
     def position(self) -> int:
@@ -76,24 +93,31 @@ class LinkedReplay:
         """Events so far whose tracepoint had a probe."""
         return int(self._state["fired"][0])
 
+    @property
+    def tier(self) -> str:
+        """How events were played so far."""
+        return "linked"
+
     def rewind(self) -> None:
         """Start over: what programs counted stays."""
         self._state["position"] = self._state["fired"] = 0
 
     def close(self) -> None:
         """Free the native code made for this recording."""
-        self._code.close()
+        if self._code is not None:
+            self._code.close()
+            self._code = None
 
     def _address(self, array: Column) -> int:
         self._keep.append(array)
         return int(array.ctypes.data)
 
-    def _kinds(self, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> np.ndarray[Any, np.dtype[Any]]:
-        """The REPLAY_EVENT records, with the code that builds each kind's arguments."""
+    def _make_kinds(self, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> np.ndarray[Any, np.dtype[Any]]:
+        """The REPLAY_EVENT records, but for the code that builds each kind's arguments: prepare()."""
         kinds = np.zeros(max(len(bound.events), 1), REPLAY_EVENT)
         rows = np.zeros(len(kinds), np.int64)
         np.maximum.at(rows, bound.event, bound.row.astype(np.int64) + 1)
-        makers = {}
+        self._makers: dict[int, Materializer] = {}
         for number, event in enumerate(bound.events):
             tracepoint = tracepoints.get(event.name)
             if tracepoint is not None:
@@ -102,18 +126,11 @@ class LinkedReplay:
                 kinds[number]["tracepoint"] = tracepoint.address
                 kinds[number]["trace"] = self.memory.lib.symbols[f"trace_call{tracepoint.num_args}"]
             if tracepoint is not None or event.stores or event.after:
-                makers[number] = Materializer(f"event.{number}", event, int(rows[number]))
-        exports = [maker.name for maker in makers.values()] + [
-            f"{maker.name}.after" for maker in makers.values() if maker.has_after
-        ]
-        self._code = NativeText("replay", "".join(maker.text for maker in makers.values()) + DECLARATIONS, exports)
-        for number, maker in makers.items():
+                self._makers[number] = Materializer(f"event.{number}", event, int(rows[number]))
+        for number, maker in self._makers.items():
             sources = [self._source(source) for source in maker.sources]
-            kind = kinds[number]
-            kind["sources"] = self._address(np.array(sources or [0], np.uint64))
-            kind["materialize"] = self._code.addresses[maker.name]
-            kind["after"] = self._code.addresses[f"{maker.name}.after"] if maker.has_after else 0
-            kind["stores"] = bool(bound.events[number].stores)
+            kinds[number]["sources"] = self._address(np.array(sources or [0], np.uint64))
+            kinds[number]["stores"] = bool(bound.events[number].stores)
         return kinds
 
     def _source(self, source: Column | int) -> int:

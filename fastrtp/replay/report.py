@@ -22,7 +22,8 @@ class ReplayReport:
     `events`: events of the recording that were played; `fired`: those whose tracepoint had a program; `seconds`: wall
     time of the playing alone (reading and binding aside: `prepare_seconds`); `faulted_reads`: reads by programs of memory
     that the recording cannot supply; `lost`: events that the recorder lost, by CPU; `missing`: arguments and members that
-    programs may read and no recorded field fills; `printk`: what bpf_trace_printk wrote; `interrupted`: stopped early.
+    programs may read and no recorded field fills; `printk`: what bpf_trace_printk wrote; `interrupted`: stopped early;
+    `tier`: "linked", "fused", or "fused, linked" for some of each.
     """
 
     events: int
@@ -36,6 +37,7 @@ class ReplayReport:
     printk: Sequence[tuple[int, int, int, bytes]] = field(default=(), repr=False)
     printk_lost: int = 0
     interrupted: bool = False
+    tier: str = "linked"
 
     @property
     def events_per_second(self) -> float:
@@ -58,4 +60,5 @@ class ReplayReport:
             "missing": [str(row) for row in self.missing],
             "printk_lost": self.printk_lost,
             "interrupted": self.interrupted,
+            "tier": self.tier,
         }

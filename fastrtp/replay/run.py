@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,11 @@ from fastrtp.kernel.link import BpfRawTpLink
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
-from fastrtp.replay.bind import Policy, bind
+from fastrtp.replay.bind import BoundRecording, Policy, bind
+from fastrtp.replay.fused import FusedReplay, Tier
 from fastrtp.replay.linked import CHUNK, LinkedReplay
 from fastrtp.replay.report import ProgramReport, ReplayReport
+from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
@@ -33,14 +35,19 @@ def replay(
     progress: Progress | None = None,
     interruptible: bool = False,
     chunk: int = CHUNK,
+    tier: Tier = "auto",
 ) -> ReplayReport:
     """Play `source` (a path, or a Recording that is open) in time order, over all its CPUs.
 
     The clock, CPU, pid and comm that programs see are the events'. `missing`: what programs get where the recording has
     nothing ("zero": zeroed objects, "fault": unreadable pointers, "strict": ReplayError before the first event).
+    `tier`: "fused" compiles programs and loop into one, "linked" goes through the tracepoints' probes, "auto" fuses when
+    the code is in the cache or the recording long enough; results are the same.
     `interruptible`: Ctrl-C ends the replay early and the report says so, instead of KeyboardInterrupt. RecordingError for
     a damaged file; ReplayError when the recording has more CPUs than the kernel.
     """
+    if tier not in ("auto", "linked", "fused"):
+        raise ReplayError(f"tier {tier!r} is not one of auto, linked, fused")
     begin = time.perf_counter()
     recording = source if isinstance(source, Recording) else Recording.open(source)
     if recording.cpus > kernel.cpus:
@@ -51,12 +58,14 @@ def replay(
     protos = {
         name: kernel.tracepoints.proto(name) for name in (table.name for table in recording.tables) if name in kernel.tracepoints
     }
-    linked = None
+    linked: LinkedReplay | None = None
     try:
         with kernel.lock:
-            wanted = {link.tp_name for link in _raw_tp_links(kernel)}
+            links = _raw_tp_links(kernel)
+            wanted = {link.tp_name for link in links}
             bound = bind(recording, objects, protos, policy=missing, wanted=wanted)
-            linked = LinkedReplay(kernel.memory, bound, {name: kernel.tracepoints[name] for name in protos})
+            linked = _make(tier, kernel.memory, bound, {name: kernel.tracepoints[name] for name in protos}, links)
+        linked.prepare()
         played = _Counters(kernel)
         prepared = time.perf_counter()
         interrupted = False
@@ -80,11 +89,23 @@ def replay(
             printk=kernel.memory.trace_pipe(),
             printk_lost=kernel.memory.printk_lost,
             interrupted=interrupted,
+            tier=linked.tier,
         )
     finally:
         if linked is not None:
             linked.close()
         objects.close()
+
+
+def _make(
+    tier: Tier, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Sequence[BpfRawTpLink]
+) -> LinkedReplay:
+    """The replay in the tier that is asked for, or that is likely to be done first."""
+    if tier != "linked":
+        fused = FusedReplay(memory, bound, tracepoints, links)
+        if tier == "fused" or fused.worth:
+            return fused
+    return LinkedReplay(memory, bound, tracepoints)
 
 
 def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:

@@ -84,8 +84,10 @@ class Tracepoint:
         self._record["funcs"] = array
         self._record["key"] = len(funcs)
         self.funcs = list(funcs)
+        lib, machine = self.memory.lib, self.memory.machine_address
+        lib.machine_enter(machine)  # synchronize_rcu, and nobody else counts at the same time
         self.memory.machine["generation"] += 1
-        self.memory.synchronize_rcu()
+        lib.machine_leave(machine)
         if old:
             arena.free(old)
 
