@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import string
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from fastrtp.btf.core import BPF_CORE_POISON, describe
+from fastrtp.btf.core import BPF_CORE_POISON
 from fastrtp.errors import BpfError, ObjectError, VerifierError
 from fastrtp.isa import Insn, encode
 from fastrtp.obj import MapSpec, ObjectSpec, ProgramSpec
@@ -174,7 +175,7 @@ def _load_program(process: Process, obj: BpfObject, program: ProgramSpec) -> Non
             line_info=program.line_info.tobytes() if with_info else b"",
         )  # fmt: skip
     except BpfError as error:
-        raise _wrapped(stage, error, _poisoned(obj, program, insns, error)) from error
+        raise _wrapped(stage, error, _poisoned(obj, program, error)) from error
     finally:
         if attach_btf_obj_fd:
             process.close(attach_btf_obj_fd)
@@ -223,16 +224,14 @@ def _fill_prog_array(obj: BpfObject, spec: MapSpec) -> None:
             raise _wrapped(f"fill map {spec.name}, slot {slot} with {target}", error) from error
 
 
-def _poisoned(obj: BpfObject, program: ProgramSpec, insns: list[Insn], error: BpfError) -> str:
+def _poisoned(obj: BpfObject, program: ProgramSpec, error: BpfError) -> str:
     """What a CO-RE relocation did not find, when that is why the verifier stopped. Kernel: libbpf.c:fixup_log_failed_core_relo"""
-    marker = f"invalid func unknown#{BPF_CORE_POISON}"
-    if obj.spec.btf is None or marker not in error.log:
+    if f"invalid func unknown#{BPF_CORE_POISON}" not in error.log:
         return ""
-    at = next(index for index, insn in enumerate(insns) if insn.imm == BPF_CORE_POISON)
-    relo = next((relo for relo in program.core_relos if relo.insn_idx == at), None)
-    if relo is None:
-        return ""
-    return f"instruction {at} needs {describe(relo, obj.spec.btf)}, which the kernel's BTF does not have"
+    # the last one: earlier poisoned instructions may be behind a guard, the verifier does not reach them
+    found = re.findall(rf"^(\d+): \(85\) call unknown#{BPF_CORE_POISON}", error.log, re.MULTILINE)
+    relo = obj.spec.core_relo_at(program.name, int(found[-1])) if found else ""
+    return f"instruction {found[-1]} needs {relo}, which the kernel's BTF does not have" if relo else ""
 
 
 def _wrapped(stage: str, error: BpfError, why: str = "") -> BpfError:
