@@ -33,18 +33,21 @@ def jited_functions(prog: BpfProg) -> list[JitedFunction]:
 
 def _symbol_size(text: str) -> int:
     """Bytes of the entry function in the object made from an IR text; 0 where the object is not ELF."""
+    from fastrtp.jit.program import ENTRY, build
+
+    return symbol_sizes(build(text).code).get(ENTRY, 0)
+
+
+def symbol_sizes(obj: bytes) -> dict[str, int]:
+    """Bytes of each function in an object file, by its symbol; none where the object is not ELF (macOS)."""
     from elftools.common.exceptions import ELFError
     from elftools.elf.elffile import ELFFile
     from elftools.elf.sections import SymbolTableSection
 
-    from fastrtp.jit.program import ENTRY, build
-
     try:
-        elf = ELFFile(io.BytesIO(build(text).code))
+        table = ELFFile(io.BytesIO(obj)).get_section_by_name(".symtab")
     except ELFError:
-        return 0
-    table = elf.get_section_by_name(".symtab")
+        return {}
     if not isinstance(table, SymbolTableSection):
-        return 0
-    symbols = table.get_symbol_by_name(ENTRY) or []
-    return max((int(symbol["st_size"]) for symbol in symbols), default=0)
+        return {}
+    return {symbol.name: int(symbol["st_size"]) for symbol in table.iter_symbols() if symbol["st_info"]["type"] == "STT_FUNC"}

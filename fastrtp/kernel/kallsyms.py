@@ -32,6 +32,7 @@ class Kallsyms:
         yield from (f"{_RUN}{number}" for number in range(1, MAX_BPF_FUNC_ARGS + 1))
         btf = self._kernel.btf
         yield from sorted({btf.type(found).name for found in btf.find_prefix(_SHIM)})
+        yield from (f"{_SHIM}{name}" for name in self._kernel.tracepoints.added())
         yield from (f"{_TRACEPOINT}{name}" for name in self._kernel.tracepoints)
         yield from (prog_symbol(prog) for prog in self._kernel.progs)
 

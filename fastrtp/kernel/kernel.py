@@ -37,14 +37,19 @@ if TYPE_CHECKING:
     from fastrtp.trace.live import TraceFunction
     from fastrtp.trace.tracepoint import Tracepoint
 
+    from .shim_report import ShimReport
+
 _PRINTK = "bpf_trace_printk"
 """The tracepoint that the helper of its name fires."""
+
+_MIN_POSSIBLE_CPUS = 8
 
 _TASK_OFFSETS = {"pid_at": "pid", "tgid_at": "tgid", "comm_at": "comm"}
 
 
 class Kernel(Verbs):
-    """A kernel with `cpus` CPUs (None: as many as the host has).
+    """A kernel with `cpus` possible CPUs (None: as many as the host has, and at least 8, so that recordings of other machines
+    replay without asking).
 
     `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf.
 
@@ -54,7 +59,7 @@ class Kernel(Verbs):
 
     def __init__(self, btf: Btf | str | os.PathLike[str] | None = None, cpus: int | None = None) -> None:
         self.btf = _btf(btf)
-        self.cpus = cpus = (os.cpu_count() or 1) if cpus is None else cpus
+        self.cpus = cpus = max(_MIN_POSSIBLE_CPUS, os.cpu_count() or 1) if cpus is None else cpus
         self.lock = threading.RLock()
         self.memory = Memory(cpus)
         self.objects = ObjectSpace(self.memory.arena, self.btf)
@@ -173,6 +178,14 @@ class Kernel(Verbs):
         if name not in self.tracepoints:
             raise BpfError(errno.ENOENT, f"ENOENT: no tracepoint {name!r}")
         return TraceFunction(self.tracepoints[name], self.memory, cpu, self.prototype(name))
+
+    def shim_report(self) -> ShimReport:
+        """How big the compiled cast shims of all tracepoints are, as the patch that introduced them reports it. Compiles those
+        that no program needed so far (seconds, once for this version and processor).
+        """
+        from .shim_report import shim_report
+
+        return shim_report(self)
 
     def prototype(self, name: str) -> str:
         """A tracepoint's name and TP_PROTO as C text: "sched_switch(bool preempt, ...)". KeyError."""

@@ -64,6 +64,10 @@ class TracepointRegistry(Mapping[str, Tracepoint]):
         """Prototype of a tracepoint. KeyError."""
         return self._added[name].tp.proto if name in self._added else self._protos[name]
 
+    def widths(self, name: str) -> str:
+        """Argument sizes in bytes, which name the cast shim: "1884". KeyError."""
+        return "".join(str(arg.size) for arg in self.proto(name).args)
+
     def add(
         self, proto: TracepointProto, *, writable_size: int = 0,
         regfunc: Callable[[], int | None] | None = None, unregfunc: Callable[[], None] | None = None,
@@ -76,6 +80,10 @@ class TracepointRegistry(Mapping[str, Tracepoint]):
         tp = Tracepoint(proto.name, proto, self._memory, regfunc=regfunc, unregfunc=unregfunc)
         self._added[proto.name] = BpfRawEventMap(tp, len(proto.args), writable_size)
         return tp
+
+    def added(self) -> list[str]:
+        """Names of the tracepoints of one's own."""
+        return list(self._added)
 
     def remove(self, name: str) -> None:
         """Take back an added tracepoint. BpfError ENOENT, EBUSY while links hold it."""
