@@ -1,0 +1,122 @@
+"""One program through everything: verdicts, the interpreter's two variants, native run, kernel run; what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastrtp.isa import Insn
+from fastrtp.verifier import VerifiedProgram
+
+from .host import HostKernel, Verdict
+from .native import NativeSide, verify
+from .shadow import InterpreterError, Shadow, TooLong
+from .shapes import SHAPES, Memory
+
+E2BIG, EFAULT = 7, 14
+UNSAFE = "unsafe accept"
+BUDGET = "accepted, kernel gives up (E2BIG)"
+KERNEL_BUG = "accepted, kernel reports a bug of its own"
+REFUSED = "rejected, kernel accepts"
+BOTH_ERRNO, BOTH_MESSAGE = "both reject, errno differs", "both reject, message differs"
+ACCESS = "access outside an object"
+JIT_R0, JIT_MEMORY = "r0 differs from the interpreter's", "memory differs from the interpreter's"
+KERNEL_R0, KERNEL_MEMORY = "r0 differs from the kernel's", "memory differs from the kernel's"
+CRASH, HANG, BROKEN = "crash", "no end", "exception"
+FATAL = (UNSAFE, ACCESS, JIT_R0, JIT_MEMORY, KERNEL_R0, KERNEL_MEMORY, CRASH, BROKEN)
+"""Kinds of which there may be none."""
+
+
+@dataclass
+class Outcome:
+    """What happened to one program. `kinds`: differences; `state`: "unstable" results are defined by no one, "long" not run."""
+
+    number: int
+    accepted: bool
+    kernel: Verdict | None
+    ours: Verdict
+    state: str
+    kinds: list[str]
+    detail: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the pipe to the parent."""
+        return asdict(self)
+
+
+def differences(a: Memory, b: Memory) -> list[str]:
+    """Names of what is not equal."""
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def _verdicts(ours: Verdict, theirs: Verdict) -> list[str]:
+    if ours.errno == 0 and theirs.errno:
+        if theirs.errno == EFAULT or "bug" in theirs.message:
+            return [KERNEL_BUG]
+        return [BUDGET if theirs.errno == E2BIG else UNSAFE]
+    if ours.errno and theirs.errno == 0:
+        return [REFUSED]
+    if ours.errno != theirs.errno:
+        return [BOTH_ERRNO]
+    return [BOTH_MESSAGE] if ours.message != theirs.message else []
+
+
+def _interpret(verified: VerifiedProgram) -> tuple[str, int, Memory]:
+    """(state, r0, memory); InterpreterError for an access that is not allowed."""
+    numbers = {id(shape): fd for fd, shape in SHAPES.items()}
+    fds = [numbers[id(shape)] for shape in verified.used_maps]
+    found = []
+    for variant in (0, 1):
+        shadow = Shadow(verified.insns, fds, variant)
+        try:
+            found.append((shadow.run(), shadow.memory()))
+        except TooLong:
+            return "long", 0, {}
+    return "stable" if found[0] == found[1] else "unstable", *found[0]
+
+
+def check(
+    number: int, insns: Sequence[Insn], flags: int, host: HostKernel | None, native: NativeSide | None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Outcome:  # fmt: skip
+    """Run one program. `tell` is called with each stage before it begins."""
+    tell("verify")
+    verified, ours = verify(insns, flags)
+    outcome = Outcome(number, verified is not None, None, ours, "", [])
+    if verified is not None:
+        tell("interpret")
+        try:
+            outcome.state, r0, memory = _interpret(verified)
+        except InterpreterError as error:
+            outcome.state, outcome.detail, r0, memory = "stopped", str(error), 0, {}
+            outcome.kinds.append(ACCESS)
+    if host is not None:
+        tell("kernel")
+        order = any(insn.code == 0x85 and insn.src_reg == 0 and insn.imm == 164 for insn in insns)
+        if outcome.state in ("stable", "unstable"):
+            theirs, kernel_r0, kernel_memory = host.run(insns, flags)
+            if outcome.state == "stable" and theirs.errno == 0 and not order:
+                ours_here = {name: value for name, value in memory.items() if not name.startswith("ring")}
+                if r0 & 0xFFFFFFFF != kernel_r0:
+                    outcome.kinds.append(KERNEL_R0)
+                    outcome.detail += f" r0 {r0 & 0xFFFFFFFF:#x}, kernel {kernel_r0:#x}"
+                elif names := differences(ours_here, kernel_memory):
+                    outcome.kinds.append(KERNEL_MEMORY)
+                    outcome.detail += f" {names[0]}: {memory.get(names[0])!r}, kernel {kernel_memory.get(names[0])!r}"
+        else:
+            fd, theirs = host.load(insns, flags)
+            if fd >= 0:
+                host.close_prog(fd)
+        outcome.kernel = theirs
+        outcome.kinds += _verdicts(ours, theirs)
+    if verified is not None and native is not None and outcome.state in ("stable", "unstable"):
+        tell("native")
+        native_r0, native_memory = native.run(verified)
+        if outcome.state == "stable" and native_r0 != r0:
+            outcome.kinds.append(JIT_R0)
+            outcome.detail += f" r0 {native_r0:#x}, interpreter {r0:#x}"
+        elif outcome.state == "stable" and (names := differences(native_memory, memory)):
+            outcome.kinds.append(JIT_MEMORY)
+            outcome.detail += f" {names[0]}: {native_memory.get(names[0])!r}, interpreter {memory.get(names[0])!r}"
+    return outcome

@@ -1,0 +1,176 @@
+"""The running kernel through bpf(2): load, test run, map contents. Nothing is attached."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastrtp.isa import Insn, assemble, encode
+
+from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, TAIL_RESULT, Memory
+
+_SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), 0)
+_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT, _LOAD, _TEST_RUN, _BTF, _FREEZE = 0, 1, 2, 3, 4, 5, 10, 18, 22
+_RING, _PROGS, _PERCPU, _HASH = 3, 4, 7, 1
+_PSEUDO_MAP = (1, 2)
+# void f(void), static: what every function of a program is said to be
+_STATIC_FUNC = (
+    struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 24, 24, 3)
+    + struct.pack("<III", 0, 13 << 24, 0)
+    + struct.pack("<III", 1, 12 << 24, 1)
+    + b"\0f\0"
+)
+
+
+@dataclass
+class Verdict:
+    """errno (0: accepted), last line of the log, and the instruction that it is about (-1: none)."""
+
+    errno: int
+    message: str = ""
+    place: int = -1
+
+
+class HostKernel:
+    """The maps of SHAPES in the running kernel. `usable`: bpf(2) may be used."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.fds: dict[int, int] = {}
+        self._cpus = os.sysconf("SC_NPROCESSORS_CONF")
+        with contextlib.suppress(OSError), open("/sys/devices/system/cpu/possible") as file:
+            self._cpus = int(re.split("[-,]", file.read().strip())[-1]) + 1
+        self._btf = -1
+        self.usable = bool(_SYS_BPF) and self._begin()
+
+    def _bpf(self, cmd: int, attr: bytes | ctypes.Array[ctypes.c_char]) -> int:
+        buffer = ctypes.create_string_buffer(attr, len(attr)) if isinstance(attr, bytes) else attr
+        result = self._libc.syscall(_SYS_BPF, cmd, buffer, len(buffer))
+        return int(result) if result >= 0 else -ctypes.get_errno()
+
+    def _begin(self) -> bool:
+        for number in SHAPES:
+            self.fds[number] = self._create(number)
+        blob = ctypes.create_string_buffer(_STATIC_FUNC, len(_STATIC_FUNC))
+        self._btf = self._bpf(_BTF, struct.pack("<QQIII", ctypes.addressof(blob), 0, len(_STATIC_FUNC), 0, 0) + bytes(12))
+        if self._btf < 0 or any(fd < 0 for fd in self.fds.values()):
+            return False
+        for number, shape in SHAPES.items():
+            if shape.frozen:
+                self._update(number, bytes(4), shape.initial(0))
+                self._bpf(_FREEZE, struct.pack("<I", self.fds[number]))
+        target, _ = self.load(assemble(f"r0 = {TAIL_RESULT}\nexit"))
+        self._update(_PROGS, bytes(4), struct.pack("<i", target))
+        os.close(target)
+        return True
+
+    def _create(self, number: int) -> int:
+        s = SHAPES[number]
+        attr = struct.pack("<5I", s.map_type, s.key_size, s.value_size, s.max_entries, s.map_flags)
+        return self._bpf(_CREATE, attr + bytes(60))
+
+    def _element(self, cmd: int, number: int, key: bytes, value: bytes = b"", room: int = 0) -> tuple[int, bytes]:
+        a, b = ctypes.create_string_buffer(key, max(len(key), 1)), ctypes.create_string_buffer(value, max(len(value), room, 1))
+        address = ctypes.addressof(b) if value or room else 0
+        return self._bpf(cmd, struct.pack("<IIQQQ", self.fds[number], 0, ctypes.addressof(a), address, 0)), b.raw
+
+    def _update(self, number: int, key: bytes, value: bytes) -> None:
+        self._element(_UPDATE, number, key, value)
+
+    def load(self, insns: Sequence[Insn], flags: int = 0) -> tuple[int, Verdict]:
+        """(fd or -errno, verdict). Map numbers in the instructions are SHAPES' own."""
+        code = ctypes.create_string_buffer(encode(self._with_fds(insns)))
+        text = ctypes.create_string_buffer(b"GPL")
+        log = ctypes.create_string_buffer(1 << 22)
+        starts = {0} | {i + insn.imm + 1 for i, insn in enumerate(insns) if (insn.code, insn.src_reg) in ((0x85, 1), (0x18, 4))}
+        info = ctypes.create_string_buffer(b"".join(struct.pack("<II", start, 2) for start in sorted(starts)))
+        attr = struct.pack(
+            "<IIQQIIQII16sIIIIQII",
+            *(17, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0, flags),
+            *(b"", 0, 0, self._btf, 8, ctypes.addressof(info), len(starts), 0),
+        )
+        fd = self._bpf(_LOAD, attr + bytes(48))
+        if fd >= 0:
+            return fd, Verdict(0)
+        lines = [line for line in log.value.decode(errors="replace").splitlines() if line.strip()]
+        places = [int(match[1]) for line in lines if (match := re.match(r"(\d+): \(", line))]
+        told = [line for line in lines if not line.startswith(("processed", "verification time", "stack depth"))]
+        return fd, Verdict(-fd, told[-1].strip() if told else "", places[-1] if places else -1)
+
+    def _with_fds(self, insns: Sequence[Insn]) -> list[Insn]:
+        return [
+            insn._replace(imm=self.fds.get(insn.imm, 9999)) if insn.code == 0x18 and insn.src_reg in _PSEUDO_MAP else insn
+            for insn in insns
+        ]
+
+    def run(self, insns: Sequence[Insn], flags: int = 0) -> tuple[Verdict, int, Memory]:
+        """(verdict, lower half of r0, map contents) after one test run on CTX from the initial contents."""
+        if any(insn.code == 0x18 and insn.src_reg == 1 and insn.imm == _RING for insn in insns):
+            os.close(self.fds[_RING])
+            self.fds[_RING] = self._create(_RING)
+        fd, verdict = self.load(insns, flags)
+        if fd < 0:
+            return verdict, 0, {}
+        self._reset()
+        ctx = ctypes.create_string_buffer(CTX, len(CTX))
+        attr = ctypes.create_string_buffer(
+            struct.pack("<IIIIQQIIIIQQIII", fd, 0, 0, 0, 0, 0, 0, 0, len(CTX), 0, ctypes.addressof(ctx), 0, 1, 0, 0) + bytes(4), 80
+        )
+        status = self._bpf(_TEST_RUN, attr)
+        os.close(fd)
+        if status < 0:
+            raise OSError(-status, f"PROG_TEST_RUN: {os.strerror(-status)}")
+        return verdict, struct.unpack_from("<I", attr.raw, 4)[0], self._contents()
+
+    def _reset(self) -> None:
+        for key in self._hash_keys():
+            self._element(_DELETE, _HASH, key)
+        for number in HASH_KEYS:
+            self._update(_HASH, struct.pack("<Q", number), SHAPES[_HASH].initial(number))
+        for fd in ARRAYS:
+            for index in range(SHAPES[fd].max_entries):
+                value = SHAPES[fd].initial(index)
+                self._update(fd, struct.pack("<I", index), value * (self._cpus if fd == _PERCPU else 1))
+
+    def _hash_keys(self) -> list[bytes]:
+        keys: list[bytes] = []
+        status, key = self._element_next(None)
+        while status == 0:
+            keys.append(key)
+            status, key = self._element_next(key)
+        return keys
+
+    def _element_next(self, key: bytes | None) -> tuple[int, bytes]:
+        out = ctypes.create_string_buffer(8)
+        a = ctypes.create_string_buffer(key, 8) if key is not None else None
+        attr = struct.pack("<IIQQQ", self.fds[_HASH], 0, ctypes.addressof(a) if a is not None else 0, ctypes.addressof(out), 0)
+        return self._bpf(_NEXT, attr), out.raw
+
+    def _contents(self) -> Memory:
+        found = {}
+        for key in self._hash_keys():
+            found[f"1[{key.hex()}]"] = self._element(_LOOKUP, _HASH, key, room=SHAPES[_HASH].value_size)[1]
+        for fd in ARRAYS:
+            size = SHAPES[fd].value_size
+            for index in range(SHAPES[fd].max_entries):
+                key = struct.pack("<I", index)
+                room = size * (self._cpus if fd == _PERCPU else 1)
+                found[f"{fd}[{key.hex()}]"] = self._element(_LOOKUP, fd, key, room=room)[1][:size]
+        return found
+
+    @staticmethod
+    def close_prog(fd: int) -> None:
+        """Unload a program."""
+        os.close(fd)
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for fd in (*self.fds.values(), self._btf):
+            if fd >= 0:
+                os.close(fd)

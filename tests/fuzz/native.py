@@ -1,0 +1,135 @@
+"""Our side: bpf_check, and a native run over maps whose memory lies between guard pages. To be used in a child process."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+from fastrtp.errors import BpfError, VerifierError
+from fastrtp.isa import Insn
+from fastrtp.jit.link import Linker, map_addresses
+from fastrtp.jit.lower import LowerInput, lower
+from fastrtp.jit.program import ENTRY, optimised
+from fastrtp.maps import MAP_TYPES, HashMap, Map, MapAttr, ProgArray, RingBuf
+from fastrtp.native import engine, library
+from fastrtp.native.layout import RUN_CTX
+from fastrtp.native.memory import Memory as NativeMemory
+from fastrtp.trace.probe import ProgRecord
+from fastrtp.uapi import BpfProgType
+from fastrtp.verifier import LoadAttr, VerifiedProgram, bpf_check
+
+from .host import Verdict
+from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, TAIL_RESULT, Memory
+
+_PAGE = mmap.PAGESIZE
+_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
+_HASH, _RING, _PROGS = 1, 3, 4
+
+
+def verify(insns: Sequence[Insn], flags: int = 0) -> tuple[VerifiedProgram | None, Verdict]:
+    """Ours: the program when it is accepted, and the verdict."""
+
+    def fd_to_map(fd: int) -> Any:
+        if fd not in SHAPES:
+            raise BpfError(9)
+        return SHAPES[fd]
+
+    try:
+        kind = BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT
+        return bpf_check(LoadAttr(kind, insns, fd_to_map, prog_flags=flags, log_level=0, func_info=())), Verdict(0)
+    except VerifierError as error:
+        return None, Verdict(error.errno or 0, error.strerror or "")
+
+
+def guarded(memory: NativeMemory, size: int) -> int:
+    """Address of `size` bytes (rounded up to 8) that end where a page begins that nobody may touch; one lies in front, too."""
+    size = -(-size // 8) * 8
+    pages = -(-size // _PAGE)
+    base = memory.arena.alloc((pages + 2) * _PAGE, _PAGE)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for page in (base, base + (pages + 1) * _PAGE):
+        if libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(_PAGE), 0) != 0:
+            raise OSError(ctypes.get_errno(), "mprotect")
+    return base + (pages + 1) * _PAGE - size
+
+
+def _guarded_alloc(self: Map, size: int) -> int:
+    return guarded(self.memory, size)
+
+
+def _native_code(text: str, symbols: dict[str, int]) -> engine.NativeModule:
+    module = optimised(text)
+    code, undefined = engine.emit_object(module), engine.undefined(module)
+    every = {**library.library().symbols, **symbols}
+    return engine.NativeModule(code, [ENTRY], {symbol: every[symbol] for symbol in undefined if symbol in every})
+
+
+class NativeSide:
+    """One set of maps, context and environment. Programs run one after the other from the same initial contents."""
+
+    def __init__(self) -> None:
+        self.memory = NativeMemory(cpus=1)
+        self.maps: dict[int, Any] = {}
+        for fd, s in SHAPES.items():
+            kind = type("Guarded" + MAP_TYPES[s.map_type].__name__, (MAP_TYPES[s.map_type],), {"_alloc": _guarded_alloc})
+            self.maps[fd] = kind(MapAttr(s.map_type, s.key_size, s.value_size, s.max_entries, s.map_flags), self.memory)
+            if s.frozen:
+                self.maps[fd].values()[0, :] = list(s.initial(0))
+        self._ctx = guarded(self.memory, len(CTX))
+        self._run_ctx, self._run_record = self.memory.record(RUN_CTX)
+        target = f"define i64 @{ENTRY}(ptr %ctx, ptr %env) {{\n  ret i64 {TAIL_RESULT}\n}}\n"
+        self._target = _native_code(target, {})
+        record = ProgRecord(self.memory, self._target.addresses[ENTRY])
+        progs: ProgArray = self.maps[_PROGS]
+        progs.set_slot(0, record.address)
+
+    def run(self, verified: VerifiedProgram) -> tuple[int, Memory]:
+        """(r0, map contents)."""
+        numbers = {id(shape): fd for fd, shape in SHAPES.items()}
+        used = [self.maps[numbers[id(shape)]] for shape in verified.used_maps]
+        linker = Linker(used, verified.aux, self.memory.lib.parameters)
+        text = lower(
+            LowerInput(
+                name=ENTRY,
+                insns=verified.insns,
+                subprogs=[(subprog.start, subprog.end) for subprog in verified.subprogs],
+                aux=verified.aux,
+                resolve=linker.resolve,
+                map_symbols=linker.map_symbols(verified.insns),
+                smp=False,
+            )
+        )
+        module = _native_code(text, map_addresses(used))
+        self._reset()
+        ctypes.memmove(self._ctx, CTX, len(CTX))
+        result: int = _FUNCTION(module.addresses[ENTRY])(self._ctx, self.memory.env_of(0))
+        module.close()
+        return result, self._contents()
+
+    def _reset(self) -> None:
+        table: HashMap = self.maps[_HASH]
+        record = table.record
+        ctypes.memset(int(record["slots"][0]), 0, table.slots * 8)
+        ctypes.memset(table.elements, 0, table.elem_size * table.max_entries)
+        record["count"], record["fresh"], record["free"] = 0, 0, -1
+        for number in HASH_KEYS:
+            table.update_elem(number.to_bytes(8, "little"), SHAPES[_HASH].initial(number))
+        for fd in ARRAYS:
+            for index in range(SHAPES[fd].max_entries):
+                self.maps[fd].update_elem(index.to_bytes(4, "little"), SHAPES[fd].initial(index))
+        ring: RingBuf = self.maps[_RING]
+        for _ in ring.consume():
+            pass
+        self._run_record["tail_calls"] = 0
+        self.memory.env["run_ctx"] = self._run_ctx
+
+    def _contents(self) -> Memory:
+        found = {}
+        for fd in (_HASH, *ARRAYS):
+            for key, value in self.maps[fd].raw_items():
+                found[f"{fd}[{key.hex()}]"] = value[: SHAPES[fd].value_size]
+        for number, record in enumerate(self.maps[_RING].consume()):
+            found[f"ring[{number}]"] = record
+        return found

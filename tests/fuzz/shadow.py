@@ -1,0 +1,264 @@
+"""The reference interpreter with maps and helpers: every access is checked against the exact bytes of one object.
+
+What a program may read without it being defined (fresh stack, clocks, random numbers, addresses) differs between two
+`variant`s, so a result that both agree on is one that every implementation has to give.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastrtp.isa import Insn
+
+from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, TAIL_RESULT, Memory
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from interpreter import MEM_BASE, STACK_SIZE, Frame, Interpreter, InterpreterError  # noqa: E402
+
+__all__ = ["InterpreterError", "Shadow", "TooLong"]
+
+U64 = (1 << 64) - 1
+_HANDLE, _VALUES = 0x40_0000_0000, 0x50_0000_0000
+_E2BIG, _EEXIST, _EFAULT, _EINVAL, _ENOENT, _ERANGE = 7, 17, 14, 22, 2, 34
+_RING_SIZE, _USER_END = 4096, (1 << 47) + 4096
+_FINISHED = -2
+
+
+class TooLong(Exception):
+    """More steps than the interpreter is given."""
+
+
+class Shadow(Interpreter):
+    """One run of a verified program on CTX. `variant` 0 or 1."""
+
+    def __init__(self, insns: Sequence[Insn], fds: Sequence[int], variant: int, max_steps: int = 60_000) -> None:
+        super().__init__(insns, bytearray(CTX))
+        self.variant, self.steps = variant, max_steps
+        self.values: dict[int, dict[bytes, int]] = {}
+        self.ring: list[tuple[int, int]] = []
+        self.ring_used = 0
+        self.rng = random.Random(variant)
+        self.helpers = {number: method.__get__(self) for number, method in HELPERS.items()}
+        self.numbers = dict(self._numbers(fds))
+
+    def _numbers(self, fds: Sequence[int]) -> Any:
+        for index, insn in enumerate(self.insns):
+            if insn.code == 0x18 and insn.src_reg == 1:
+                yield index, _HANDLE + (self.variant << 30) + fds[insn.imm]
+            elif insn.code == 0x18 and insn.src_reg == 2:
+                yield index, self._array_base(fds[insn.imm]) + self.insns[index + 1].imm
+            elif insn.code == 0x18 and insn.src_reg == 4:
+                yield index, index + insn.imm + 1
+
+    def _array_base(self, fd: int) -> int:
+        return _VALUES + self.variant * 0x1234567000 + (fd << 24)
+
+    def run(self) -> int:
+        """r0 at exit. InterpreterError for an access outside, TooLong."""
+        self.regs = [0] * 11
+        self.regions = {}
+        base = MEM_BASE + self.variant * 0x7654321000
+        self.regions[base] = self.mem
+        self.regs[1] = base
+        self.frames = [Frame([], -1)]
+        self._push_stack()
+        self._fill()
+        for fd in (*ARRAYS, 5, 10):
+            self.values[fd] = {}
+            for index in range(SHAPES[fd].max_entries):
+                at = self._array_base(fd) + index * SHAPES[fd].value_size
+                self.regions[at] = bytearray(SHAPES[fd].initial(index))
+                self.values[fd][index.to_bytes(4, "little")] = at
+        self.values[1] = {}
+        for number in HASH_KEYS:
+            self._insert(number.to_bytes(8, "little"), SHAPES[1].initial(number))
+        self._walk(0, None)
+        return self.regs[0]
+
+    def _walk(self, index: int, end: int | None) -> None:
+        while True:
+            if self.steps == 0:
+                raise TooLong
+            self.steps -= 1
+            if not 0 <= index < len(self.insns):
+                raise InterpreterError(f"insn {index} is outside the program")
+            self.at = index
+            following = self._step(index)
+            if following == end:
+                return
+            assert following is not None
+            index = following
+
+    def _fill(self) -> None:
+        """Stack that nobody wrote to is not zero."""
+        for address, region in self.regions.items():
+            if address == self.regs[10] - STACK_SIZE:
+                region[:] = bytes([self.variant * 0xA5]) * STACK_SIZE
+
+    def _step(self, index: int) -> int | None:
+        insn = self.insns[index]
+        if insn.code == 0x85 and insn.src_reg == 0 and insn.imm == 12:
+            if self.regs[3] & 0xFFFFFFFF == 0:
+                self.regs[0] = TAIL_RESULT
+                return self._leave()
+            self.regs[1:6] = [0] * 5
+            return index + 1
+        following = super()._step(index)
+        if insn.code == 0x85 and insn.src_reg == 1:
+            self._fill()
+        return following
+
+    def _leave(self) -> int | None:
+        self.insns, whole = [Insn(0x95)], self.insns
+        try:
+            return super()._step(0)
+        finally:
+            self.insns = whole
+
+    def call(self, start: int, *args: int) -> int:
+        """r0 of a callback."""
+        self.frames.append(Frame(self.regs[6:11], _FINISHED))
+        self._push_stack()
+        self._fill()
+        self.regs[1:6] = [*args, 0, 0, 0, 0, 0][:5]
+        at = self.at
+        self._walk(start, _FINISHED)
+        self.at = at
+        return self.regs[0]
+
+    def memory(self) -> Memory:
+        """Map contents."""
+        found = {f"{fd}[{key.hex()}]": bytes(self.regions[at]) for fd in (1, *ARRAYS) for key, at in self.values[fd].items()}
+        for number, (at, size) in enumerate(self.ring):
+            found[f"ring[{number}]"] = bytes(self.regions[at][:size])
+        return found
+
+    def _insert(self, key: bytes, value: bytes) -> None:
+        self.inserted = getattr(self, "inserted", 0) + 1
+        at = self._array_base(1) + self.inserted * 0x1000
+        self.regions[at] = bytearray(value)
+        self.values[1][key] = at
+
+    def _bytes(self, address: int, size: int) -> bytes:
+        region, at = self._find(self.at, address, size)
+        return bytes(region[at : at + size])
+
+    def _put(self, address: int, data: bytes) -> None:
+        region, at = self._find(self.at, address, len(data))
+        region[at : at + len(data)] = data
+
+    def _map(self, handle: int) -> int:
+        fd = handle - _HANDLE - (self.variant << 30)
+        if fd not in SHAPES:
+            raise InterpreterError(f"insn {self.at}: {handle:#x} is no map")
+        return fd
+
+    def lookup(self, r1: int, r2: int, *_: int) -> int:
+        fd = self._map(r1)
+        return self.values[fd].get(self._bytes(r2, SHAPES[fd].key_size), 0)
+
+    def update(self, r1: int, r2: int, r3: int, r4: int, _: int) -> int:
+        fd = self._map(r1)
+        key, value = self._bytes(r2, SHAPES[fd].key_size), self._bytes(r3, SHAPES[fd].value_size)
+        there = key in self.values[fd]
+        if r4 > 2:
+            return -_EINVAL
+        if fd != 1 and not there:
+            return -_E2BIG
+        if there and r4 == 1:
+            return -_EEXIST
+        if not there and r4 == 2:
+            return -_ENOENT
+        if there:
+            self.regions[self.values[fd][key]][:] = value
+        elif len(self.values[1]) == SHAPES[1].max_entries:
+            return -_E2BIG
+        else:
+            self._insert(key, value)
+        return 0
+
+    def delete(self, r1: int, r2: int, *_: int) -> int:
+        fd = self._map(r1)
+        key = self._bytes(r2, SHAPES[fd].key_size)
+        if fd != 1:
+            return -_EINVAL
+        return 0 if self.values[1].pop(key, 0) else -_ENOENT
+
+    def probe_read(self, r1: int, r2: int, r3: int, *_: int) -> int:
+        size = r2 & 0xFFFFFFFF
+        self._bytes(r1, size)
+        try:
+            self._put(r1, self._bytes(r3, size))
+        except InterpreterError:
+            self._put(r1, bytes(size))
+            return -_ERANGE if r3 < _USER_END or r3 >> 47 != (1 << 17) - 1 else -_EFAULT
+        return 0
+
+    def unknown(self, *_: int) -> int:
+        return self.rng.getrandbits(32)
+
+    def cpu(self, *_: int) -> int:
+        return 0
+
+    def loop(self, r1: int, r2: int, r3: int, r4: int, _: int) -> int:
+        count = r1 & 0xFFFFFFFF
+        if r4:
+            return -_EINVAL
+        if count > 1 << 23:
+            return -_E2BIG
+        for number in range(count):
+            if self.call(r2, number, r3):
+                return number + 1
+        return count
+
+    def for_each(self, r1: int, r2: int, r3: int, r4: int, _: int) -> int:
+        if r4:
+            return -_EINVAL
+        fd = self._map(r1)
+        seen = 0
+        for key, at in list(self.values[fd].items()):
+            seen += 1
+            place = 0x60_0000_0000 + (self.variant << 32) + self.steps * 16
+            self.regions[place] = bytearray(key)
+            stop = self.call(r2, r1, place, at, r3)
+            del self.regions[place]
+            if stop:
+                break
+        return seen
+
+    def reserve(self, r1: int, r2: int, r3: int, *_: int) -> int:
+        need = (r2 + 15) & ~7
+        if r3 or self.ring_used + need > _RING_SIZE - 1:
+            return 0
+        at = 0x70_0000_0000 + (self.variant << 32) + self.ring_used * 16
+        self.regions[at] = bytearray([self.variant * 0xA5] * r2)
+        self.ring_used += need
+        self.ring.append((at, r2))
+        return at
+
+    def submit(self, *_: int) -> int:
+        return 0
+
+    def discard(self, r1: int, *_: int) -> int:
+        self.ring = [record for record in self.ring if record[0] != r1]
+        return 0
+
+    def output(self, r1: int, r2: int, r3: int, r4: int, _: int) -> int:
+        data = self._bytes(r2, r3)
+        at = self.reserve(r1, r3, 0)
+        if r4 or not at:
+            return -_EINVAL if r4 else -11
+        self._put(at, data)
+        return 0
+
+
+HELPERS: dict[int, Callable[..., int]] = {
+    1: Shadow.lookup, 2: Shadow.update, 3: Shadow.delete, 113: Shadow.probe_read, 5: Shadow.unknown, 7: Shadow.unknown,
+    8: Shadow.cpu, 14: Shadow.unknown, 181: Shadow.loop, 164: Shadow.for_each, 130: Shadow.output, 131: Shadow.reserve,
+    132: Shadow.submit, 133: Shadow.discard,
+}  # fmt: skip
+"""Every helper that generated programs call, but bpf_tail_call, which is no call."""

@@ -1,0 +1,60 @@
+"""The maps of generated programs: those of tests/data/verifier/README.md, so that a find is a data case as it is."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG
+from fastrtp.uapi import BpfMapType as T
+
+U64 = (1 << 64) - 1
+CTX_WORDS = (0, 1, 7, 8, 40, 255, 0x80000000, 0xFFFFFFFF, 0x1111111111111111, 0x8000000000000000, U64, 0x100000003)
+CTX = struct.pack("<12Q", *CTX_WORDS)
+"""What every program runs on: numbers at the edges of ranges."""
+HASH_KEYS = (0, 1, 5)
+"""Keys that the hash map has before a run."""
+TAIL_RESULT = 42
+"""What the program in slot 0 of the program array returns."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A map's attributes, and the bytes that it begins with. `frozen`: nobody may write."""
+
+    map_type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    map_flags: int = 0
+    frozen: bool = False
+    data: bytes = b""
+    name: str = ""
+
+    def read_value(self, offset: int, size: int) -> bytes:
+        """Bytes of value 0."""
+        return self.initial(0)[offset : offset + size]
+
+    def initial(self, number: int) -> bytes:
+        """The value at array index or hash key `number` before a run."""
+        if self.frozen:
+            return self.data.ljust(self.value_size, b"\0")
+        return bytes((number * 16 + at * 37 + 1) & 0xFF if at % 8 < 2 else 0 for at in range(self.value_size))
+
+
+SHAPES = {
+    1: Shape(T.BPF_MAP_TYPE_HASH, 8, 48, 16),
+    2: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 48, 2),
+    3: Shape(T.BPF_MAP_TYPE_RINGBUF, 0, 0, 4096),
+    4: Shape(T.BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 4),
+    5: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1, BPF_F_RDONLY_PROG, True, b"%d %s"),
+    6: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1, BPF_F_WRONLY_PROG),
+    7: Shape(T.BPF_MAP_TYPE_PERCPU_ARRAY, 4, 16, 1),
+    9: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1),
+    10: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1, BPF_F_RDONLY_PROG, True, b"x" * 16),
+}
+ARRAYS = (2, 6, 7, 9)
+"""Those whose values are compared after a run, beside the hash map."""
+
+Memory = dict[str, bytes]
+"""Contents after a run: "fd[key]" to value, "ring[n]" to record."""
