@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from interpreter import run as interpret
 
-from fastrtp.errors import JitError
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -25,10 +23,9 @@ from bench.measure import best_ns  # noqa: E402
 from bench.sources import objects  # noqa: E402
 
 _LENGTH = 192
-_UNBOUND = pytest.mark.xfail(raises=JitError, strict=False, reason="LLVM asks for __udivti3, which nothing gives it yet")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[_UNBOUND] if name == "unaligned" else []) for name in jit.programs()])
+@pytest.mark.parametrize("name", jit.programs())
 def test_program_gives_what_the_reference_interpreter_gives(name: str) -> None:
     """On a short memory, through the JIT without the verifier."""
     import fastrtp.jit

@@ -8,6 +8,7 @@ import os
 import struct
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -50,13 +51,15 @@ def test_load_attach_run_close_cycles_do_not_grow_the_process(kernel: Kernel):
 
 
 def test_kernels_go_when_nobody_refers_to_them():
+    made = []
     for _ in range(20):
         kernel = Kernel(cpus=1)
         kernel.raw_tracepoint_open("sched_switch", kernel.prog_load(17, RETURN_0))
+        made.append(weakref.ref(kernel))
     del kernel
     gc.collect()
 
-    assert not [found for found in gc.get_objects() if type(found) is Kernel]
+    assert [reference() for reference in made] == [None] * 20
 
 
 def test_failing_loads_leave_nothing(kernel: Kernel):

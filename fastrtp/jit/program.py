@@ -12,7 +12,7 @@ from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
 from fastrtp.maps import Map
-from fastrtp.native import engine, library
+from fastrtp.native import compiler_rt, engine, library
 from fastrtp.native.memory import Memory
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class NativeText:
         self.text = text
         self.symbols = dict(symbols or {})
         self._whole = text, tuple(parts), tuple(exports)
-        self._module = engine.NativeModule(built.code, exports, {s: every[s] for s in built.symbols if s in every}, name)
+        wanted = {s: every[s] for s in built.symbols if s in every} | compiler_rt.symbols(built.code)
+        self._module = engine.NativeModule(built.code, exports, wanted, name)
         self.addresses = self._module.addresses
         self.code_size = len(built.code)
 

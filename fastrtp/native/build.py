@@ -68,8 +68,8 @@ def build(folder: Path, stem: str, shims: list[str]) -> None:
         strange -= set(REGISTRY)  # in the main library
     if strange:
         raise JitError(f"the native library calls {', '.join(sorted(strange))}")
-    _write(folder / f"{stem}.o", engine.target_machine().emit_object(library))
-    _write(folder / f"{stem}.bc", _inlinable(library, wanted))
+    _write(folder / f"{stem}.bc", _inlinable(library.clone(), wanted))  # before the code generator has changed the module
+    _write(folder / f"{stem}.o", engine.emit_object(library))
     manifest = {entry.name: {"parameters": entry.parameters, "inline": entry.inline} for entry in wanted.values()}
     _write(folder / f"{stem}.json", json.dumps(manifest).encode())
 
