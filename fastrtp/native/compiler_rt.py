@@ -13,11 +13,24 @@ from fastrtp.native import engine
 _UNSIGNED = """
 define internal {i128, i128} @divide(i128 %n, i128 %d) nounwind {
 entry:
+  %both = or i128 %n, %d
+  %high = lshr i128 %both, 64
+  %small = icmp eq i128 %high, 0
+  br i1 %small, label %word, label %long
+word:
+  %n.word = trunc i128 %n to i64
+  %d.word = trunc i128 %d to i64
+  %q.word = udiv i64 %n.word, %d.word
+  %r.word = urem i64 %n.word, %d.word
+  %q.wide = zext i64 %q.word to i128
+  %r.wide = zext i64 %r.word to i128
+  br label %done
+long:
   br label %step
 step:
-  %i = phi i128 [ 127, %entry ], [ %below, %step ]
-  %q = phi i128 [ 0, %entry ], [ %q.next, %step ]
-  %r = phi i128 [ 0, %entry ], [ %r.next, %step ]
+  %i = phi i128 [ 127, %long ], [ %below, %step ]
+  %q = phi i128 [ 0, %long ], [ %q.next, %step ]
+  %r = phi i128 [ 0, %long ], [ %r.next, %step ]
   %carry = icmp slt i128 %r, 0
   %r.twice = shl i128 %r, 1
   %n.rest = lshr i128 %n, %i
@@ -34,8 +47,10 @@ step:
   %last = icmp eq i128 %i, 0
   br i1 %last, label %done, label %step
 done:
-  %pair.q = insertvalue {i128, i128} poison, i128 %q.next, 0
-  %pair = insertvalue {i128, i128} %pair.q, i128 %r.next, 1
+  %q.done = phi i128 [ %q.wide, %word ], [ %q.next, %step ]
+  %r.done = phi i128 [ %r.wide, %word ], [ %r.next, %step ]
+  %pair.q = insertvalue {i128, i128} poison, i128 %q.done, 0
+  %pair = insertvalue {i128, i128} %pair.q, i128 %r.done, 1
   ret {i128, i128} %pair
 }
 """
