@@ -5,7 +5,8 @@ It holds for one set of links. A chunk runs fused only when no tracepoint's prob
 after a change of links everything that is left does. Results are the same; runs are counted a chunk at a time.
 
 The recursion guard is left out where nothing can nest: a program that calls a helper which fires an event
-(bpf_trace_printk), makes tail calls or calls kernel functions stays behind its tracepoint's probes, with all others there.
+(bpf_trace_printk), makes tail calls, reads its cookie or calls kernel functions stays behind its tracepoint's probes, with
+all others there.
 
 Must not know: what programs do, file formats.
 """
@@ -24,7 +25,7 @@ from fastrtp.jit.program import ENTRY, NativeText, Part, digest, object_cache
 from fastrtp.native.layout import FUSED, FUSED_ROW
 from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundRecording
-from fastrtp.replay.fused_text import COLUMNS, Kind, ProgramCall, fused_text
+from fastrtp.replay.fused_text import COLUMNS, Kind, fused_text
 from fastrtp.replay.linked import LinkedReplay
 from fastrtp.replay.materialize import DECLARATIONS
 from fastrtp.trace import Tracepoint
@@ -43,10 +44,9 @@ def _ids(*names: str) -> frozenset[int]:
     return frozenset(HELPER_IDS[name] for name in names)
 
 
-NOT_FUSED = _ids("trace_printk", "trace_vprintk", "tail_call")
-"""Helpers that fire events, or leave the program."""
-_COOKIE = _ids("get_attach_cookie")
-_PLAIN = _COOKIE | _ids(
+NOT_FUSED = _ids("trace_printk", "trace_vprintk", "tail_call", "get_attach_cookie")
+"""Helpers that fire events, leave the program, or ask what bpf_trace_run keeps for each run."""
+_PLAIN = _ids(
     "map_lookup_elem", "map_update_elem", "map_delete_elem", "map_lookup_percpu_elem", "for_each_map_elem", "loop",
     "probe_read", "probe_read_str", "probe_read_kernel", "probe_read_kernel_str", "probe_read_user", "probe_read_user_str",
     "get_smp_processor_id", "get_numa_node_id", "get_prandom_u32", "strncmp",
@@ -60,10 +60,10 @@ _CURRENT = _PLAIN | _ids(
 )
 """Helpers that do not ask for the time."""
 
-COMPILE_NS = 25_000_000
+COMPILE_NS = 40_000_000
 """About what it costs to compile a program into the loop; to find it in the cache costs CACHED_NS for all."""
 CACHED_NS = 5_000_000
-GAIN_NS = 8
+GAIN_NS = 10
 """About what an event gains."""
 
 
@@ -182,7 +182,7 @@ class FusedReplay(LinkedReplay):
 
     def _calls(
         self, loop: _Loop, number: int, links: list[BpfRawTpLink], numbers: dict[int, str], maps: dict[int, str]
-    ) -> Iterator[ProgramCall]:
+    ) -> Iterator[str]:
         """The programs of one kind; their texts and symbols go into the loop."""
         for link in links:
             prog = link.prog
@@ -195,11 +195,7 @@ class FusedReplay(LinkedReplay):
                     names.append((symbol, shared))
                     loop.symbols[shared] = address
                 loop.parts.append(Part(prog.native.text, tuple(names)))
-            cookie = ""
-            if helpers(prog) & _COOKIE and link.record is not None:
-                cookie = f"link.{len(loop.rows)}"
-                loop.symbols[cookie] = link.record.address
-            yield ProgramCall(numbers[prog.id], cookie)
+            yield numbers[prog.id]
 
     def _symbols(self) -> dict[str, int]:
         """Addresses of everything that the module names; the records behind them are made here."""

@@ -14,18 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastrtp.native.layout import ENV, ENV_STRIDE, LINK, REPLAY, RUN_CTX, at
+from fastrtp.native.layout import ENV, ENV_STRIDE, REPLAY, RUN_CTX, at
 
 COLUMNS = ("time", "cpu", "event", "row", "current")
 """Symbols of the recording's columns; also fields of REPLAY."""
-
-
-@dataclass(frozen=True)
-class ProgramCall:
-    """One inlined program: the symbol of its entry; of its link, where it asks for the cookie, else ""."""
-
-    symbol: str
-    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,8 +25,8 @@ class Kind:
     """What happens at one kind of event.
 
     `maker`: symbol of the code that builds arguments; `sources`: offset of its columns in the table @sources, bytes.
-    `widths`: sizes of the arguments in bytes. Programs are inlined, `programs`; or called through the probes of
-    `tracepoint` (a symbol) by trace_call<N>; or there are none.
+    `widths`: sizes of the arguments in bytes. Programs are inlined, `programs` (symbols of their entries), or called through
+    the probes of `tracepoint` (a symbol) by trace_call<N>, or there are none.
     """
 
     number: int
@@ -42,7 +34,7 @@ class Kind:
     sources: int
     has_after: bool
     widths: str = ""
-    programs: tuple[ProgramCall, ...] = ()
+    programs: tuple[str, ...] = ()
     tracepoint: str = ""
     needs_time: bool = False
     needs_current: bool = False
@@ -59,11 +51,10 @@ def fused_text(kinds: Sequence[Kind], cpus: int) -> str:
     lines = [f"@{name} = external global [0 x i8]" for name in names]
     lines += ["declare i64 @fused_begin(i64, i64)", "declare i64 @fused_end(i64, i64)"]
     tracepoints = {kind.tracepoint: "" for kind in kinds if kind.tracepoint}
-    links = {call.link: "" for kind in kinds for call in kind.programs if call.link}
-    lines += [f'@"{name}" = external global [0 x i8]' for name in (*tracepoints, *links)]
+    lines += [f'@"{name}" = external global [0 x i8]' for name in tracepoints]
     calls = {len(kind.widths): "" for kind in kinds if kind.tracepoint}
     lines += [f"declare i64 @trace_call{count}(i64, i64, ptr)" for count in calls]
-    programs = {call.symbol: "" for kind in kinds for call in kind.programs}
+    programs = {symbol: "" for kind in kinds for symbol in kind.programs}
     lines += [f'declare i64 @"{symbol}"(ptr, ptr)' for symbol in programs]
     for kind in kinds:
         lines.append(f'declare void @"{kind.maker}"(i64, ptr, ptr)')
@@ -148,17 +139,8 @@ def _inlined(kind: Kind, size: int) -> list[str]:
                 f"  %cast{index} = and i64 %full{index}, {(1 << bits) - 1 if bits < 64 else -1}",
                 f"  store i64 %cast{index}, ptr %to{index}, align 8",
             ]
-    for index, call in enumerate(kind.programs):
-        if call.link:
-            lines += [
-                f'  %given{index} = getelementptr i8, ptr @"{call.link}", i64 {at(LINK, "cookie")}',
-                f"  %cookie{index} = load i64, ptr %given{index}, align 8",
-                f"  %ctx_of{index} = getelementptr i8, ptr %env, i64 {at(ENV, 'run_ctx')}",
-                f"  %run_ctx{index} = load ptr, ptr %ctx_of{index}, align 8",
-                f"  %cookie_at{index} = getelementptr i8, ptr %run_ctx{index}, i64 {at(RUN_CTX, 'cookie')}",
-                f"  store i64 %cookie{index}, ptr %cookie_at{index}, align 8",
-            ]
-        lines.append(f'  %r{index} = call i64 @"{call.symbol}"(ptr {context}, ptr %env)')
+    for index, symbol in enumerate(kind.programs):
+        lines.append(f'  %r{index} = call i64 @"{symbol}"(ptr {context}, ptr %env)')
     return lines
 
 

@@ -1,0 +1,161 @@
+"""The fused tier against the linked one: everything that a program or its user can see is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastrtp.isa import assemble, encode
+from fastrtp.jit.program import object_cache
+from fastrtp.kernel import Kernel
+from fastrtp.programs import PROGRAMS, read_object
+from fastrtp.record import Recording
+from fastrtp.record.demo import demo_recording
+from fastrtp.replay.fused_text import Kind, fused_text
+
+DATA = Path(__file__).resolve().parent / "data" / "replay"
+RAW_TP = 17
+
+
+@pytest.fixture(scope="module")
+def demo() -> Recording:
+    return Recording.open(demo_recording())
+
+
+def outcome(recording: Recording, sources: list[bytes | Path], tier: str, **options: Any) -> tuple[str, dict[str, Any]]:
+    """(tier that ran, everything that can be seen afterwards) of a replay through all programs of some objects."""
+    with Kernel(cpus=2) as kernel:
+        objects = [kernel.load(source) for source in sources]
+        for obj in objects:
+            obj.attach()
+        report = kernel.replay(recording, tier=tier, **options)
+        seen: dict[str, Any] = {
+            f"{number} {name}": dict(item.map.raw_items())
+            for number, obj in enumerate(objects)
+            for name, item in obj.maps.items()
+            if item.map.map_type not in (3, 27)
+        }
+        for obj in objects:
+            for name, item in obj.maps.items():
+                if item.map.map_type == 27:
+                    seen[name] = list(item.map.consume())
+        seen["report"] = (report.events, report.fired, report.programs, report.faulted_reads, report.lost, report.printk)
+        seen["stats"] = [[prog.record.stats[name].tolist() for name in ("active", "runs", "misses")] for prog in kernel.progs]
+        seen["env"] = [kernel.memory.env[name].tolist() for name in ("time", "rng", "faulted", "output_nest", "printk_nest")]
+        return report.tier, seen
+
+
+def same(recording: Recording, sources: list[bytes | Path], **options: Any) -> dict[str, Any]:
+    """What both tiers give."""
+    linked, expected = outcome(recording, sources, "linked", **options)
+    fused, actual = outcome(recording, sources, "fused", **options)
+
+    assert (linked, fused) == ("linked", "fused")
+    for name, value in expected.items():
+        assert actual[name] == value, name
+    return expected
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_shipped_programs(demo: Recording, name: str):
+    seen = same(demo, [read_object(name)])
+
+    assert all(row.run_cnt for row in seen["report"][2].values())
+
+
+def test_all_objects_at_once(demo: Recording):
+    same(demo, [DATA / "recount.bpf.o", *(read_object(name) for name in PROGRAMS), DATA / "edges.bpf.o"])
+
+
+@pytest.mark.parametrize("chunk", [1, 777])
+def test_chunks_of_any_size(demo: Recording, chunk: int):
+    seen = same(demo, [DATA / "recount.bpf.o", DATA / "edges.bpf.o"], chunk=chunk)
+
+    assert seen["report"][0] == demo.events
+
+
+def test_stacks_faults_nesting_tail_calls_casts_and_clocks(demo: Recording):
+    seen = same(demo, [DATA / "edges.bpf.o"])
+
+    sums = [int.from_bytes(value, "little") for value in seen["0 sums"].values()]
+    runs = {name: row.run_cnt for name, row in seen["report"][2].items()}
+    stack, context, faults, printed, nested, jumped, landed = sums[:7]
+    assert stack == context == faults == runs["stack"] == seen["report"][3]
+    assert printed == nested == runs["printing"] == len(seen["report"][5])
+    assert (jumped, landed) == (runs["jumping"], runs["jumping"] + runs["landing"])
+    assert all(sums)
+
+
+@pytest.mark.parametrize("missing", ["zero", "fault"])
+def test_policies(demo: Recording, missing: str):
+    same(demo, [DATA / "recount.bpf.o", DATA / "edges.bpf.o"], missing=missing)
+
+
+@pytest.mark.parametrize("recording", ["churn", "big"])
+def test_reference_recordings(shared: Path, recording: str):
+    source = Recording.open(shared / "recordings" / recording / "trace.dat")
+
+    same(source, [shared / "recordings" / "truth.bpf.o", *(read_object(name) for name in PROGRAMS)])
+
+
+def test_one_program_on_many_tracepoints_and_many_on_one(demo: Recording):
+    text = encode(assemble("r0 = 0\nexit"))
+    runs = {}
+    for tier in ("linked", "fused"):
+        with Kernel(cpus=2) as kernel:
+            progs = [kernel.prog_load(RAW_TP, text, name=f"p{number}") for number in range(3)]
+            for prog, name in [(0, "sched_switch"), (0, "sys_enter"), (1, "sched_switch"), (0, "sched_switch"), (2, "sys_exit")]:
+                kernel.raw_tracepoint_open(name, progs[prog])
+            report = kernel.replay(demo, tier=tier)
+            runs[tier] = (report.fired, report.programs, report.tier)
+
+    assert runs["fused"] == (*runs["linked"][:2], "fused")
+    assert runs["fused"][1]["p0"].run_cnt > 2 * runs["fused"][1]["p1"].run_cnt > 0
+
+
+def test_statistics_are_kept_by_the_linked_tier(demo: Recording):
+    with Kernel(cpus=2) as kernel:
+        kernel.raw_tracepoint_open("sched_switch", kernel.prog_load(RAW_TP, encode(assemble("r0 = 0\nexit")), name="p"))
+        holder = kernel.enable_stats()
+
+        def progress(done: int, total: int) -> None:
+            if done == 30_000:
+                kernel.close(holder)
+
+        report = kernel.replay(demo, tier="fused", chunk=10_000, progress=progress)
+        prog = next(iter(kernel.progs))
+
+        assert report.tier == "fused, linked"
+        assert 0 < prog.stats()[1] < prog.runs == report.programs["p"].run_cnt == report.fired
+        assert prog.stats()[0] > 0
+
+
+def test_without_programs_objects_are_kept_up_to_date(demo: Recording):
+    with Kernel(cpus=2) as kernel:
+        report = kernel.replay(demo, tier="fused")
+
+        assert (report.tier, report.events, report.fired) == ("fused", demo.events, 0)
+
+
+def test_code_of_another_run_is_found_in_the_cache(demo: Recording, monkeypatch: pytest.MonkeyPatch):
+    """Addresses are symbols: a second kernel has others, and the same code."""
+    _tier, expected = outcome(demo, [DATA / "recount.bpf.o"], "fused")
+    stored: list[str] = []
+    monkeypatch.setattr(object_cache(), "put", lambda key, entry: stored.append(key))
+    kept = Kernel(cpus=2)
+
+    _tier, actual = outcome(demo, [DATA / "recount.bpf.o"], "fused")
+
+    assert stored == []
+    assert actual == expected
+    kept.shutdown()
+
+
+def test_a_kind_without_programs_costs_no_counters():
+    text = fused_text([Kind(3, "event.3", 16, has_after=True)], cpus=4)
+
+    assert 'call void @"event.3.after"' in text
+    assert "getelementptr i8, ptr @sources, i64 16" in text
+    assert "%count" not in text
