@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrtp.btf import BtfKind, ProtoArg, TracepointProto
+from fastrtp.btf import ProtoArg, TracepointProto
 from fastrtp.errors import BtfError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import EventTable
@@ -28,6 +28,7 @@ from fastrtp.record.recipes import (
     Source,
     Text,
 )  # fmt: skip
+from fastrtp.record.recipes.match import match_arguments, pointer_target
 from fastrtp.record.recipes.recipe import C_SIZES
 
 from .identities import TaskIndex
@@ -62,35 +63,7 @@ class ArgumentBinder:
         """For each argument of the prototype the recipe's entry, None where there is none."""
         if recipe is None:
             return self._match_by_field(proto)
-        left = list(recipe.args)
-        plans: list[Argument | None] = []
-        for arg in proto.args:
-            found = next((entry for entry in left if self._fits(entry, arg)), None)
-            if found is not None:
-                left.remove(found)
-            plans.append(found)
-        return plans
-
-    def _fits(self, entry: Argument, arg: ProtoArg) -> bool:
-        if isinstance(entry, Scalar):
-            return not arg.is_pointer and arg.size == C_SIZES[entry.c_type]
-        if not arg.is_pointer:
-            return False
-        target = self._target(arg)
-        if isinstance(entry, (Obj, Missing)):
-            wanted = entry.type_name if isinstance(entry, Obj) else entry.struct
-            return target == wanted
-        return target in ("char", "") if isinstance(entry, Text) else True
-
-    def _target(self, arg: ProtoArg) -> str:
-        """Name of the type that a pointer argument leads to; "" for void and functions."""
-        btf = self.objects.btf
-        try:
-            pointer = btf.type(btf.strip(arg.type_id))
-            inner = btf.type(btf.strip_modifiers(pointer.type)) if pointer.kind == BtfKind.PTR else None
-        except BtfError:
-            return ""
-        return inner.name if inner is not None and inner.id else ""
+        return match_arguments(self.objects.btf, proto, recipe)
 
     def _match_by_field(self, proto: TracepointProto) -> list[Argument | None]:
         """Without a recipe: integers by name, or by order where the table has as many fields of that size as arguments."""
@@ -148,7 +121,7 @@ class ArgumentBinder:
             return None, 0
         if not self.zero:
             return None, FAULT_ADDRESS
-        name = self._target(arg)
+        name = pointer_target(self.objects.btf, arg)
         try:
             size = max(self.objects.size(name), 8) if name else UNKNOWN_SIZE
         except BtfError:
