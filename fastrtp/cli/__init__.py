@@ -27,6 +27,10 @@ COMMANDS = {
     "list": "tracepoints",
     "verify": "verify",
     "dump": "dump",
+    "prog": "introspect",
+    "map": "introspect",
+    "link": "introspect",
+    "btf": "introspect",
     "conformance": "native",
     "warmup": "native",
 }

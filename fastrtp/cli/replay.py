@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastrtp.cli.introspect import as_text, check_words, run_words
 from fastrtp.cli.objects import check_maps, read_spec
 from fastrtp.cli.recordings import open_recording
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, seconds, table
@@ -17,6 +18,7 @@ from fastrtp.errors import FastrtpError, ObjectError, ReplayError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fastrtp.cli.introspect import Answer
     from fastrtp.kernel import Kernel
     from fastrtp.kernel.object import BpfObject, ObjectMap
     from fastrtp.obj import ObjectSpec
@@ -44,6 +46,8 @@ class Options:
     records: dict[str, str]
     trace_pipe: bool
     output: Path | None
+    then: tuple[str, ...] = ()
+    stats: bool = False
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Drained:
 
     records: dict[str, list[bytes]] = field(default_factory=dict)
     printk: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)
 
 
 @click.command("replay", short_help="Run the programs of an object over a recording.")
@@ -67,11 +72,14 @@ class Drained:
 @click.option("--record", "records", multiple=True, metavar="MAP=STRUCT",
               help="Decode the records of a ring buffer or perf event array as this struct of the object.")
 @click.option("--trace-pipe", is_flag=True, help="Print what the programs wrote with bpf_printk.")
+@click.option("--then", multiple=True, metavar="WORDS",
+              help="Afterwards, with the programs still attached: 'prog show', 'map dump id 1', 'link show' and the like.")
+@click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
 def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
-    trace_pipe: bool, output: Path | None, btf: str | None,
+    trace_pipe: bool, then: tuple[str, ...], stats: bool, output: Path | None, btf: str | None,
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
@@ -79,7 +87,8 @@ def replay_command(
     are shown.
     """
     structs = dict(_pair(text) for text in records)
-    options = Options(form, maps, top, structs, trace_pipe, output)
+    options = Options(form, maps, top, structs, trace_pipe, output, then, stats)
+    check_words(then)
     data, spec = read_spec(obj)
     _check_names(spec, obj, options)
     opened = open_recording(recording)
@@ -138,6 +147,7 @@ def _run(
         raise ReplayError(f"{loaded.name} has no program that names its tracepoint{f' ({reasons})' if reasons else ''}")
     rings = [held for held in loaded.maps.values() if held.map.map_type in RINGS]
     drained.records = {held.name: [] for held in rings}
+    stats = kernel.enable_stats() if options.stats else -1
     with Bar("replaying", "events") as bar, loaded.attach() as links:
 
         def progress(done: int, total: int) -> None:
@@ -153,6 +163,9 @@ def _run(
         report = replay(kernel, recording, missing=missing, progress=progress, interruptible=True, chunk=chunk)
         progress(report.events, recording.events)
         drained.printk += report.printk
+        drained.answers = {line: run_words(kernel, line) for line in options.then}
+        if options.stats:
+            kernel.close(stats)
         return report, [f"{link.program} from {link.tp_name}" for link in links]
 
 
@@ -241,7 +254,18 @@ def as_json(loaded: BpfObject, report: ReplayReport, drained: Drained, options: 
         "attached": {program.name: program.spec.attach_name for program in loaded.programs.values() if program.auto_attachable},
         "skipped": loaded.skipped,
         "maps": maps,
-    } | ({"trace_pipe": pipe} if options.trace_pipe else {})
+    } | ({"trace_pipe": pipe} if options.trace_pipe else {}) | _more_json(loaded, drained, options)
+
+
+def _more_json(loaded: BpfObject, drained: Drained, options: Options) -> dict[str, Any]:
+    """What --stats and --then add."""
+    more: dict[str, Any] = {}
+    if options.stats:
+        counted = {program.name: program.prog.stats() for program in loaded.programs.values()}
+        more["stats"] = {name: {"run_time_ns": time_ns, "run_cnt": count} for name, (time_ns, count, _misses) in counted.items()}
+    if options.then:
+        more["then"] = {line: answer.rows for line, answer in drained.answers.items()}
+    return more
 
 
 def _weight(value: Any) -> float:
@@ -289,7 +313,7 @@ def _print(out: Console, loaded: BpfObject, report: ReplayReport, drained: Drain
 
     out.print(summary(report))
     out.print()
-    print_programs(out, loaded)
+    print_programs(out, loaded, stats=options.stats)
     for line in notes(loaded, report):
         out.print(line, style="dim")
     out.print()
@@ -298,15 +322,21 @@ def _print(out: Console, loaded: BpfObject, report: ReplayReport, drained: Drain
         print_map(out, rows, _TOP if options.top is None else options.top, lost=getattr(held.map, "lost", 0))
     if options.trace_pipe:
         print_trace_pipe(out, report, drained)
+    for line, answer in drained.answers.items():
+        out.print(plain(line), style="bold")
+        out.print(as_text(answer, "plain"), soft_wrap=True)
+        out.print()
 
 
-def print_programs(out: Console, loaded: BpfObject) -> None:
-    """Programs, what they are attached to, and how often they ran."""
-    rows = table("program", "tracepoint", "runs", "misses", numbers=("runs", "misses"))
+def print_programs(out: Console, loaded: BpfObject, *, stats: bool = False) -> None:
+    """Programs, what they are attached to, and how often they ran; with `stats` the mean time of a run."""
+    columns = ("runs", "misses", "ns/run") if stats else ("runs", "misses")
+    rows = table("program", "tracepoint", *columns, numbers=columns)
     for program in loaded.programs.values():
         if program.auto_attachable:
-            rows.add_row(plain(program.name), plain(program.spec.attach_name), number(program.run_cnt),
-                         number(program.recursion_misses))  # fmt: skip
+            run_time_ns, run_cnt, misses = program.prog.stats()
+            timed = [number(run_time_ns / run_cnt) if run_cnt else "-"] if stats else []
+            rows.add_row(plain(program.name), plain(program.spec.attach_name), number(program.run_cnt), number(misses), *timed)
     out.print(rows)
 
 
