@@ -18,6 +18,7 @@ E2BIG, EFAULT = 7, 14
 UNSAFE = "unsafe accept"
 BUDGET = "accepted, kernel gives up (E2BIG)"
 KERNEL_BUG = "accepted, kernel reports a bug of its own"
+LONG = "longer than the verifier is given here, kernel accepts"
 REFUSED = "rejected, kernel accepts"
 BOTH_ERRNO, BOTH_MESSAGE = "both reject, errno differs", "both reject, message differs"
 ACCESS = "access outside an object"
@@ -56,7 +57,7 @@ def _verdicts(ours: Verdict, theirs: Verdict) -> list[str]:
             return [KERNEL_BUG]
         return [BUDGET if theirs.errno == E2BIG else UNSAFE]
     if ours.errno and theirs.errno == 0:
-        return [REFUSED]
+        return [LONG if ours.errno == E2BIG else REFUSED]
     if ours.errno != theirs.errno:
         return [BOTH_ERRNO]
     return [BOTH_MESSAGE] if ours.message != theirs.message else []

@@ -33,7 +33,7 @@ class Generator:
 
     def reg(self) -> int:
         """A scalar's register, rarely any."""
-        return self.rng.choice((0, 1, 2, 3, 4, 5, 8, 9)) if self.rng.random() < 0.985 else self.rng.randrange(11)
+        return self.rng.choice((0, 1, 2, 3, 4, 5, 8, 9)) if self.rng.random() < 0.996 else self.rng.randrange(11)
 
     def number(self) -> int:
         kind = self.rng.random()
@@ -55,10 +55,10 @@ class Generator:
                 self.emit(0x7A, 10, 0, at, self.number()) if rng.random() < 0.6 else self.emit(0x7B, 10, 8, at)
         self.scalars((0, 1, 2, 3, 4, 5, 9))
         start = len(self.out)
-        for _ in range(rng.randrange(2, 24)):
-            rng.choice(STATEMENTS if rng.random() < 0.98 else RARE)(self)
+        for _ in range(rng.randrange(2, 18)):
+            rng.choice(STATEMENTS if rng.random() < 0.99 else RARE)(self)
         end = len(self.out)
-        self.close_branches(start, end, 0.05)
+        self.close_branches(start, end, 0.006)
         kind = rng.random()
         if kind < 0.6:
             self.emit(0xBF, 0, rng.choice((8, 9, 8, 9, 1, 2)))
@@ -85,6 +85,10 @@ class Generator:
             insn = self.out[i]
             if insn.code & 7 in (JMP, JMP32) and insn.off == OPEN:
                 target = self.rng.randrange(start, i + 1) if self.rarely(backward) else self.rng.randrange(i + 1, end + 1)
+                if target < end and self.out[target].code == 0 and not self.rarely(0.02):
+                    target -= 1  # the second half of an ld_imm64
+                if target == i:
+                    target += 1
                 self.out[i] = insn._replace(off=target - i - 1)
 
     # memory
@@ -127,7 +131,7 @@ class Generator:
         self.emit(0, imm=self.rng.choice((0, 0, 8, 15)))
         size, width = self.rng.choice(SIZES)
         at = self.rng.choice((0, 8)) // width * width
-        if fd in (9, 2) and self.rng.random() < 0.6 or self.rarely():
+        if (fd in (9, 2) and self.rng.random() < 0.6) or self.rarely():
             self.emit(0x63 & ~0x18 | size, 1, 8, at if self.out[-1].imm == 0 else 0)
         else:
             self.emit(0x61 & ~0x18 | size, self.rng.choice((2, 9)), 1, at if self.out[-1].imm == 0 else 0)
@@ -136,27 +140,33 @@ class Generator:
     def value_access(self) -> None:
         """Load, store or atomic in the map value at a computed offset."""
         r, index = self.rng.choice((1, 2, 3, 4, 5, 9)), self.reg()
-        if index != r and self.rng.random() < 0.85:
-            self.bound(index)
-        if index != r and self.rng.random() < 0.25:
+        size, width = self.rng.choice(SIZES)
+        atomic = self.rng.random() < 0.25
+        size, width = ((0x18, 8) if width > 2 else (0x00, 4)) if atomic else (size, width)
+        if index != r and self.rng.random() < 0.3:
             self.emit(self.rng.choice((0x67, 0x27, 0x77, 0x64, 0x54, 0xC7)), index, imm=self.rng.choice((1, 2, 3, 7)))
+        if index != r and not self.rarely(0.03):
+            self.bound(index, sure=not self.rarely(0.3))
+        if index != r and self.rarely(0.05):
+            self.emit(self.rng.choice((0x67, 0x27, 0x77, 0x07)), index, imm=self.rng.choice((1, 2, 3)))
+        if atomic and index != r and not self.rarely(0.05):
+            self.emit(ALU64 | 0x50, index, imm=-width)
         self.emit(0xBF, r, 7)
         if index != r and index not in (6, 7):
-            if self.rng.random() < 0.15:
+            if self.rarely(0.1):
                 self.emit(0x07, r, imm=self.rng.choice((8, 40, 47, 48, -8)))
                 self.emit(0x1F, r, index)
             else:
                 self.emit(0x0F, r, index)
-        size, width = self.rng.choice(SIZES)
-        off = self.rng.choice((0, 0, 0, 0, 0, 1, 4, 8, 48 - width, -1))
+        off = self.rng.choice((0, 0, 0, 0, 1, 4, 0)) if not self.rarely(0.06) else self.rng.choice((48 - width, -1, 8))
         kind = self.rng.random()
-        if kind < 0.5:
+        if atomic:
+            self.emit(0xDB if width == 8 else 0xC3, r, self.reg(), off & -width, self.rng.choice(ATOMICS))
+        elif kind < 0.6:
             mode = 0x81 if width < 8 and self.rng.random() < 0.3 else 0x61
             self.emit(mode & ~0x18 | size, self.reg(), r, off)
-        elif kind < 0.75:
-            self.emit(0x63 & ~0x18 | size, r, self.reg(), off)
         else:
-            self.emit(0xDB if width == 8 else 0xC3, r, self.reg(), off & ~3, self.rng.choice(ATOMICS))
+            self.emit(0x63 & ~0x18 | size, r, self.reg(), off)
         self.emit(0xB7, r, imm=self.number())
 
     def stack(self) -> None:
@@ -250,12 +260,14 @@ class Generator:
         else:
             self.emit(code | 8, self.reg(), self.reg(), OPEN)
 
-    def bound(self, r: int = -1) -> None:
-        """A range check that makes a register a usable index."""
+    def bound(self, r: int = -1, *, sure: bool = False) -> None:
+        """A range check that makes a register a usable index; not `sure`: perhaps only its lower half, or one end."""
         r = self.reg() if r < 0 else r
-        limit = self.rng.choice(BOUNDS)
+        limit = self.rng.choice(BOUNDS) if not sure else self.rng.choice((4, 8, 16, 32, 40))
         kind = self.rng.randrange(5)
-        jump = self.rng.choice((JMP, JMP32))
+        jump = self.rng.choice((JMP, JMP32)) if not sure else JMP
+        if sure and kind == 3:
+            kind = 0
         if kind == 0:
             self.emit(ALU64 | 0x50, r, imm=limit - 1)
         elif kind == 1:
@@ -275,13 +287,17 @@ class Generator:
         a, b = self.rng.sample((1, 2, 3, 4, 5, 9), 2)
         self.emit(0xBF if self.rng.random() < 0.7 else 0xBC, a, 8)
         self.emit(0xBF if self.rng.random() < 0.8 else 0xBC, b, a)
-        if self.rng.random() < 0.4:
+        if self.rarely(0.3):
             self.emit(0x07 if self.rng.random() < 0.7 else 0x04, b, imm=self.rng.choice((1, 4, -4, 8)))
         if self.rng.random() < 0.3:
             self.emit(0x7B, 10, a, -32)
             self.emit(0x79, b, 10, -32)
-        self.emit(self.rng.choice((JMP, JMP, JMP32)) | self.rng.choice((0xB0, 0xA0, 0x10)), b, 0, 1, self.rng.choice(BOUNDS))
-        self.emit(ALU64 | 0xB0, a)
+        if self.rarely(0.08):
+            self.emit(self.rng.choice((JMP, JMP32)) | self.rng.choice((0xB0, 0xA0, 0x10)), b, 0, 1, self.rng.choice(BOUNDS))
+        else:
+            self.emit(JMP if not self.rarely(0.1) else JMP32, b, 0, 1, 0)
+            self.out[-1] = self.out[-1]._replace(code=self.out[-1].code | self.rng.choice((0xB0, 0xA0)), imm=self.rng.choice((8, 16, 40)))
+        self.emit(ALU64 | 0xB0, a, imm=4)
         r = self.rng.choice([n for n in (1, 2, 3, 4, 5) if n != a])
         self.emit(0xBF, r, 7)
         self.emit(0x0F, r, a)
@@ -300,7 +316,7 @@ class Generator:
         self.emit(0x71, 2, 1, self.rng.choice((0, 0, 8))) if self.rng.random() < 0.5 else self.emit(0x73, 1, r, 0)
         self.emit(0xB7, 1, imm=0)
         self.emit(0x07, r, imm=self.rng.choice((1, 1, 2, 3)))
-        code = self.rng.choice((0xA5, 0xA5, 0xC5, 0xA6, 0x55))
+        code = self.rng.choice((0xA5, 0xA5, 0xC5, 0xA6)) if not self.rarely(0.03) else 0x55
         self.emit(code, r, 0, top - len(self.out) - 1, self.rng.choice((4, 8, 30, 40)))
 
     def alu_low(self) -> None:
@@ -422,7 +438,7 @@ class Generator:
     def after_callback(self) -> None:
         self.clobber((2, 3, 4, 5))
         self.emit(0x79, 1, 10, -56)
-        if self.rng.random() < 0.6:
+        if not self.rarely(0.1):
             self.emit(0x57, 1, imm=self.rng.choice((7, 31, 47)))
         self.emit(0xBF, 2, 7)
         self.emit(0x0F, 2, 1)

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 
 from fastrtp.isa import Insn, disassemble, is_ld_imm64
@@ -125,6 +124,3 @@ def case(title: str, insns: Sequence[Insn], flags: int, host: HostKernel | None,
     return "\n".join(lines) + "\n"
 
 
-def report_slow(text: str) -> None:
-    """Progress on standard error."""
-    print(text, file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ from fastrtp.isa import Insn
 from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, TAIL_RESULT, Memory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from interpreter import MEM_BASE, STACK_SIZE, Frame, Interpreter, InterpreterError  # noqa: E402
+from interpreter import MEM_BASE, STACK_SIZE, Frame, Interpreter, InterpreterError
 
 __all__ = ["InterpreterError", "Shadow", "TooLong"]
 
@@ -26,6 +26,8 @@ _HANDLE, _VALUES = 0x40_0000_0000, 0x50_0000_0000
 _E2BIG, _EEXIST, _EFAULT, _EINVAL, _ENOENT, _ERANGE = 7, 17, 14, 22, 2, 34
 _RING_SIZE, _USER_END = 4096, (1 << 47) + 4096
 _FINISHED = -2
+_SHIFT = 0xFFFF_88A5_5B7A_3A58
+"""Where the second variant has every object: no bit of an address but the lowest three is the same."""
 
 
 class TooLong(Exception):
@@ -38,6 +40,7 @@ class Shadow(Interpreter):
     def __init__(self, insns: Sequence[Insn], fds: Sequence[int], variant: int, max_steps: int = 60_000) -> None:
         super().__init__(insns, bytearray(CTX))
         self.variant, self.steps = variant, max_steps
+        self.shift = _SHIFT * variant
         self.values: dict[int, dict[bytes, int]] = {}
         self.ring: list[tuple[int, int]] = []
         self.ring_used = 0
@@ -48,20 +51,20 @@ class Shadow(Interpreter):
     def _numbers(self, fds: Sequence[int]) -> Any:
         for index, insn in enumerate(self.insns):
             if insn.code == 0x18 and insn.src_reg == 1:
-                yield index, _HANDLE + (self.variant << 30) + fds[insn.imm]
+                yield index, _HANDLE + self.shift + fds[insn.imm]
             elif insn.code == 0x18 and insn.src_reg == 2:
                 yield index, self._array_base(fds[insn.imm]) + self.insns[index + 1].imm
             elif insn.code == 0x18 and insn.src_reg == 4:
                 yield index, index + insn.imm + 1
 
     def _array_base(self, fd: int) -> int:
-        return _VALUES + self.variant * 0x1234567000 + (fd << 24)
+        return _VALUES + self.shift + (fd << 24) & U64
 
     def run(self) -> int:
         """r0 at exit. InterpreterError for an access outside, TooLong."""
         self.regs = [0] * 11
         self.regions = {}
-        base = MEM_BASE + self.variant * 0x7654321000
+        base = MEM_BASE + self.shift
         self.regions[base] = self.mem
         self.regs[1] = base
         self.frames = [Frame([], -1)]
@@ -93,6 +96,13 @@ class Shadow(Interpreter):
             assert following is not None
             index = following
 
+    def _push_stack(self) -> None:
+        super()._push_stack()
+        base = self.regs[10] - STACK_SIZE
+        if self.shift:
+            self.regions[base + self.shift], self.regions[base] = self.regions[base], bytearray()
+        self.regs[10] += self.shift
+
     def _fill(self) -> None:
         """Stack that nobody wrote to is not zero."""
         for address, region in self.regions.items():
@@ -107,12 +117,16 @@ class Shadow(Interpreter):
                 return self._leave()
             self.regs[1:6] = [0] * 5
             return index + 1
+        if insn.code == 0x95:
+            return self._leave()
         following = super()._step(index)
         if insn.code == 0x85 and insn.src_reg == 1:
             self._fill()
         return following
 
     def _leave(self) -> int | None:
+        if self.shift and len(self.frames) > 1:
+            del self.regions[self.regs[10] - STACK_SIZE]
         self.insns, whole = [Insn(0x95)], self.insns
         try:
             return super()._step(0)
@@ -152,7 +166,7 @@ class Shadow(Interpreter):
         region[at : at + len(data)] = data
 
     def _map(self, handle: int) -> int:
-        fd = handle - _HANDLE - (self.variant << 30)
+        fd = handle - _HANDLE - self.shift
         if fd not in SHAPES:
             raise InterpreterError(f"insn {self.at}: {handle:#x} is no map")
         return fd
@@ -222,7 +236,7 @@ class Shadow(Interpreter):
         seen = 0
         for key, at in list(self.values[fd].items()):
             seen += 1
-            place = 0x60_0000_0000 + (self.variant << 32) + self.steps * 16
+            place = 0x60_0000_0000 + self.shift + self.steps * 16
             self.regions[place] = bytearray(key)
             stop = self.call(r2, r1, place, at, r3)
             del self.regions[place]
@@ -234,7 +248,7 @@ class Shadow(Interpreter):
         need = (r2 + 15) & ~7
         if r3 or self.ring_used + need > _RING_SIZE - 1:
             return 0
-        at = 0x70_0000_0000 + (self.variant << 32) + self.ring_used * 16
+        at = 0x70_0000_0000 + self.shift + self.ring_used * 16
         self.regions[at] = bytearray([self.variant * 0xA5] * r2)
         self.ring_used += need
         self.ring.append((at, r2))

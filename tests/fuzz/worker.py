@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import fastrtp.verifier.check as verifier_check
+
 from .check import BROKEN, CRASH, HANG, Outcome, check
 from .generator import generate
 from .host import HostKernel, Verdict
 from .native import NativeSide
 
-SECONDS = 60.0
+SECONDS = 20.0
 """What one program may take."""
+LIMIT_INSNS = 20_000
+"""What the verifier may process for one program (1,000,000 otherwise): a run is to see many programs, not one long one."""
 
 
 @dataclass
@@ -104,6 +108,7 @@ def _child(plan: Plan, first: int, out: int) -> None:
         os.write(out, json.dumps(row).encode() + b"\n")
 
     send({"stage": "begin"})
+    verifier_check.BPF_COMPLEXITY_LIMIT_INSNS = LIMIT_INSNS  # type: ignore[attr-defined]  # only this child's
     host = HostKernel() if plan.kernel else None
     native = NativeSide() if plan.native else None
     for number in range(first, plan.numbers.stop):
