@@ -132,11 +132,28 @@ def test_statistics_are_kept_by_the_linked_tier(demo: Recording):
         assert prog.stats()[0] > 0
 
 
+def test_a_loop_that_cannot_be_compiled_is_replayed_linked(demo: Recording, monkeypatch: pytest.MonkeyPatch):
+    _tier, expected = outcome(demo, [DATA / "recount.bpf.o"], "linked")
+    monkeypatch.setattr("fastrtp.replay.fused.fused_text", lambda kinds, cpus: "define nonsense")
+
+    tier, actual = outcome(demo, [DATA / "recount.bpf.o"], "fused")
+
+    assert (tier, actual) == ("linked", expected)
+
+
 def test_without_programs_objects_are_kept_up_to_date(demo: Recording):
     with Kernel(cpus=2) as kernel:
         report = kernel.replay(demo, tier="fused")
 
         assert (report.tier, report.events, report.fired) == ("fused", demo.events, 0)
+
+
+def test_auto_fuses_what_is_in_the_cache_when_the_recording_is_long(demo: Recording, monkeypatch: pytest.MonkeyPatch):
+    outcome(demo, [DATA / "recount.bpf.o"], "fused")
+    assert outcome(demo, [DATA / "recount.bpf.o"], "auto")[0] == "linked"
+    monkeypatch.setattr("fastrtp.replay.fused.GAIN_NS", 1_000)
+
+    assert outcome(demo, [DATA / "recount.bpf.o"], "auto")[0] == "fused"
 
 
 def test_code_of_another_run_is_found_in_the_cache(demo: Recording, monkeypatch: pytest.MonkeyPatch):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastrtp.errors import JitError
 from fastrtp.helpers.table import HELPER_IDS
 from fastrtp.jit.program import ENTRY, NativeText, Part, digest, object_cache
 from fastrtp.native.layout import FUSED, FUSED_ROW
@@ -120,13 +121,18 @@ class FusedReplay(LinkedReplay):
         return self.events * GAIN_NS > cost
 
     def prepare(self) -> None:
-        """Compile the loop, or find it in the cache."""
+        """Compile the loop, or find it in the cache; the linked one where LLVM refuses."""
         if not self._stable:
             super().prepare()
             return
         if self._native is not None:
             return
-        self._native = NativeText("fused", self._text, ["fused_run"], self._symbols(), self._parts)
+        try:
+            self._native = NativeText("fused", self._text, ["fused_run"], self._symbols(), self._parts)
+        except JitError:  # the programs are fine one by one, so the replay is not to fail
+            self._stable = False
+            super().prepare()
+            return
         prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
         self._run = prototype(self._native.addresses["fused_run"])
 
@@ -134,6 +140,7 @@ class FusedReplay(LinkedReplay):
         """Play at most `limit` events, fused where that is possible now."""
         if self._stable:
             self.prepare()
+        if self._stable:
             played = int(self._run(self._fused.ctypes.data, limit))
             if played >= 0:
                 self.fused_events += played
