@@ -68,13 +68,14 @@ def _interpret(verified: VerifiedProgram) -> tuple[str, int, Memory]:
     numbers = {id(shape): fd for fd, shape in SHAPES.items()}
     fds = [numbers[id(shape)] for shape in verified.used_maps]
     found = []
-    for variant in (0, 1):
+    chance = any(insn.code == 0x85 and insn.src_reg == 0 and insn.imm in (5, 7, 14) for insn in verified.insns)
+    for variant in range(8 if chance else 2):  # two small random numbers are often equal
         shadow = Shadow(verified.insns, fds, variant)
         try:
             found.append((shadow.run(), shadow.memory()))
         except TooLong:
             return "long", 0, {}
-    return "stable" if found[0] == found[1] else "unstable", *found[0]
+    return "stable" if all(one == found[0] for one in found) else "unstable", *found[0]
 
 
 def check(

@@ -120,7 +120,7 @@ class HostKernel:
         self._reset()
         ctx = ctypes.create_string_buffer(CTX, len(CTX))
         attr = ctypes.create_string_buffer(
-            struct.pack("<IIIIQQIIIIQQIII", fd, 0, 0, 0, 0, 0, 0, 0, len(CTX), 0, ctypes.addressof(ctx), 0, 1, 0, 0) + bytes(4), 80
+            struct.pack("<IIIIQQIIIIQQII", fd, 0, 0, 0, 0, 0, 0, 0, len(CTX), 0, ctypes.addressof(ctx), 0, 1, 0) + bytes(8), 80
         )
         status = self._bpf(_TEST_RUN, attr)
         os.close(fd)

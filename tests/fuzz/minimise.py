@@ -69,7 +69,8 @@ def outcome_in_child(insns: Sequence[Insn], flags: int, kernel: bool) -> Outcome
             os.close(read)
             signal.alarm(30)
             outcome = check(0, insns, flags, HostKernel() if kernel else None, NativeSide())
-            os.write(write, json.dumps([outcome.kinds, outcome.kernel.message if outcome.kernel else "", outcome.detail]).encode())
+            message = outcome.kernel.message if outcome.kernel else ""
+            os.write(write, json.dumps([outcome.kinds, message, outcome.detail]).encode())
         except Exception:  # a program that breaks something else is no smaller form of this find
             os.write(write, json.dumps([[], "", ""]).encode())
         finally:

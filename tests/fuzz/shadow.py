@@ -35,12 +35,12 @@ class TooLong(Exception):
 
 
 class Shadow(Interpreter):
-    """One run of a verified program on CTX. `variant` 0 or 1."""
+    """One run of a verified program on CTX. `variant`: even or odd is the layout, the number the seed of random helpers."""
 
     def __init__(self, insns: Sequence[Insn], fds: Sequence[int], variant: int, max_steps: int = 60_000) -> None:
         super().__init__(insns, bytearray(CTX))
         self.variant, self.steps = variant, max_steps
-        self.shift = _SHIFT * variant
+        self.shift = _SHIFT * (variant % 2)
         self.values: dict[int, dict[bytes, int]] = {}
         self.ring: list[tuple[int, int]] = []
         self.ring_used = 0
@@ -107,7 +107,7 @@ class Shadow(Interpreter):
         """Stack that nobody wrote to is not zero."""
         for address, region in self.regions.items():
             if address == self.regs[10] - STACK_SIZE:
-                region[:] = bytes([self.variant * 0xA5]) * STACK_SIZE
+                region[:] = bytes([self.variant % 2 * 0xA5]) * STACK_SIZE
 
     def _step(self, index: int) -> int | None:
         insn = self.insns[index]
@@ -249,7 +249,7 @@ class Shadow(Interpreter):
         if r3 or self.ring_used + need > _RING_SIZE - 1:
             return 0
         at = 0x70_0000_0000 + self.shift + self.ring_used * 16
-        self.regions[at] = bytearray([self.variant * 0xA5] * r2)
+        self.regions[at] = bytearray([self.variant % 2 * 0xA5] * r2)
         self.ring_used += need
         self.ring.append((at, r2))
         return at
