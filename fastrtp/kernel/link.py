@@ -57,17 +57,20 @@ class BpfLink(RefCounted):
 
 
 class BpfRawTpLink(BpfLink):
-    """`struct bpf_raw_tp_link`: raw_tp, raw_tp.w and tp_btf programs. `btp`: the tracepoint's BpfRawEventMap."""
+    """`struct bpf_raw_tp_link`: raw_tp, raw_tp.w and tp_btf programs. `btp`: the tracepoint's BpfRawEventMap.
+    `record`: its native side, freed when it is detached.
+    """
 
     type = BpfLinkType.BPF_LINK_TYPE_RAW_TRACEPOINT
 
     def __init__(self, ids: Idr[BpfLink], prog: BpfProg, attach_type: int, registry: TracepointRegistry,
-                 btp: BpfRawEventMap, cookie: int) -> None:
+                 btp: BpfRawEventMap, record: LinkRecord) -> None:
         super().__init__(ids, prog, attach_type)
         self.btp = btp
-        self.cookie = cookie
+        self.cookie = record.cookie
         self._registry = registry
-        self.record: LinkRecord | None = None
+        self.record = record
+        record.set_id(self.id)
 
     def __repr__(self) -> str:
         return f"<BpfRawTpLink {self.id} {self.tp_name} prog {self.prog.id}>"

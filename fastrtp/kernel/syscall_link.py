@@ -9,7 +9,7 @@ import errno
 import os
 
 from fastrtp.errors import BpfError
-from fastrtp.trace.probe import BpfRawEventMap
+from fastrtp.trace.probe import BpfRawEventMap, LinkRecord
 from fastrtp.uapi import BPF_F_REPLACE, BpfAttachType, BpfProgType
 
 from .call import Call
@@ -63,26 +63,32 @@ def bpf_raw_tp_link_attach(call: Call, prog: BpfProg, user_tp_name: int, cookie:
 
 
 def _prime_and_register(call: Call, prog: BpfProg, btp: BpfRawEventMap, cookie: int, attach_type: int) -> int:
-    """The descriptor and the file are there before the probe is, so that nothing can fail after it runs.
+    """The memory, the descriptor and the file are there before the probe is, so that nothing can fail after it runs. In that
+    order: without memory it is ENOMEM, whether or not a descriptor is free.
 
     Kernel: kernel/bpf/syscall.c:bpf_link_prime, bpf_link_settle
     """
     kernel, files = call.kernel, call.current.files
-    fd = files.get_unused_fd(True)
+    record = LinkRecord(kernel.memory, prog.record, cookie)
     try:
-        link = BpfRawTpLink(kernel.links, prog, attach_type, kernel.tracepoints, btp, cookie)
+        fd = files.get_unused_fd(True)
         try:
-            file = kernel.file_table.open("anon_inode:bpf_link", link, os.O_RDONLY | O_CLOEXEC, link.release_file)
+            link = BpfRawTpLink(kernel.links, prog, attach_type, kernel.tracepoints, btp, record)
             try:
-                link.bpf_probe_register()
+                file = kernel.file_table.open("anon_inode:bpf_link", link, os.O_RDONLY | O_CLOEXEC, link.release_file)
+                try:
+                    link.bpf_probe_register()
+                except BaseException:
+                    file.discard()
+                    raise
             except BaseException:
-                file.discard()
+                link.cleanup()
                 raise
         except BaseException:
-            link.cleanup()
+            files.put_unused_fd(fd)
             raise
     except BaseException:
-        files.put_unused_fd(fd)
+        record.close()
         raise
     prog.get()
     link.settled = True

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from fastrtp.errors import BpfError, BtfError
-from fastrtp.trace.probe import BpfRawEventMap, LinkRecord, bpf_probe_register, bpf_probe_unregister
+from fastrtp.trace.probe import BpfRawEventMap, bpf_probe_register, bpf_probe_unregister
 from fastrtp.trace.tracepoint import Tracepoint
 from fastrtp.uapi import MAX_BPF_FUNC_ARGS
 
@@ -120,20 +120,12 @@ class TracepointRegistry(Mapping[str, Tracepoint]):
         if prog.max_tp_access > btp.writable_size:
             accesses = f"program accesses {prog.max_tp_access} bytes of {btp.tp.name}'s buffer"
             raise BpfError(errno.EINVAL, f"EINVAL: {accesses}, which has {btp.writable_size}")
-        record = LinkRecord(self._memory, prog.record, link.cookie, link.id)
-        try:
-            bpf_probe_register(btp, record)
-        except BaseException:
-            record.close()
-            raise
-        link.record = record
+        bpf_probe_register(btp, link.record)
 
     def bpf_probe_unregister(self, link: BpfRawTpLink) -> None:
         """Detach; no run through the link is under way any more. Kernel: kernel/trace/bpf_trace.c:bpf_probe_unregister"""
-        assert link.record is not None
         bpf_probe_unregister(link.btp, link.record)
         link.record.close()
-        link.record = None
 
     def _event_map(self, name: str) -> BpfRawEventMap:
         added = self._added.get(name)

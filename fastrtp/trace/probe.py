@@ -69,6 +69,10 @@ class LinkRecord:
         self._record["prog"], self._record["id"] = prog.address, link_id
         self._record["cookie"] = np.uint64(cookie).astype(np.int64)
 
+    def set_id(self, link_id: int) -> None:
+        """The link has its id now."""
+        self._record["id"] = link_id
+
     def close(self) -> None:
         """Free the record. It must be unregistered."""
         self.memory.arena.free(self.address)
