@@ -37,6 +37,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 ALLOWED_UPWARD = {
     # the facade's verbs hand over to the layers above, when they are called
     ("kernel", "replay"),
+    # what an event's record looks like is told by the formats and recipes that recordings are read with
+    ("kernel", "record"),
     # the native library is made of what all layers register
     ("native", "__init__"),
 }

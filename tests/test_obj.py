@@ -106,13 +106,13 @@ def test_sections_say_type_and_tracepoint() -> None:
         "on_bare": (raw, "", True),
         "on_manual": (raw, "irq_handler_entry", False),
         "on_second_in_section": (raw, "sched_switch", True),
+        "on_tracepoint": (BpfProgType.BPF_PROG_TYPE_TRACEPOINT, "sched/sched_switch", True),
     }
     assert spec.programs["on_tp_btf"].attach_type == 23
     assert spec.programs["on_raw_tp_w"].writable
     assert spec.license == "MIT"
     assert spec.skipped == {
         "on_kprobe": "section 'kprobe/do_nanosleep': kprobe programs do not run on raw tracepoints",
-        "on_tracepoint": "section 'tracepoint/sched/sched_switch': tracepoint programs do not run on raw tracepoints",
         "on_fentry": "section 'fentry/do_unlinkat': fentry programs do not run on raw tracepoints",
         "on_xdp": "section '?xdp': xdp programs do not run on raw tracepoints",
         "on_unknown": "section 'whatever' names no program type, expected raw_tp/<tracepoint> or tp_btf/<tracepoint>",

@@ -39,6 +39,8 @@ RAW_TP = frozenset(
     }
 )
 TP_BTF = frozenset({BpfProgType.BPF_PROG_TYPE_TRACING})
+TRACEPOINT = frozenset({BpfProgType.BPF_PROG_TYPE_TRACEPOINT})
+"""tp_prog_func_proto and raw_tp_prog_func_proto know the same numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,12 @@ _IMPLEMENTED = frozenset(
         "perf_event_output",
         "per_cpu_ptr",
         "this_cpu_ptr",
+        "spin_lock",
+        "spin_unlock",
+        "get_cgroup_classid",
+        "get_current_cgroup_id",
+        "get_ns_current_pid_tgid",
+        "get_attach_cookie",
     ]
 )
 
@@ -252,7 +260,7 @@ def _table() -> dict[int, HelperProto]:
     for number, name in enumerate(FUNC_NAMES):
         if number == 0:
             continue
-        for source, prog_types in ((_RAW_TP_ROWS, RAW_TP), (_TP_BTF_ROWS, TP_BTF)):
+        for source, prog_types in ((_RAW_TP_ROWS, RAW_TP | TRACEPOINT), (_TP_BTF_ROWS, TP_BTF)):
             if name in source:
                 ret, args, gpl_only, more = source[name]
                 rows[number] = HelperProto(

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from fastrtp.trace.live import TraceFunction
     from fastrtp.trace.tracepoint import Tracepoint
 
+    from .ftrace import Ftrace
     from .shim_report import ShimReport
+    from .trace_event_call import TraceEvents
 
 _PRINTK = "bpf_trace_printk"
 """The tracepoint that the helper of its name fires."""
@@ -192,6 +195,20 @@ class Kernel(Verbs):
         module = self.modules.get(name)
         btf = module.btf if module is not None else self.btf
         return f"{name}({', '.join(btf.c_decl(arg.type_id, arg.name) for arg in self.tracepoints.proto(name).args)})"
+
+    @cached_property
+    def trace_events(self) -> TraceEvents:
+        """Events that have records: what ftrace, perf and tracepoint programs work on."""
+        from .trace_event_call import TraceEvents
+
+        return TraceEvents(self)
+
+    @cached_property
+    def ftrace(self) -> Ftrace:
+        """The trace buffer: kernel.ftrace.enable("sched_switch")."""
+        from .ftrace import Ftrace
+
+        return Ftrace(self)
 
     def _tell_task_layout(self) -> None:
         for field, member in _TASK_OFFSETS.items():

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class Link:
-    """One attachment: closing it detaches. `fd`: its descriptor, -1 when closed."""
+    """One attachment: closing it detaches. `fd`: its descriptor, -1 when closed; `perf_fd`: a tracepoint program's perf event."""
 
-    def __init__(self, process: Process, fd: int, program: str, tp_name: str) -> None:
+    def __init__(self, process: Process, fd: int, program: str, tp_name: str, perf_fd: int = -1) -> None:
         self._process = process
         self.fd = fd
+        self.perf_fd = perf_fd
         self.program = program
         self.tp_name = tp_name
 
@@ -33,9 +34,11 @@ class Link:
 
     def close(self) -> None:
         """Detach. Nothing happens the second time, or when the process is gone."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0 and not self._process.exited:
-            self._process.close(fd)
+        fds = (self.fd, self.perf_fd)
+        self.fd = self.perf_fd = -1
+        for fd in fds:
+            if fd >= 0 and not self._process.exited:
+                self._process.close(fd)
 
 
 class Links(tuple[Link, ...]):
@@ -94,6 +97,9 @@ class ObjectProgram:
         if by_btf and target != self.spec.attach_name:
             raise ValueError(f"program {self.name} was loaded for tracepoint {self.spec.attach_name}, not {target}")
         try:
+            if self.spec.prog_type == BpfProgType.BPF_PROG_TYPE_TRACEPOINT:
+                fd, perf_fd = self._process.tracepoint_attach(target, self.fd, cookie)
+                return Link(self._process, fd, self.name, target.rpartition("/")[2], perf_fd)
             fd = self._process.raw_tracepoint_open(None if by_btf else target, self.fd, cookie)
         except BpfError as error:
             raise BpfError(_errno(error), f"attach program {self.name}: {error.strerror}") from error

@@ -13,6 +13,7 @@ from fastrtp.errors import BpfError
 
 from .fdinfo import fdinfo_text
 from .file import FdTable, File
+from .perf_tracepoint import TracepointEvent
 from .verbs import Verbs
 
 if TYPE_CHECKING:
@@ -70,8 +71,11 @@ class Process(Verbs):
             return self.files.dup3(oldfd, newfd, cloexec)
 
     def read(self, fd: int, size: int) -> bytes:
-        """read(2): no BPF object can be read. BpfError EBADF (not open for reading), EINVAL."""
-        self._refuse(self.files.fget(fd), self.files.fget(fd).readable, fd, "reading")
+        """read(2): perf events only. BpfError EBADF (not open for reading), EINVAL (any BPF object), ENOSPC."""
+        file = self.files.fget(fd)
+        self._refuse(file, file.readable, fd, "reading")
+        if isinstance(file.private_data, TracepointEvent):
+            return file.private_data.read_file(size)
         raise BpfError(errno.EINVAL, f"EINVAL: file descriptor {fd} cannot be read ({size} bytes wanted)")
 
     def write(self, fd: int, data: bytes) -> int:

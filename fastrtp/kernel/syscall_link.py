@@ -16,6 +16,7 @@ from .call import Call
 from .file import O_CLOEXEC
 from .link import BpfRawTpLink
 from .prog import BpfProg
+from .tracepoint_prog import bpf_perf_link_attach
 from .uaccess import strncpy_from_user
 
 _TP_NAME_SIZE = 128
@@ -96,10 +97,14 @@ def _prime_and_register(call: Call, prog: BpfProg, btp: BpfRawEventMap, cookie: 
 
 
 def link_create(call: Call) -> int:
-    """BPF_LINK_CREATE: of the programs here only tp_btf takes it. BpfError EINVAL, EBADF. Kernel: link_create"""
+    """BPF_LINK_CREATE: of the programs here tp_btf takes it, and tracepoint with a perf event. BpfError EINVAL, EBADF, and what
+    attaching gives. Kernel: link_create
+    """
     attr = call.attr
     call.check_attr()
     prog = call.prog_get(attr.prog_fd)
+    if prog.type == BpfProgType.BPF_PROG_TYPE_TRACEPOINT:
+        return bpf_perf_link_attach(call, prog)
     if attr.attach_type != BpfAttachType.BPF_TRACE_RAW_TP or prog.type != BpfProgType.BPF_PROG_TYPE_TRACING:
         raise BpfError(errno.EINVAL, f"EINVAL: attach type {attr.attach_type} is not for programs of type {prog.type}")
     if attr.attach_type != prog.expected_attach_type:

@@ -15,6 +15,7 @@ from .bpf_map import not_supported
 from .call import Call
 from .file import File
 from .link import BpfRawTpLink
+from .perf_tracepoint import TracepointEvent
 from .uaccess import copy_string_to_user
 
 _QUERY_EFFECTIVE = 1
@@ -33,15 +34,20 @@ def bpf_task_fd_query(call: Call) -> int:
     process = call.kernel.find_process(attr.pid)
     if process is None:
         raise BpfError(errno.ENOENT, f"ENOENT: no process {attr.pid}")
-    link = process.files.fget(attr.fd).private_data
-    if not isinstance(link, BpfRawTpLink):
+    target = process.files.fget(attr.fd).private_data
+    if isinstance(target, BpfRawTpLink):
+        name, prog_id, fd_type = target.tp_name.encode(), target.prog.id, BpfTaskFdType.BPF_FD_TYPE_RAW_TRACEPOINT
+    elif isinstance(target, TracepointEvent):
+        if target.prog is None:
+            raise BpfError(errno.ENOENT, f"ENOENT: the perf event of file descriptor {attr.fd} has no program")
+        name, prog_id, fd_type = target.tp_event.name.encode(), target.prog.id, BpfTaskFdType.BPF_FD_TYPE_TRACEPOINT
+    else:
         raise not_supported(f"file descriptor {attr.fd} of process {attr.pid} has no program attached")
-    name = link.tp_name.encode()
     room = attr.buf_len
     call.put_user("buf_len", len(name))
     fits = copy_string_to_user(attr.buf, room, name) if room and attr.buf else True
-    call.put_user("prog_id", link.prog.id)
-    call.put_user("fd_type", BpfTaskFdType.BPF_FD_TYPE_RAW_TRACEPOINT)
+    call.put_user("prog_id", prog_id)
+    call.put_user("fd_type", fd_type)
     call.put_user("probe_offset", 0)
     call.put_user("probe_addr", 0)
     if not fits:

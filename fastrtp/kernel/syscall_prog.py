@@ -57,7 +57,7 @@ _BY_BTF_ID = frozenset({
 })  # fmt: skip
 LOADABLE = frozenset({
     BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
-    BpfProgType.BPF_PROG_TYPE_TRACING,
+    BpfProgType.BPF_PROG_TYPE_TRACING, BpfProgType.BPF_PROG_TYPE_TRACEPOINT,
 })  # fmt: skip
 """Program types that there are. The others are EINVAL, as on a kernel that is configured without them."""
 

@@ -10,14 +10,21 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError
-from fastrtp.uapi import ATTRS, BpfCmd, bpf_btf_info, bpf_link_info_raw_tracepoint, bpf_map_info, bpf_prog_info
+from fastrtp.uapi import ATTRS, BpfAttachType, BpfCmd, bpf_btf_info, bpf_link_info_raw_tracepoint, bpf_map_info, bpf_prog_info
 
 if TYPE_CHECKING:
     import os
 
     from .loader import Autoload
     from .object import BpfObject
+    from .perf_attr import PerfEventAttr
+    from .perf_tracepoint import TracepointEvent
     from .process import Process
+
+
+DEFAULT_SAMPLE_TYPE = 1 << 1 | 1 << 2 | 1 << 7 | 1 << 8 | 1 << 10
+"""PERF_SAMPLE_TID, TIME, CPU, PERIOD and RAW."""
+BPF_PERF_EVENT = BpfAttachType.BPF_PERF_EVENT
 
 
 class _Buffers:
@@ -232,6 +239,63 @@ class Verbs:
         from .perf_event import perf_event_of
 
         return perf_event_of(self._process, fd).consume()
+
+    def sys_perf_event_open(self, attr: PerfEventAttr, pid: int, cpu: int, group_fd: int = -1, flags: int = 0) -> int:
+        """perf_event_open(2). See `fastrtp.kernel.perf_tracepoint`."""
+        from .perf_tracepoint import sys_perf_event_open
+
+        return sys_perf_event_open(self._process, attr, pid, cpu, group_fd, flags)
+
+    def ioctl(self, fd: int, request: int, arg: int = 0) -> int:
+        """ioctl(2) on a perf event. BpfError EBADF, ENOTTY, EINVAL, and others by request."""
+        from .perf_tracepoint import perf_ioctl
+
+        return perf_ioctl(self._process, fd, request, arg)
+
+    def perf_tracepoint_open(
+        self, name: str, *, cpu: int = 0, pid: int = -1, period: int = 0, sample_type: int = DEFAULT_SAMPLE_TYPE,
+        size: int = 1 << 20, disabled: bool = False,
+    ) -> int:  # fmt: skip
+        """A descriptor of a perf event on a tracepoint ("sched_switch", "sched:sched_switch"), counting on one CPU, or (cpu -1)
+        on all CPUs for one task. `period`: every how many events a sample goes into its ring of `size` bytes; 0 only counts.
+
+        BpfError ENOENT, EINVAL, EOPNOTSUPP, EMFILE.
+        """
+        from .perf_attr import ATTR_DISABLED, PERF_TYPE_TRACEPOINT, PerfEventAttr
+        from .perf_tracepoint import tracepoint_event_of
+
+        process = self._process
+        attr = PerfEventAttr(
+            type=PERF_TYPE_TRACEPOINT, size=ctypes.sizeof(PerfEventAttr), config=process.kernel.trace_events.event(name).id,
+            sample_period=period, sample_type=sample_type, flags=ATTR_DISABLED,
+        )  # fmt: skip
+        fd = self.sys_perf_event_open(attr, pid, cpu)
+        event = tracepoint_event_of(process, fd)
+        try:
+            if period:
+                event.mmap(size)
+        except BpfError:
+            process.close(fd)
+            raise
+        event.record.enabled = not disabled
+        return fd
+
+    def perf_tracepoint(self, fd: int) -> TracepointEvent:
+        """The tracepoint event behind a descriptor: `.count`, `.lost`, `.consume()`. BpfError EBADF, EINVAL."""
+        from .perf_tracepoint import tracepoint_event_of
+
+        return tracepoint_event_of(self._process, fd)
+
+    def tracepoint_attach(self, name: str, prog_fd: int, cookie: int = 0) -> tuple[int, int]:
+        """Attach a tracepoint program to "system/name" as libbpf does: (descriptor of the link, of its perf event). BpfError."""
+        perf_fd = self.perf_tracepoint_open(name)
+        attr = bytearray(ATTRS[BpfCmd.BPF_LINK_CREATE].struct(prog_fd=prog_fd, target_fd=perf_fd, attach_type=BPF_PERF_EVENT))
+        attr[16:24] = cookie.to_bytes(8, "little")  # link_create.perf_event.bpf_cookie
+        try:
+            return self.bpf(BpfCmd.BPF_LINK_CREATE, attr), perf_fd
+        except BpfError:
+            self.close(perf_fd)
+            raise
 
     # introspection
 

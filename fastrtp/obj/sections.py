@@ -23,14 +23,16 @@ SECTION_DEFS = {
     "raw_tracepoint": SectionDef(BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT),
     "raw_tp.w": SectionDef(BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE, writable=True),
     "raw_tracepoint.w": SectionDef(BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE, writable=True),
+    "tp": SectionDef(BpfProgType.BPF_PROG_TYPE_TRACEPOINT),
+    "tracepoint": SectionDef(BpfProgType.BPF_PROG_TYPE_TRACEPOINT),
     "tp_btf": SectionDef(BpfProgType.BPF_PROG_TYPE_TRACING, BpfAttachType.BPF_TRACE_RAW_TP),
 }
-"""Sections whose programs run here; each may be followed by `/<tracepoint>`."""
+"""Sections whose programs run here; each may be followed by `/<tracepoint>`, tp and tracepoint by `/<system>/<tracepoint>`."""
 
 FOREIGN_SECTIONS = {
     "kprobe": "kprobe", "kretprobe": "kprobe", "ksyscall": "kprobe", "kretsyscall": "kprobe", "kprobe.multi": "kprobe",
     "kretprobe.multi": "kprobe", "kprobe.session": "kprobe", "uprobe": "uprobe", "uretprobe": "uprobe", "uprobe.s": "uprobe",
-    "uretprobe.s": "uprobe", "uprobe.multi": "uprobe", "usdt": "usdt", "tp": "tracepoint", "tracepoint": "tracepoint",
+    "uretprobe.s": "uprobe", "uprobe.multi": "uprobe", "usdt": "usdt",
     "perf_event": "perf_event", "fentry": "fentry", "fentry.s": "fentry", "fexit": "fexit", "fexit.s": "fexit",
     "fmod_ret": "fmod_ret", "fmod_ret.s": "fmod_ret", "freplace": "freplace", "lsm": "lsm", "lsm.s": "lsm", "lsm_cgroup": "lsm",
     "iter": "iterator", "iter.s": "iterator", "syscall": "syscall", "struct_ops": "struct_ops", "struct_ops.s": "struct_ops",

@@ -65,12 +65,16 @@ def plain_format(btf: Btf, proto: TracepointProto, event_id: int) -> EventFormat
             prints.append(f"REC->{name}")
         fields.append(place)
         offset = place.offset + place.size
-    kinds = ["%s" if spec.kind in _LOCATED else "%llx" if spec.c_type.endswith("*") else _NUMBERS[spec.signed] for spec in fields[4:]]
-    text = " ".join(f"{spec.name}={kind}" for spec, kind in zip(fields[4:], kinds, strict=True))
+    text = " ".join(f"{spec.name}={_conversion(spec)}" for spec in fields[len(_COMMON) :])
     return EventFormat(proto.name, event_id, "fastrtp", tuple(fields), ", ".join([f'"{text}"', *prints]))
 
 
-_NUMBERS = {False: "%llu", True: "%lld"}
+def _conversion(spec: FormatField) -> str:
+    if spec.kind in _LOCATED:
+        return "%s"
+    return "%llx" if spec.c_type.endswith("*") else "%lld" if spec.signed else "%llu"
+
+
 _COMMON = (
     FormatField("common_type", "unsigned short", 0, 2, False, FieldKind.SCALAR),
     FormatField("common_flags", "unsigned char", 2, 1, False, FieldKind.SCALAR),

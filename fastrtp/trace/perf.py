@@ -122,7 +122,7 @@ class PerfCall:
             row["prog"], row["cookie"] = prog.address, np.uint64(cookie).astype(np.int64)
         self._publish("prog_array", array)
 
-    def _publish(self, field: str, rows: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _publish(self, field: str, rows: np.ndarray) -> None:
         arena = self._memory.arena
         address = arena.alloc(rows.nbytes)
         arena.view(address, rows.nbytes)[:] = rows.view(np.uint8)

@@ -1,7 +1,7 @@
 """The context: an array of 64-bit arguments, read only.
 
 raw_tp: offset in [0, 96), 1, 2, 4 or 8 bytes, naturally aligned. Writable raw_tp: offset 0 is a pointer to the
-tracepoint's buffer. tp_btf: each slot has the C type of the tracepoint's argument.
+tracepoint's buffer. tp_btf: each slot has the C type of the tracepoint's argument. Tracepoint: ctx_tracepoint.py.
 Kernel: kernel/trace/bpf_trace.c:bpf_tracing_ctx_access, raw_tp_writable_prog_is_valid_access;
 kernel/bpf/btf.c:btf_ctx_access.
 """
@@ -13,6 +13,7 @@ from errno import EACCES
 from fastrtp.btf import BtfKind
 from fastrtp.uapi import MAX_BPF_FUNC_ARGS
 from fastrtp.verifier.bounds import ZERO
+from fastrtp.verifier.ctx_tracepoint import tp_prog_is_valid_access
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.null_args import raw_tp_null_arg
 from fastrtp.verifier.regtype import PTR_MAYBE_NULL, PTR_TO_BTF_ID, PTR_TO_TP_BUFFER, PTR_TRUSTED
@@ -24,7 +25,9 @@ _SCALAR_KINDS = frozenset({BtfKind.INT, BtfKind.ENUM, BtfKind.ENUM64, BtfKind.ST
 def check_ctx_access(env: BpfVerifierEnv, off: int, size: int, access: int) -> BpfRegState:
     """What a load of `size` bytes at `off` gives; remembers the highest end. Errors: EACCES."""
     loaded: BpfRegState | None = None
-    if 0 <= off < 8 * MAX_BPF_FUNC_ARGS and not access and not off % size:
+    if env.is_tracepoint:
+        loaded = REG_UNKNOWN if tp_prog_is_valid_access(off, size, access) else None
+    elif 0 <= off < 8 * MAX_BPF_FUNC_ARGS and not access and not off % size:
         loaded = REG_UNKNOWN
         if env.is_writable_tp and off == 0:
             loaded = BpfRegState(PTR_TO_TP_BUFFER, ZERO) if size == 8 else None

@@ -39,6 +39,7 @@ class BpfVerifierEnv:
         self.insn_cnt = len(self.insns)
         self.prog_type = attr.prog_type
         self.is_tracing = attr.prog_type == BpfProgType.BPF_PROG_TYPE_TRACING
+        self.is_tracepoint = attr.prog_type == BpfProgType.BPF_PROG_TYPE_TRACEPOINT
         self.is_writable_tp = attr.prog_type == BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE
         self.gpl_compatible = attr.license in _GPL_LICENSES
         self.strict_alignment = bool(attr.prog_flags & BPF_F_STRICT_ALIGNMENT) and not attr.prog_flags & BPF_F_ANY_ALIGNMENT

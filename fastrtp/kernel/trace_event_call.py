@@ -1,0 +1,151 @@
+"""TraceEventCall: what ftrace and perf know of a tracepoint: its format, its id, and the compiled probes that make records.
+
+The events are those of the shipped formats that the kernel has a tracepoint for, and the tracepoints added with
+Kernel.trace_event, whose fields are their arguments. Everything is made when first asked for.
+
+Kernel counterpart: include/linux/trace_events.h (struct trace_event_call), kernel/trace/trace_events.c
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fastrtp.errors import BpfError
+from fastrtp.jit.program import NativeText
+from fastrtp.trace.ftrace_assign import Assignment, probe_names, probes
+from fastrtp.trace.perf import PerfCall, PerfCpus
+
+if TYPE_CHECKING:
+    from fastrtp.record.event_format import EventFormat
+    from fastrtp.trace.tracepoint import Tracepoint
+
+    from .kernel import Kernel
+
+_FIRST_OWN_ID = 4096
+"""Ids of added events start here: the shipped ones are below."""
+
+
+class TraceEventCall:
+    """`struct trace_event_call`. `fmt`: the record's layout; `assignment`: where its fields come from."""
+
+    def __init__(self, tp: Tracepoint, fmt: EventFormat, assignment: Assignment, cpus: PerfCpus) -> None:
+        self.tp = tp
+        self.fmt = fmt
+        self.assignment = assignment
+        self._cpus = cpus
+
+    def __repr__(self) -> str:
+        return f"<TraceEventCall {self.system}:{self.name} id {self.id}>"
+
+    @property
+    def name(self) -> str:
+        """Name of the tracepoint."""
+        return self.fmt.name
+
+    @property
+    def system(self) -> str:
+        """Name of the group that it is listed under: "sched"."""
+        return self.fmt.system
+
+    @property
+    def id(self) -> int:
+        """What perf_event_open takes, and records have as common_type."""
+        return self.fmt.id
+
+    def get_offsets(self) -> int:
+        """End of the last field, which programs may read up to. Kernel: kernel/trace/trace_events.c:trace_event_get_offsets"""
+        last = self.fmt.fields[-1]
+        return last.offset + last.size
+
+    @cached_property
+    def code(self) -> NativeText:
+        """The native probes."""
+        return NativeText(self.name, probes(self.assignment), probe_names(self.name))
+
+    @property
+    def ftrace_func(self) -> int:
+        """Native trace_event_raw_event_<name>."""
+        return self.code.addresses[probe_names(self.name)[0]]
+
+    @cached_property
+    def perf(self) -> PerfCall:
+        """Its perf side."""
+        return PerfCall(self.tp, self.code.addresses[probe_names(self.name)[1]], self.id, self._cpus)
+
+
+class TraceEvents(Mapping[str, TraceEventCall]):
+    """The events of a kernel by name; listed are those that have records."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._made: dict[str, TraceEventCall] = {}
+        self._cpus = PerfCpus(kernel.memory)
+
+    def __getitem__(self, name: str) -> TraceEventCall:
+        try:
+            return self.event(name)
+        except BpfError as error:
+            raise KeyError(name) from error
+
+    def __iter__(self) -> Iterator[str]:
+        from fastrtp.record.event_formats import default_formats
+        from fastrtp.record.recipes import RECIPES
+
+        tracepoints = self._kernel.tracepoints
+        formats = default_formats()
+        yield from (name for name in RECIPES if name in formats and name in tracepoints)
+        yield from (name for name in self._kernel.modules if name in tracepoints)
+
+    def __len__(self) -> int:
+        return sum(1 for _name in self)
+
+    def event(self, name: str) -> TraceEventCall:
+        """The event, by "name", "system:name" or "system/name". BpfError ENOENT; EOPNOTSUPP where nothing says how the
+        tracepoint's arguments are recorded.
+        """
+        system, separator, short = name.replace("/", ":").rpartition(":")
+        found = self._made.get(short)
+        if found is None:
+            found = self._make(short, name)
+        if separator and system != found.system:
+            raise BpfError(errno.ENOENT, f"ENOENT: no event {name!r}: {short} is in {found.system!r}")
+        self._made[short] = found
+        return found
+
+    def by_id(self, event_id: int) -> TraceEventCall:
+        """The event with this id. BpfError EINVAL, EOPNOTSUPP."""
+        from fastrtp.record.event_formats import default_formats
+
+        own = next((call for call in self._made.values() if call.id == event_id), None)
+        if own is not None:
+            return own
+        name = default_formats().ids.get(event_id)
+        if name is None or name not in self._kernel.tracepoints:
+            raise BpfError(errno.EINVAL, f"EINVAL: no event with id {event_id}")
+        return self.event(name)
+
+    def _make(self, short: str, name: str) -> TraceEventCall:
+        from fastrtp.record.assign import assignment, plain_assignment, plain_format
+        from fastrtp.record.event_formats import default_formats
+
+        kernel = self._kernel
+        formats = default_formats()
+        if short not in kernel.tracepoints:
+            raise BpfError(errno.ENOENT, f"ENOENT: no event {name!r}")
+        proto = kernel.tracepoints.proto(short)
+        module = kernel.modules.get(short)
+        if module is not None:
+            own = sum(call.id >= _FIRST_OWN_ID for call in self._made.values())
+            fmt = plain_format(module.btf, proto, _FIRST_OWN_ID + own)
+            plan: Assignment | None = plain_assignment(module.btf, proto, fmt)
+        elif short in formats:
+            fmt = formats[short]
+            plan = assignment(kernel.btf, proto, fmt)
+        else:
+            raise BpfError(errno.ENOENT, f"ENOENT: no event {name!r}: the tracepoint has no record format")
+        if plan is None:
+            raise BpfError(errno.EOPNOTSUPP, f"EOPNOTSUPP: no recipe says how the arguments of {short} are recorded")
+        return TraceEventCall(kernel.tracepoints[short], fmt, plan, self._cpus)
