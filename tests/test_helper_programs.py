@@ -105,6 +105,11 @@ CASES = [
     Case("unsigned numbers are read", ("strtoul",), "r1 = map[fd:FMT][0]+0\nr2 = 4\nr3 = 0\nr4 = r10\nr4 += -8\ncall bpf_strtoul\nif r0 s< 0 goto +1\nr0 = *(u64 *)(r10 -8)\nexit", 0xFF, fmt=b"0xff\0"),
     Case("strings are compared", ("strncmp",), VALUE + "r1 = 0x6968\n*(u64 *)(r9 +0) = r1\nr1 = r9\nr2 = 8\nr3 = map[fd:FMT][0]+0\ncall bpf_strncmp\nexit", 0, fmt=b"hi\0"),
     Case("text is formatted", ("snprintf",), VALUE + "r1 = 7\n*(u64 *)(r10 -16) = r1\nr1 = r9\nr2 = 32\nr3 = map[fd:FMT][0]+0\nr4 = r10\nr4 += -16\nr5 = 8\ncall bpf_snprintf\nexit", 5, b"n=07\0", b"n=%02d\0"),
+    Case("there are no net_cls classes", ("get_cgroup_classid",), simple("get_cgroup_classid"), 0),
+    Case("all tasks are in the root cgroup", ("get_current_cgroup_id",), simple("get_current_cgroup_id"), 1),
+    Case("a test run has no cookie", ("get_attach_cookie",), simple("get_attach_cookie"), 0),
+    Case("ids in the initial namespace", ("get_ns_current_pid_tgid",), "call bpf_get_current_pid_tgid\nr6 = r0\nr1 = 4\nr2 = 0xeffffffc ll\nr3 = r10\nr3 += -8\nr4 = 8\ncall bpf_get_ns_current_pid_tgid\nif r0 != 0 goto +4\nr0 = *(u32 *)(r10 -4)\nr0 <<= 32\nr1 = *(u32 *)(r10 -8)\nr0 |= r1\nr0 ^= r6\nexit", 0),
+    Case("another namespace", ("get_ns_current_pid_tgid",), "r1 = 4\nr2 = 5\nr3 = r10\nr3 += -8\nr4 = 8\ncall bpf_get_ns_current_pid_tgid\nexit", -errno.EINVAL),
     Case("the trace is written", ("trace_printk",), "r1 = map[fd:FMT][0]+0\nr2 = 6\nr3 = 7\nr4 = 0\nr5 = 0\ncall bpf_trace_printk\nexit", 3, fmt=b"n=%lu\0"),
     Case("the trace is written from an array", ("trace_vprintk",), "r1 = 7\n*(u64 *)(r10 -8) = r1\nr1 = map[fd:FMT][0]+0\nr2 = 6\nr3 = r10\nr3 += -8\nr4 = 8\ncall bpf_trace_vprintk\nexit", 3, fmt=b"n=%lu\0"),
 ]  # fmt: skip
@@ -121,6 +126,8 @@ ELSEWHERE = {
     "perf_event_output": "test_perf_samples_are_written",
     "map_lookup_percpu_elem": "test_values_of_other_cpus",
     "per_cpu_ptr": "needs a kernel variable, which objects cannot name yet",
+    "spin_lock": "test_spin_lock.py: raw tracepoints may not take locks",
+    "spin_unlock": "test_spin_lock.py",
     "this_cpu_ptr": "needs a kernel variable, which objects cannot name yet",
 }
 

@@ -131,6 +131,11 @@ _IMPLEMENTED = frozenset(
         "perf_event_output",
         "per_cpu_ptr",
         "this_cpu_ptr",
+        "spin_lock",
+        "spin_unlock",
+        "get_cgroup_classid",
+        "get_current_cgroup_id",
+        "get_ns_current_pid_tgid",
         "get_attach_cookie",
     ]
 )

@@ -12,7 +12,7 @@ from typing import Any
 from fastrtp.helpers.table import HELPERS
 from fastrtp.isa import Insn
 from fastrtp.jit.lower import CallTarget, InsnFacts
-from fastrtp.maps import ArrayMap, HashMap, Map
+from fastrtp.maps import ArrayMap, FdArray, HashMap, HashOfMaps, Map
 from fastrtp.maps.attr import LRU
 from fastrtp.uapi import BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE
 
@@ -52,6 +52,10 @@ def _array_call(name: str, map: ArrayMap) -> CallTarget | None:
 
 def map_call(name: str, map: Map | None) -> CallTarget | None:
     """Target of a map helper on a known map, or None where only the general form will do."""
+    if map is not None and map.lock_end and name == "map_update_elem":
+        return None  # the lock in the value is not updated
+    if isinstance(map, HashOfMaps | FdArray):
+        return None
     if isinstance(map, HashMap):
         return _hash_call(name, map)
     if isinstance(map, ArrayMap):

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _PERCPU = frozenset(
     {BpfMapType.BPF_MAP_TYPE_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY}
 )
-FD_ARRAYS = frozenset({BpfMapType.BPF_MAP_TYPE_PROG_ARRAY, BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY})
+FD_ARRAYS = frozenset({
+    BpfMapType.BPF_MAP_TYPE_PROG_ARRAY, BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY, BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS,
+})  # fmt: skip
 
 
 class BpfMap(RefCounted):
@@ -42,6 +44,7 @@ class BpfMap(RefCounted):
         self.programs: dict[int, BpfProg] = {}
         self.owner: tuple[Any, ...] | None = None
         self.events: dict[int, tuple[PerfEvent, File]] = {}
+        self.inners: dict[bytes, BpfMap] = {}
         self._ids = ids
         self.id = contents.id = ids.alloc_cyclic(self)
 
@@ -57,6 +60,11 @@ class BpfMap(RefCounted):
     def is_fd_array(self) -> bool:
         """Whether values are file descriptors."""
         return self.map.map_type in FD_ARRAYS
+
+    @property
+    def is_map_of_maps(self) -> bool:
+        """Whether values are maps."""
+        return self.map.inner_map is not None
 
     @property
     def value_size_user(self) -> int:
@@ -98,6 +106,8 @@ class BpfMap(RefCounted):
         self.clear_programs()
         for index in list(self.events):
             self.delete_event(index)
+        for key in list(self.inners):
+            self.inners.pop(key).put()
         self.map.close()
         if self.btf is not None:
             self.btf.put()
@@ -146,6 +156,8 @@ class BpfMap(RefCounted):
             self._drop_program(index)
         elif index in self.events:
             self.delete_event(index)
+        elif self.is_map_of_maps:
+            self.delete_inner(index.to_bytes(4, "little"))
         else:
             raise BpfError(errno.ENOENT, f"ENOENT: nothing at index {index}")
 
@@ -158,6 +170,52 @@ class BpfMap(RefCounted):
         prog = self.programs.pop(index)
         self.map.set_slot(index, 0)
         prog.put()
+
+    # maps of maps
+
+    def update_inner(self, key: bytes, inner: BpfMap, flags: int) -> None:
+        """Put a map under a key; the outer map holds it from now on. BpfError EINVAL for one of another shape.
+
+        Kernel: kernel/bpf/map_in_map.c:bpf_map_fd_get_ptr, arraymap.c:bpf_fd_array_map_update_elem
+        """
+        from fastrtp.maps import map_meta_equal
+
+        if not map_meta_equal(self.map.inner_map, inner.map):
+            raise BpfError(errno.EINVAL, f"EINVAL: map {inner.id} is of another shape than the inner maps of map {self.id}")
+        inner.get()
+        try:
+            if self.is_fd_array:
+                self.map.set_slot(int.from_bytes(key, "little"), inner.map.address)
+            else:
+                self.map.set_inner(key, inner.map.address, flags)
+        except BpfError:
+            inner.put()
+            raise
+        old = self.inners.get(key)
+        self.inners[key] = inner
+        self._put_inner(old)
+
+    def lookup_inner(self, key: bytes) -> BpfMap:
+        """BpfError ENOENT."""
+        inner = self.inners.get(key)
+        if inner is None:
+            raise BpfError(errno.ENOENT, f"ENOENT: no map under {key.hex()} in map {self.id}")
+        return inner
+
+    def delete_inner(self, key: bytes) -> None:
+        """BpfError ENOENT."""
+        self.lookup_inner(key)
+        if self.is_fd_array:
+            self.map.set_slot(int.from_bytes(key, "little"), 0)
+        else:
+            self.map.delete_elem(key)
+        self._put_inner(self.inners.pop(key))
+
+    def _put_inner(self, inner: BpfMap | None) -> None:
+        """A program that found the inner map may still be running. Kernel: bpf_map_fd_put_ptr"""
+        if inner is not None:
+            self.map.memory.synchronize_rcu()
+            inner.put()
 
     # perf event arrays
 

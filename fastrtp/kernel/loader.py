@@ -58,6 +58,8 @@ def load(process: Process, source: str | os.PathLike[str] | bytes, *, name: str 
         _load_btf(process, obj)
         for map_spec in spec.maps.values():
             _create_map(process, obj, map_spec)
+        for map_spec in spec.maps.values():
+            _fill_map_of_maps(obj, map_spec)
         for program in spec.programs.values():
             if _wanted(program, autoload):
                 _load_program(process, obj, program)
@@ -122,11 +124,12 @@ def _new_map(process: Process, obj: BpfObject, spec: MapSpec) -> int:
         max_entries = process.kernel.cpus
     if spec.map_type == BpfMapType.BPF_MAP_TYPE_RINGBUF:
         max_entries = _ringbuf_size(max_entries)
-    fd = process.map_create(
-        spec.map_type, spec.key_size, spec.value_size, max_entries, spec.map_flags, name=_object_name(spec.name),
-        numa_node=spec.numa_node, map_extra=spec.map_extra, btf_fd=max(obj.btf_fd, 0) if with_btf else 0,
-        btf_key_type_id=spec.btf_key_type_id if with_btf else 0, btf_value_type_id=spec.btf_value_type_id if with_btf else 0,
-    )  # fmt: skip
+    inner_fd = _new_map(process, obj, spec.inner) if spec.inner is not None else -1
+    try:
+        fd = _map_create(process, obj, spec, max_entries, with_btf, max(inner_fd, 0))
+    finally:
+        if inner_fd >= 0:
+            process.close(inner_fd)
     try:
         if spec.initial is not None:
             process.map_update_elem(fd, bytes(spec.key_size), spec.initial)
@@ -136,6 +139,17 @@ def _new_map(process: Process, obj: BpfObject, spec: MapSpec) -> int:
         process.close(fd)
         raise
     return fd
+
+
+def _map_create(
+    process: Process, obj: BpfObject, spec: MapSpec, max_entries: int, with_btf: bool, inner_fd: int
+) -> int:
+    return process.map_create(
+        spec.map_type, spec.key_size, spec.value_size, max_entries, spec.map_flags, name=_object_name(spec.name),
+        numa_node=spec.numa_node, map_extra=spec.map_extra, btf_fd=max(obj.btf_fd, 0) if with_btf else 0,
+        btf_key_type_id=spec.btf_key_type_id if with_btf else 0, btf_value_type_id=spec.btf_value_type_id if with_btf else 0,
+        inner_map_fd=inner_fd,
+    )  # fmt: skip
 
 
 def _ringbuf_size(size: int) -> int:
@@ -208,6 +222,20 @@ def _with_map_fds(obj: BpfObject, program: ProgramSpec, insns: list[Insn]) -> li
         insns[ref.insn_idx] = insns[ref.insn_idx]._replace(src_reg=source, imm=obj.maps[ref.map_name].fd)
         insns[ref.insn_idx + 1] = insns[ref.insn_idx + 1]._replace(imm=ref.value_offset or 0)
     return insns
+
+
+def _fill_map_of_maps(obj: BpfObject, spec: MapSpec) -> None:
+    """The maps that the object puts into a map of maps. Kernel: tools/lib/bpf/libbpf.c:init_map_in_map_slots"""
+    if spec.map_type not in (BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS):
+        return
+    for slot, target in spec.values.items():
+        inner = obj.maps.get(target)
+        if inner is None:
+            raise ObjectError(f"fill map {spec.name}: map {target!r} for slot {slot} does not exist")
+        try:
+            obj.maps[spec.name].update(slot.to_bytes(spec.key_size, "little"), inner.fd.to_bytes(4, "little"))
+        except BpfError as error:
+            raise _wrapped(f"fill map {spec.name}, slot {slot} with {target}", error) from error
 
 
 def _fill_prog_array(obj: BpfObject, spec: MapSpec) -> None:

@@ -9,12 +9,14 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError, BtfError
-from fastrtp.uapi import BpfMapType
+from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG, BpfMapType
+from fastrtp.verifier.fields import special_fields
 
 if TYPE_CHECKING:
     from fastrtp.btf import Btf
 
 _ARRAYS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY, BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY})
+_LOCKED = frozenset({BpfMapType.BPF_MAP_TYPE_HASH, BpfMapType.BPF_MAP_TYPE_ARRAY})
 _NO_BTF = frozenset({
     BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY, BpfMapType.BPF_MAP_TYPE_CGROUP_ARRAY, BpfMapType.BPF_MAP_TYPE_STACK_TRACE,
 })  # fmt: skip
@@ -42,6 +44,7 @@ def map_check_btf(attr: Any, btf: Btf) -> None:
     size = _size(btf, attr.btf_value_type_id)
     if size != attr.value_size:
         raise _bad(f"BTF type {attr.btf_value_type_id} has {size} bytes, values have {attr.value_size}")
+    _check_fields(attr, special_fields(btf, attr.btf_value_type_id))
     if attr.map_type in _NO_BTF:
         raise BpfError(524, f"ENOTSUPP: maps of type {BpfMapType(attr.map_type).name} take no BTF types")
     if not kinds:
@@ -54,6 +57,23 @@ def map_check_btf(attr: Any, btf: Btf) -> None:
     key = btf.type(btf.strip(attr.btf_key_type_id))
     if key.kind != BtfKind.INT or key.bits != 32 or key.int_offset:
         raise _bad(f"BTF type {attr.btf_key_type_id} of an array's keys is not a 32-bit integer")
+
+
+def spin_lock_off(btf: Btf, type_id: int) -> int:
+    """Offset of the bpf_spin_lock in a type, -1 where it has none."""
+    return next((start for start, _size, name in special_fields(btf, type_id) if name == "bpf_spin_lock"), -1)
+
+
+def _check_fields(attr: Any, fields: list[tuple[int, int, str]]) -> None:
+    """Fields that only helpers may touch: at most one lock, and not everywhere. Kernel: syscall.c:map_check_btf"""
+    if not fields:
+        return
+    if sum(name == "bpf_spin_lock" for _start, _size, name in fields) > 1:
+        raise BpfError(errno.E2BIG, "E2BIG: a value has at most one bpf_spin_lock")
+    if attr.map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG):
+        raise BpfError(errno.EACCES, f"EACCES: a map with {fields[0][2]} in its values must be open to programs")
+    if any(name == "bpf_spin_lock" for _start, _size, name in fields) and attr.map_type not in _LOCKED:
+        raise BpfError(errno.EOPNOTSUPP, f"EOPNOTSUPP: no bpf_spin_lock in maps of type {BpfMapType(attr.map_type).name}")
 
 
 def _bad(why: str) -> BpfError:

@@ -21,17 +21,15 @@ if TYPE_CHECKING:
 
 def has_spin_lock(bpf_map: BpfMap) -> bool:
     """Whether the values' BTF has a struct bpf_spin_lock. Kernel: btf_record_has_field"""
-    btf, type_id = bpf_map.map.btf, bpf_map.map.btf_value_type_id
-    if btf is None or not type_id:
-        return False
-    record = btf.type(btf.strip(type_id))
-    return any(btf.type(btf.strip(member.type_id)).name == "bpf_spin_lock" for member in record.members)
+    return bool(bpf_map.map.lock_end)
 
 
 def bpf_map_copy_value(bpf_map: BpfMap, key: bytes, flags: int) -> bytes:
     """The value as a system call sees it: of a program array the program's id. BpfError ENOENT, ENOTSUPP."""
     if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PROG_ARRAY:
         return bpf_map.lookup_prog(int.from_bytes(key, "little")).id.to_bytes(4, "little")
+    if bpf_map.is_map_of_maps:
+        return bpf_map.lookup_inner(key).id.to_bytes(4, "little")
     if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY:
         raise not_supported("lookup in a perf event array")
     return bytes(bpf_map.map.lookup_elem(key, flags))
@@ -39,6 +37,12 @@ def bpf_map_copy_value(bpf_map: BpfMap, key: bytes, flags: int) -> bytes:
 
 def bpf_map_update_value(call: Call, bpf_map: BpfMap, file: File, key: bytes, value: bytes, flags: int) -> None:
     """Write a value; in maps of descriptors it is one of the calling process. BpfError as the kernel's."""
+    if bpf_map.is_map_of_maps:
+        if bpf_map.is_fd_array:
+            bpf_map.check_index(int.from_bytes(key, "little"), flags)
+        inner = call.map_get(int.from_bytes(value, "little"))
+        bpf_map.update_inner(key, inner, flags)
+        return
     if not bpf_map.is_fd_array:
         bpf_map.map.update_elem(key, value, flags)
         return

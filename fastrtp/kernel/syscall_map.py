@@ -14,7 +14,7 @@ from .bpf_map import BpfMap, not_supported
 from .btf_object import BtfObject
 from .call import Call, bpf_get_file_flag
 from .file import File
-from .map_btf import map_check_btf
+from .map_btf import map_check_btf, spin_lock_off
 from .map_value import bpf_map_copy_value, bpf_map_update_value, has_spin_lock
 from .names import bpf_obj_name_cpy
 from .uaccess import copy_from_user, copy_to_user
@@ -33,7 +33,7 @@ def map_create(call: Call) -> int:
 
     Kernel: kernel/bpf/syscall.c:map_create
     """
-    from fastrtp.maps import MapAttr, map_alloc_check
+    from fastrtp.maps import MAPS_OF_MAPS, MapAttr, bpf_map_meta_alloc, map_alloc_check
     from fastrtp.maps import map_create as make_map
 
     attr = call.attr
@@ -63,6 +63,8 @@ def map_create(call: Call) -> int:
     if attr.map_flags != map_flags:
         call.token_get(attr.map_token_fd)
     call.require_capable("BPF_MAP_CREATE")
+    if attr.map_type in MAPS_OF_MAPS:
+        map_attr.inner_map = bpf_map_meta_alloc(call.map_get(attr.inner_map_fd).map)
     contents = make_map(map_attr, call.kernel.memory)
     contents.map_flags &= ~(BPF_F_RDONLY | BPF_F_WRONLY)  # those belong to the descriptor: bpf_map_flags_retain_permanent
     try:
@@ -77,6 +79,9 @@ def map_create(call: Call) -> int:
         contents.btf = btf.btf
         contents.btf_key_type_id = attr.btf_key_type_id
         contents.btf_value_type_id = attr.btf_value_type_id
+        lock = spin_lock_off(btf.btf, attr.btf_value_type_id) if attr.btf_value_type_id else -1
+        if lock >= 0:
+            contents.set_lock(lock)
     bpf_map = BpfMap(call.kernel.maps, contents, name, btf)
     try:
         return call.map_new_fd(bpf_map, f_flags)
@@ -176,6 +181,8 @@ def map_delete_elem(call: Call) -> int:
     key = copy_key(bpf_map, attr.key)
     if bpf_map.is_fd_array:
         bpf_map.delete_fd(int.from_bytes(key, "little"))
+    elif bpf_map.is_map_of_maps:
+        bpf_map.delete_inner(key)
     else:
         bpf_map.map.delete_elem(key)
     return 0

@@ -81,13 +81,13 @@ class Verbs:
     def map_create(
         self, map_type: int, key_size: int, value_size: int, max_entries: int, flags: int = 0, *,
         name: str = "", numa_node: int = 0, map_extra: int = 0,
-        btf_fd: int = 0, btf_key_type_id: int = 0, btf_value_type_id: int = 0,
+        btf_fd: int = 0, btf_key_type_id: int = 0, btf_value_type_id: int = 0, inner_map_fd: int = 0,
     ) -> int:  # fmt: skip
         """BPF_MAP_CREATE: a descriptor. Sizes in bytes. BpfError."""
         return self._call(
             BpfCmd.BPF_MAP_CREATE, map_type=map_type, key_size=key_size, value_size=value_size, max_entries=max_entries,
             map_flags=flags, map_name=name.encode(), numa_node=numa_node, map_extra=map_extra,
-            btf_fd=btf_fd, btf_key_type_id=btf_key_type_id, btf_value_type_id=btf_value_type_id,
+            btf_fd=btf_fd, btf_key_type_id=btf_key_type_id, btf_value_type_id=btf_value_type_id, inner_map_fd=inner_map_fd,
         )[0]  # fmt: skip
 
     def _sizes(self, fd: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from fastrtp.maps.attr import MapAttr, map_alloc_check
 from fastrtp.maps.base import Map
 from fastrtp.maps.fd_array import FdArray, PerfEventArray, ProgArray
 from fastrtp.maps.hashtab import HashMap
+from fastrtp.maps.map_in_map import MAPS_OF_MAPS, ArrayOfMaps, HashOfMaps, MapMeta, bpf_map_meta_alloc, map_meta_equal
 from fastrtp.maps.ringbuf import RingBuf
 from fastrtp.native.memory import Memory
 from fastrtp.uapi import BpfMapType
@@ -21,6 +22,8 @@ MAP_TYPES: dict[int, type[Map]] = {
     BpfMapType.BPF_MAP_TYPE_LRU_HASH: HashMap,
     BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: HashMap,
     BpfMapType.BPF_MAP_TYPE_RINGBUF: RingBuf,
+    BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS: ArrayOfMaps,
+    BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS: HashOfMaps,
 }
 """The class of each map type; its keys are those of attr.ALLOC_CHECKS."""
 
@@ -32,15 +35,21 @@ def map_create(attr: MapAttr, memory: Memory) -> Map:
 
 
 __all__ = [
+    "MAPS_OF_MAPS",
     "MAP_TYPES",
     "ArrayMap",
+    "ArrayOfMaps",
     "FdArray",
     "HashMap",
+    "HashOfMaps",
     "Map",
     "MapAttr",
+    "MapMeta",
     "PerfEventArray",
     "ProgArray",
     "RingBuf",
+    "bpf_map_meta_alloc",
     "map_alloc_check",
     "map_create",
+    "map_meta_equal",
 ]  # fmt: skip

@@ -28,7 +28,7 @@ from fastrtp.uapi import (
 
 if TYPE_CHECKING:
     from fastrtp.btf import Btf
-    from fastrtp.maps.base import Map
+    from fastrtp.maps.map_in_map import MapMeta
 
 _ACCESS = BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG
 _HTAB_FLAGS = BPF_F_NO_PREALLOC | BPF_F_NO_COMMON_LRU | BPF_F_NUMA_NODE | _ACCESS | BPF_F_ZERO_SEED
@@ -56,7 +56,7 @@ class MapAttr:
     map_flags: int = 0
     map_name: str = ""
     numa_node: int = 0
-    inner_map: Map | None = None
+    inner_map: MapMeta | None = None
     btf: Btf | None = None
     btf_key_type_id: int = 0
     btf_value_type_id: int = 0
@@ -121,6 +121,13 @@ def htab_map_alloc_check(attr: MapAttr) -> None:
         _refuse(errno.E2BIG, f"value_size {attr.value_size} is too large for a per-CPU map")
 
 
+def fd_htab_map_alloc_check(attr: MapAttr) -> None:
+    """Kernel: kernel/bpf/hashtab.c:fd_htab_map_alloc_check."""
+    if attr.value_size != 4:
+        _refuse(errno.EINVAL, f"value_size of a hash of maps is 4, not {attr.value_size}")
+    htab_map_alloc_check(attr)
+
+
 def ringbuf_map_alloc_check(attr: MapAttr) -> None:
     """Kernel: kernel/bpf/ringbuf.c:ringbuf_map_alloc."""
     if attr.map_flags & ~BPF_F_NUMA_NODE:
@@ -140,6 +147,8 @@ ALLOC_CHECKS: dict[int, Callable[[MapAttr], None]] = {
     BpfMapType.BPF_MAP_TYPE_LRU_HASH: htab_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: htab_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_RINGBUF: ringbuf_map_alloc_check,
+    BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS: fd_array_map_alloc_check,
+    BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS: fd_htab_map_alloc_check,
 }
 """The map types that there are, with the check of each."""
 

@@ -49,6 +49,7 @@ class Map:
         self.map_extra = attr.map_extra
         self.inner_map = attr.inner_map
         self.id = 0
+        self.lock_end = 0
         self.frozen = False
         self.percpu = self.map_type in PERCPU
         self.value_size_user = round_up(attr.value_size, 8) * memory.cpus if self.percpu else attr.value_size
@@ -70,6 +71,11 @@ class Map:
         start = round_up(ctypes.addressof(self._buffer), 8)
         self._key_address = start
         self._value_address = start + round_up(max(self.key_size, 8), 8)
+
+    def set_lock(self, offset: int) -> None:
+        """The values hold a bpf_spin_lock at `offset`: updates leave it alone, BPF_F_LOCK is allowed."""
+        self.lock_end = offset + 4
+        self.record["lock_end"] = self.lock_end
 
     def _create(self) -> None:
         """Allocate the family's memory and fill in its part of the descriptor."""
@@ -188,7 +194,7 @@ class Map:
         ctypes.memmove(self._value_address, value, len(value))
 
     def _check_lock_flag(self, flags: int) -> None:
-        if flags & BPF_F_LOCK:
+        if flags & BPF_F_LOCK and not self.lock_end:
             raise BpfError(errno.EINVAL, f"map {self.name!r} has no bpf_spin_lock in its values")
 
     @staticmethod

@@ -28,9 +28,12 @@ _VALUES = at(MAP, "values")
 _MASK = at(MAP, "slot_mask")
 _CPUS = at(MAP, "cpus")
 _FRESH = at(MAP, "fresh")
+_LOCK_END = at(MAP, "lock_end")
 _CPU = at(ENV, "cpu")
 
 _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
+_ARRAY_OF_MAPS, _HASH_OF_MAPS = 12, 13
+_BPF_F_LOCK = 4
 _ENOENT = -2
 _EINVAL = -22
 _E2BIG = -7
@@ -41,7 +44,7 @@ _MAX_LOOPS = 8 * 1024 * 1024
 
 @device
 def _is_hash(kind: int) -> bool:
-    return kind == _HASH or kind == _PERCPU_HASH or kind == _LRU_HASH or kind == _LRU_PERCPU_HASH
+    return kind == _HASH or kind == _PERCPU_HASH or kind == _LRU_HASH or kind == _LRU_PERCPU_HASH or kind == _HASH_OF_MAPS
 
 
 @device
@@ -60,7 +63,12 @@ def bpf_map_lookup_elem(map: int, key: int, env: int) -> int:
             )
         else:
             value = htab_lookup_any(map, key)
+        if kind == _HASH_OF_MAPS:
+            return load64(value) if value != 0 else 0
         return value + load64(env + _CPU) * load64(map + _STRIDE) if value != 0 else 0
+    if kind == _ARRAY_OF_MAPS:
+        value = array_map_lookup_elem(map, key, env, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
+        return load64(value) if value != 0 else 0
     if kind == _ARRAY or kind == _PERCPU_ARRAY:
         value = array_map_lookup_elem(map, key, env, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
         return value + load64(env + _CPU) * load64(map + _STRIDE) if value != 0 else 0
@@ -81,9 +89,37 @@ def bpf_map_lookup_percpu_elem(map: int, key: int, cpu: int, env: int) -> int:
     return value + cpu * load64(map + _STRIDE) if value != 0 else 0
 
 
+@device
+def _without_lock_flag(map: int, flags: int) -> int:
+    """The other flags, where values have a lock: BPF_F_LOCK asks for nothing more on one CPU at a time."""
+    return flags & ~_BPF_F_LOCK if load64(map + _LOCK_END) != 0 else flags
+
+
+@device
+def _clear_lock(map: int, key: int) -> None:
+    """The lock of the value is none of what an update brings: it stays 0, as every lock outside its section."""
+    end = load64(map + _LOCK_END)
+    if end == 0:
+        return
+    if _is_hash(load64(map + _TYPE)):
+        value = htab_lookup_any(map, key)
+    else:
+        value = array_map_lookup_elem(map, key, 0, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
+    if value != 0:
+        store32(value + end - 4, 0)
+
+
 @native()
 def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) -> int:
     """Update by key from a program."""
+    status = _update_here(map, key, value, _without_lock_flag(map, flags), env)
+    if status == 0:
+        _clear_lock(map, key)
+    return status
+
+
+@device
+def _update_here(map: int, key: int, value: int, flags: int, env: int) -> int:
     kind = load64(map + _TYPE)
     if _is_hash(kind):
         return htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, load64(env + _CPU))
@@ -185,10 +221,13 @@ def map_update(machine: int, map: int, key: int, value: int, flags: int) -> int:
     """Update from a system call (per-CPU: all CPUs' values, each rounded up to 8)."""
     enter(machine)
     kind = load64(map + _TYPE)
+    flags = _without_lock_flag(map, flags)
     if _is_hash(kind):
         status = htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, -1)
     else:
         status = _array_update(map, key, value, flags)
+    if status == 0:
+        _clear_lock(map, key)
     leave(machine)
     return status
 

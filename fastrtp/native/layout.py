@@ -105,6 +105,7 @@ MAP = np.dtype(
         ("consumer", I8),
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
         ("id", I8),
+        ("lock_end", I8),  # end of the bpf_spin_lock in a value, 0 for none
     ]
 )
 """`struct bpf_map` with the union of what the families need."""

@@ -24,10 +24,10 @@ from fastrtp.helpers.argtype import (
 )
 from fastrtp.helpers.table import HELPER_IDS, HELPERS, HelperProto
 from fastrtp.isa import Insn, func_id_name
-from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_SLEEPABLE, BpfMapType
+from fastrtp.uapi import BPF_F_INNER_MAP, BPF_F_RDONLY_PROG, BPF_F_SLEEPABLE, BpfMapType
 from fastrtp.verifier.bounds import S32_MAX, S32_MIN, ZERO, reg_bounds_sync
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import fields_of
+from fastrtp.verifier.fields import has_field
 from fastrtp.verifier.func import clear_caller_saved_regs, push_callback_call
 from fastrtp.verifier.mem import (
     check_helper_mem_access,
@@ -58,6 +58,7 @@ from fastrtp.verifier.regtype import (
     base_type,
     reg_type_str,
 )
+from fastrtp.verifier.section import check_sections_closed, check_spin_lock
 from fastrtp.verifier.stack import READ, WRITE, constant_map_key, mark_stack_written
 from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, SLOT_MISC, BpfFuncState, BpfRegState, register_is_null, scalar
 from fastrtp.verifier.tnum import TNUM_UNKNOWN, U32, U64
@@ -341,6 +342,12 @@ def _check_const_str(
         env.reject(EINVAL, "string is not zero-terminated")
 
 
+def _check_spin_lock(
+    env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto
+) -> None:
+    check_spin_lock(env, regno, reg, fn.name == "spin_lock")
+
+
 def _refuse_special(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
     env.reject(EINVAL, f"helper bpf_{fn.name} is not implemented yet")
 
@@ -358,7 +365,7 @@ _ARG_CHECKS: dict[int, _ArgCheck] = {
     ArgType.ARG_PTR_TO_FUNC: _check_func_ptr,
     ArgType.ARG_PTR_TO_PERCPU_BTF_ID: _check_percpu_btf,
     ArgType.ARG_PTR_TO_CONST_STR: _check_const_str,
-    ArgType.ARG_PTR_TO_SPIN_LOCK: _refuse_special,
+    ArgType.ARG_PTR_TO_SPIN_LOCK: _check_spin_lock,
     ArgType.ARG_PTR_TO_TIMER: _refuse_special,
     ArgType.ARG_KPTR_XCHG_DEST: _refuse_special,
     ArgType.ARG_PTR_TO_DYNPTR: _refuse_special,
@@ -430,6 +437,7 @@ def _is_lookup_of_known_element(func_id: int, meta: CallArgMeta) -> bool:
         func_id == _FN["map_lookup_elem"]
         and meta.map_ptr is not None
         and meta.map_ptr.map_type in _KEY_ELIDED
+        and not meta.map_ptr.map_flags & BPF_F_INNER_MAP  # max_entries is then the template's, not the map's
         and 0 <= meta.const_map_key < meta.map_ptr.max_entries
     )
 
@@ -444,14 +452,16 @@ def _check_map_func_compatibility(env: BpfVerifierEnv, found: Any, func_id: int,
 
 
 def check_reference_leak(env: BpfVerifierEnv, prefix: str) -> None:
-    """Nothing acquired is still held. Errors: EINVAL."""
-    if len(env.cur_state.frames) > 1 and prefix != "tail_call":
+    """Nothing acquired is still held, no section is open. Errors: EINVAL. Kernel: check_resource_leak."""
+    if not env.cur_state.refs or (len(env.cur_state.frames) > 1 and prefix != "tail_call"):
         return
-    held = [ref for ref in env.cur_state.refs if ref.kind == "ptr"]
+    check_sections_closed(env, prefix, ("lock",))
+    held = [ref for ref in env.cur_state.refs if ref.kind in ("ptr", "iter")]
     for ref in held[:-1]:
         env.log.line(f"Unreleased reference id={ref.id} alloc_insn={ref.insn_idx}")
     if held:
         env.reject(EINVAL, f"Unreleased reference id={held[-1].id} alloc_insn={held[-1].insn_idx}")
+    check_sections_closed(env, prefix, ("rcu", "preempt"))
 
 
 def _check_by_func(env: BpfVerifierEnv, func_id: int, meta: CallArgMeta) -> None:
@@ -516,8 +526,7 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elide
     if base == RetType.RET_PTR_TO_MAP_VALUE:
         if elided:
             flags &= ~PTR_MAYBE_NULL
-            ident = 0
-        fields_of(env, meta.map_ptr)
+            ident = env.new_id() if has_field(env, meta.map_ptr, "bpf_spin_lock") else 0
         return BpfRegState(PTR_TO_MAP_VALUE | flags, ZERO, id=ident, map=meta.map_ptr, num=meta.map_uid)
     if base == RetType.RET_PTR_TO_MEM:
         ref = 0

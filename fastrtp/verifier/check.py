@@ -42,7 +42,7 @@ from fastrtp.isa import (
     Insn,
     disassemble,
 )
-from fastrtp.uapi import BpfProgType
+from fastrtp.uapi import BPF_F_SLEEPABLE, BpfProgType
 from fastrtp.verifier.alu_insn import check_alu_op
 from fastrtp.verifier.api import LoadAttr, VerifiedProgram
 from fastrtp.verifier.bounds import ZERO
@@ -56,6 +56,7 @@ from fastrtp.verifier.mem import SIZE_BYTES, check_atomic, check_mem_access, che
 from fastrtp.verifier.prune import is_state_visited, update_branch_counts
 from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, MEM_PERCPU, PTR_TO_BTF_ID, PTR_TO_FUNC, PTR_TO_MAP_VALUE
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
+from fastrtp.verifier.section import check_call_in_section
 from fastrtp.verifier.stack import READ, WRITE
 from fastrtp.verifier.state import REG_CTX, REG_UNKNOWN, BpfFuncState, BpfRegState, BpfVerifierState, const_scalar
 
@@ -118,6 +119,8 @@ def _check_attach(env: BpfVerifierEnv) -> None:
     """tp_btf programs name what they attach to. Kernel: check_attach_btf_id."""
     if env.prog_type not in SUPPORTED_PROG_TYPES:
         env.reject(EINVAL, f"program type {env.prog_type} is not supported")
+    if env.attr.prog_flags & BPF_F_SLEEPABLE:
+        env.reject(EINVAL, "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable")
     if env.is_tracing and (env.attr.attach is None or env.attr.kernel_btf is None):
         env.reject(EINVAL, "Tracing programs must provide btf_id")
 
@@ -250,6 +253,8 @@ def _do_jmp(env: BpfVerifierEnv, insn: Insn) -> int:
             or insn.src_reg not in (0, BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL)
         ):
             env.reject(EINVAL, "BPF_CALL uses reserved fields")
+        if env.cur_state.refs and insn.src_reg != BPF_PSEUDO_KFUNC_CALL:
+            check_call_in_section(env, insn)
         if insn.src_reg == BPF_PSEUDO_CALL:
             return check_func_call(env, insn)
         if insn.src_reg == BPF_PSEUDO_KFUNC_CALL:

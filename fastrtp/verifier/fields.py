@@ -1,6 +1,7 @@
 """Fields of a map's value that only helpers may touch: locks, timers, kptrs, lists, trees, refcounts.
 
-They are found by the BTF of the value. Helpers for them are not offered yet, so every access is refused by name.
+They are found by the BTF of the value. Loads and stores of them are refused by name; bpf_spin_lock is the one that has
+helpers here (section.py).
 Kernel: kernel/bpf/btf.c:btf_parse_fields, kernel/bpf/verifier.c:check_map_access.
 """
 
@@ -68,6 +69,11 @@ def fields_of(env: BpfVerifierEnv, found: Any) -> list[tuple[int, int, str]]:
         known = special_fields(btf, type_id) if btf is not None and type_id else []
         env.map_fields[id(found)] = known
     return known
+
+
+def has_field(env: BpfVerifierEnv, found: Any, name: str) -> bool:
+    """Whether a map's values hold such a field. Kernel: btf_record_has_field."""
+    return any(field[2] == name for field in fields_of(env, found))
 
 
 def check_map_fields(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: int, direct: bool) -> None:

@@ -13,6 +13,7 @@ from fastrtp.verifier.alu import add_bounds
 from fastrtp.verifier.bounds import const_bounds
 from fastrtp.verifier.branch import is_branch_taken, regs_refine_cond
 from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.fields import has_field
 from fastrtp.verifier.mem import check_reg_read
 from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.regtype import (
@@ -116,7 +117,7 @@ def check_cond_jmp_op(env: BpfVerifierEnv, insn: Insn) -> int:
             and PTR_TO_BTF_ID not in (base_type(src.type), base_type(dst.type))
         ):
             equal = other if op == BPF_JEQ else this
-            equal.frames[-1].regs[regno] = _not_null(maybe)
+            equal.frames[-1].regs[regno] = _not_null(env, maybe)
     return idx + 1
 
 
@@ -201,17 +202,19 @@ def sync_linked_regs(state: BpfVerifierState, known: BpfRegState, regno: int) ->
                 frame.regs[where] = new
 
 
-def _not_null(reg: BpfRegState) -> BpfRegState:
+def _not_null(env: BpfVerifierEnv, reg: BpfRegState) -> BpfRegState:
     """Kernel: mark_ptr_not_null_reg."""
     if base_type(reg.type) == PTR_TO_MAP_VALUE and reg.map.map_type in (
         BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS,
         BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS,
     ):
         inner = getattr(reg.map, "inner_map", None)
-        return BpfRegState(CONST_PTR_TO_MAP, reg.bounds, map=inner, num=reg.id) if hasattr(inner, "key_size") else REG_UNKNOWN
+        return BpfRegState(CONST_PTR_TO_MAP, reg.bounds, map=inner) if hasattr(inner, "key_size") else REG_UNKNOWN
     if base_type(reg.type) == PTR_TO_MAP_VALUE and reg.map.map_type in _SOCKET_MAPS:
         return BpfRegState(PTR_TO_SOCKET, reg.bounds)
-    return BpfRegState(reg.type & ~PTR_MAYBE_NULL, reg.bounds, reg.off, 0, reg.ref_obj_id, reg.map, reg.num)
+    # the id tells the locks of two values of one map apart
+    ident = reg.id if base_type(reg.type) == PTR_TO_MAP_VALUE and has_field(env, reg.map, "bpf_spin_lock") else 0
+    return BpfRegState(reg.type & ~PTR_MAYBE_NULL, reg.bounds, reg.off, ident, reg.ref_obj_id, reg.map, reg.num)
 
 
 def mark_ptr_or_null_regs(env: BpfVerifierEnv, state: BpfVerifierState, regno: int, is_null: bool) -> None:
@@ -224,9 +227,9 @@ def mark_ptr_or_null_regs(env: BpfVerifierEnv, state: BpfVerifierState, regno: i
     for frame in state.frames:
         for number, reg in enumerate(frame.regs):
             if reg.type & PTR_MAYBE_NULL and reg.id == ident:
-                frame.regs[number] = REG_ZERO if is_null else _not_null(reg)
+                frame.regs[number] = REG_ZERO if is_null else _not_null(env, reg)
                 frame.deps[number] = 0
         for spi, slot in frame.stack.items():
             reg = slot.spilled_ptr
             if reg.type & PTR_MAYBE_NULL and reg.id == ident:
-                frame.stack[spi] = BpfStackState(slot.slot_type, REG_ZERO if is_null else _not_null(reg))
+                frame.stack[spi] = BpfStackState(slot.slot_type, REG_ZERO if is_null else _not_null(env, reg))

@@ -179,7 +179,10 @@ def states_equal(env: BpfVerifierEnv, old: BpfVerifierState, cur: BpfVerifierSta
         live = env.live_regs[insn_idx if number == last else old.frames[number + 1].callsite]
         if not _func_states_equal(env, was, now, old.precise >> (number * BITS_PER_FRAME), live, ids, exact):
             return False
-    return all(was.kind == now.kind and ids.check(was.id, now.id) for was, now in zip(old.refs, cur.refs, strict=True))
+    return all(
+        was.kind == now.kind and was.ptr is now.ptr and ids.check(was.id, now.id)
+        for was, now in zip(old.refs, cur.refs, strict=True)
+    )
 
 
 def _clear_singular_ids(state: BpfVerifierState) -> None:

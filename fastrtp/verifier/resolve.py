@@ -25,6 +25,7 @@ from fastrtp.isa import (
 )
 from fastrtp.uapi import BpfMapType
 from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.fields import fields_of
 
 LD_IMM64 = 0x18
 BPF_MAX_VAR_OFF = 1 << 29
@@ -101,3 +102,15 @@ def add_used_map(env: BpfVerifierEnv, fd: int) -> int:
 def _check_map_prog_compatibility(env: BpfVerifierEnv, found: object) -> None:
     if getattr(found, "map_type", 0) == BpfMapType.BPF_MAP_TYPE_STRUCT_OPS:
         env.reject(EINVAL, "bpf_struct_ops map cannot be used in prog")
+    if env.is_tracing:
+        return
+    # raw tracepoints run anywhere, under a lock of the same map too; tp_btf programs are not counted among them
+    names = {name for _off, _size, name in fields_of(env, found)}
+    if names & {"bpf_list_head", "bpf_rb_root"}:
+        env.reject(EINVAL, "tracing progs cannot use bpf_{list_head,rb_root} yet")
+    if names & {"bpf_spin_lock", "bpf_res_spin_lock"}:
+        env.reject(EINVAL, "tracing progs cannot use bpf_spin_lock yet")
+    if "bpf_timer" in names:
+        env.reject(EINVAL, "tracing progs cannot use bpf_timer yet")
+    if "bpf_wq" in names:
+        env.reject(EINVAL, "tracing progs cannot use bpf_wq yet")

@@ -210,7 +210,9 @@ class BpfReferenceState:
     id: int
     insn_idx: int
     kind: str = "ptr"
-    """`ptr` (ringbuf record, kernel object) or `lock`"""
+    """`ptr` (ringbuf record, kernel object), `iter`, or a section: `lock`, `rcu`, `preempt`"""
+    ptr: Any = None
+    """The map that a lock is in"""
 
 
 class BpfVerifierState:

@@ -1,0 +1,141 @@
+"""Dynptrs: an area whose size is known at run time only, described by 16 bytes on the program's stack.
+
+{u64 data, u32 size, u32 offset}; data 0: a dynptr that could not be made, on which everything fails softly.
+Kernel: kernel/bpf/helpers.c:bpf_dynptr_from_mem and its neighbours, kernel/bpf/ringbuf.c:bpf_ringbuf_reserve_dynptr.
+"""
+
+from __future__ import annotations
+
+from fastrtp.maps.ringbuf_native import ring_reserve
+from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, native, store8, store32, store64, ult
+
+_SIZE = 8
+_OFFSET = 12
+_MAX_SIZE = (1 << 24) - 1
+_BUSY = 1 << 31
+_DISCARD = 1 << 30
+_U32 = 0xFFFFFFFF
+_E2BIG = -7
+_EINVAL = -22
+
+
+@device
+def _init(ptr: int, data: int, size: int) -> None:
+    store64(ptr, data)
+    store32(ptr + _SIZE, size)
+    store32(ptr + _OFFSET, 0)
+
+
+@device
+def _outside(ptr: int, offset: int, length: int) -> bool:
+    """Kernel: bpf_dynptr_check_off_len."""
+    size = load32(ptr + _SIZE)
+    return length > size or offset > size - length
+
+
+@device
+def _memmove(dst: int, src: int, size: int) -> None:
+    """Copy areas that may overlap."""
+    if not ult(dst - src, size) and not ult(src - dst, size):
+        memcpy(dst, src, size)
+    elif ult(dst - src, size):
+        index = size
+        while index > 0:
+            index -= 1
+            store8(dst + index, load8(src + index))
+    else:
+        index = 0
+        while index < size:
+            store8(dst + index, load8(src + index))
+            index += 1
+
+
+@native()
+def bpf_dynptr_from_mem(data: int, size: int, flags: int, ptr: int, env: int) -> int:
+    """0, -E2BIG or -EINVAL (flags)."""
+    size &= _U32
+    if size > _MAX_SIZE:
+        _init(ptr, 0, 0)
+        return _E2BIG
+    if flags != 0:
+        _init(ptr, 0, 0)
+        return _EINVAL
+    _init(ptr, data, size)
+    return 0
+
+
+@native()
+def bpf_dynptr_read(dst: int, length: int, ptr: int, offset: int, flags: int, env: int) -> int:
+    """Copy out of the area. 0, -EINVAL or -E2BIG."""
+    length &= _U32
+    offset &= _U32
+    if load64(ptr) == 0 or flags != 0:
+        return _EINVAL
+    if _outside(ptr, offset, length):
+        return _E2BIG
+    _memmove(dst, load64(ptr) + load32(ptr + _OFFSET) + offset, length)
+    return 0
+
+
+@native()
+def bpf_dynptr_write(ptr: int, offset: int, src: int, length: int, flags: int, env: int) -> int:
+    """Copy into the area. 0, -EINVAL or -E2BIG."""
+    length &= _U32
+    offset &= _U32
+    if load64(ptr) == 0:
+        return _EINVAL
+    if _outside(ptr, offset, length):
+        return _E2BIG
+    if flags != 0:
+        return _EINVAL
+    _memmove(load64(ptr) + load32(ptr + _OFFSET) + offset, src, length)
+    return 0
+
+
+@native()
+def bpf_dynptr_data(ptr: int, offset: int, length: int, env: int) -> int:
+    """Address of a part of the area, or 0."""
+    length &= _U32
+    offset &= _U32
+    if load64(ptr) == 0 or _outside(ptr, offset, length):
+        return 0
+    return load64(ptr) + load32(ptr + _OFFSET) + offset
+
+
+@native()
+def bpf_ringbuf_reserve_dynptr(map: int, size: int, flags: int, ptr: int, env: int) -> int:
+    """A record of the ring as a dynptr. 0, -EINVAL (flags, no room) or -E2BIG; it has to be given back in any case."""
+    size &= _U32
+    if flags != 0:
+        _init(ptr, 0, 0)
+        return _EINVAL
+    if size > _MAX_SIZE:
+        _init(ptr, 0, 0)
+        return _E2BIG
+    sample = ring_reserve(map, size)
+    if sample == 0:
+        _init(ptr, 0, 0)
+        return _EINVAL
+    _init(ptr, sample, size)
+    return 0
+
+
+@device
+def _commit(ptr: int, discard: int) -> int:
+    sample = load64(ptr)
+    if sample != 0:
+        store32(sample - 8, (load32(sample - 8) & ~_BUSY) | discard)
+        _init(ptr, 0, 0)
+    return 0
+
+
+@native()
+def bpf_ringbuf_submit_dynptr(ptr: int, flags: int, env: int) -> int:
+    """Publish the record."""
+    return _commit(ptr, 0)
+
+
+@native()
+def bpf_ringbuf_discard_dynptr(ptr: int, flags: int, env: int) -> int:
+    """Give the record up."""
+    return _commit(ptr, _DISCARD)

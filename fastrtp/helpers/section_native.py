@@ -1,0 +1,89 @@
+"""Bodies of what opens and closes sections, and of the number iterator.
+
+One thread at a time runs programs (native/machine_native.py), and a program is not interrupted within a section: no call
+is allowed there that could start another. So a lock is never found taken, and there is nothing to wait for; its four bytes
+stay 0. Kernel: kernel/bpf/helpers.c:bpf_spin_lock, bpf_rcu_read_lock, bpf_preempt_disable; kernel/bpf/bpf_iter.c:bpf_iter_num_*.
+"""
+
+from __future__ import annotations
+
+from fastrtp.native.intrinsics import load32, native, store32
+
+_MAX_LOOPS = 8 * 1024 * 1024
+_EINVAL = -22
+_E2BIG = -7
+
+
+@native(inline=True)
+def bpf_spin_lock(lock: int, env: int) -> int:
+    """Enter the section of a lock, which nobody else can hold."""
+    return 0
+
+
+@native(inline=True)
+def bpf_spin_unlock(lock: int, env: int) -> int:
+    """Leave it."""
+    return 0
+
+
+@native(inline=True)
+def bpf_rcu_read_lock(env: int) -> int:
+    """Objects live as long as the arena: nothing to hold."""
+    return 0
+
+
+@native(inline=True)
+def bpf_rcu_read_unlock(env: int) -> int:
+    """The end of it."""
+    return 0
+
+
+@native(inline=True)
+def bpf_preempt_disable(env: int) -> int:
+    """Programs are not preempted in any case."""
+    return 0
+
+
+@native(inline=True)
+def bpf_preempt_enable(env: int) -> int:
+    """The end of it."""
+    return 0
+
+
+@native(inline=True)
+def bpf_iter_num_new(it: int, start: int, end: int, env: int) -> int:
+    """{int cur, int end} at `it`: an iterator over [start, end). 0, -EINVAL or -E2BIG, and then it is empty."""
+    first = ((start & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+    last = ((end & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+    if first > last:
+        store32(it, 0)
+        store32(it + 4, 0)
+        return _EINVAL
+    if last - first > _MAX_LOOPS:
+        store32(it, 0)
+        store32(it + 4, 0)
+        return _E2BIG
+    store32(it, first - 1)
+    store32(it + 4, last)
+    return 0
+
+
+@native(inline=True)
+def bpf_iter_num_next(it: int, env: int) -> int:
+    """Address of the next number, or 0 at the end."""
+    following = (((load32(it) + 1) & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+    last = (load32(it + 4) ^ 0x80000000) - 0x80000000
+    if following >= last:
+        store32(it, 0)
+        store32(it + 4, 0)
+        return 0
+    store32(it, following)
+    return it
+
+
+@native(inline=True)
+def bpf_iter_num_destroy(it: int, env: int) -> int:
+    """Leave nothing behind."""
+    store32(it, 0)
+    store32(it + 4, 0)
+    return 0

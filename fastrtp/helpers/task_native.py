@@ -1,0 +1,46 @@
+"""Helpers about where the current task belongs: cgroups and pid namespace.
+
+A recording says neither the cgroup nor the namespace of a task: all tasks are in the root cgroup and in the initial pid
+namespace, whose numbers are the same on every Linux. Kernel: kernel/bpf/helpers.c, kernel/trace/bpf_trace.c.
+"""
+
+from __future__ import annotations
+
+from fastrtp.native.intrinsics import load32, load64, memset, native, store32
+from fastrtp.native.layout import ENV, at
+
+_CURRENT = at(ENV, "current")
+_PID_AT = at(ENV, "pid_at")
+_TGID_AT = at(ENV, "tgid_at")
+
+_ROOT_CGROUP_ID = 1
+_INIT_PID_NS = 0xEFFFFFFC
+_PIDNS_INFO_SIZE = 8
+_EINVAL = -22
+
+
+@native(inline=True)
+def bpf_get_cgroup_classid(env: int) -> int:
+    """0: there is no net_cls hierarchy."""
+    return 0
+
+
+@native(inline=True)
+def bpf_get_current_cgroup_id(env: int) -> int:
+    """1: the root of the default hierarchy."""
+    return _ROOT_CGROUP_ID
+
+
+@native()
+def bpf_get_ns_current_pid_tgid(dev: int, ino: int, out: int, size: int, env: int) -> int:
+    """{u32 pid, u32 tgid} of the current task in the initial pid namespace; -EINVAL for another one.
+
+    Differs: any device number is taken for that of nsfs, which has none here.
+    """
+    current = load64(env + _CURRENT)
+    if size & 0xFFFFFFFF != _PIDNS_INFO_SIZE or dev & ~0xFFFFFFFF or current == 0 or ino != _INIT_PID_NS:
+        memset(out, 0, size & 0xFFFFFFFF)
+        return _EINVAL
+    store32(out, load32(current + load64(env + _PID_AT)))
+    store32(out + 4, load32(current + load64(env + _TGID_AT)))
+    return 0

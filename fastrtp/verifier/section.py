@@ -1,0 +1,90 @@
+"""Sections: between bpf_spin_lock and bpf_spin_unlock, rcu_read_lock and unlock, preempt_disable and enable.
+
+What is open is kept with the references of the state (`kind` "lock", "rcu", "preempt"), so states that differ in it are
+never taken for each other. Kernel: kernel/bpf/verifier.c:process_spin_lock, check_resource_leak, check_kfunc_call.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL
+from typing import Any
+
+from fastrtp.helpers.table import HELPER_IDS
+from fastrtp.isa import BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL, Insn
+from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.fields import fields_of
+from fastrtp.verifier.state import BpfReferenceState, BpfRegState
+
+_SPIN_UNLOCK = HELPER_IDS["spin_unlock"]
+_LEFT_OPEN = {"lock": "bpf_spin_lock", "rcu": "bpf_rcu_read_lock", "preempt": "bpf_preempt_disable"}
+
+
+def is_open(env: BpfVerifierEnv, kind: str) -> bool:
+    """Whether the path is inside such a section."""
+    return any(ref.kind == kind for ref in env.cur_state.refs)
+
+
+def enter(env: BpfVerifierEnv, kind: str, ident: int = 0, ptr: Any = None) -> None:
+    """Open a section."""
+    env.cur_state.refs = (*env.cur_state.refs, BpfReferenceState(ident, env.insn_idx, kind, ptr))
+
+
+def leave(env: BpfVerifierEnv, kind: str) -> bool:
+    """Close the last one of its kind; whether there was one."""
+    refs = env.cur_state.refs
+    for index in range(len(refs) - 1, -1, -1):
+        if refs[index].kind == kind:
+            env.cur_state.refs = (*refs[:index], *refs[index + 1 :])
+            return True
+    return False
+
+
+def check_spin_lock(env: BpfVerifierEnv, regno: int, reg: BpfRegState, is_lock: bool) -> None:
+    """bpf_spin_lock or bpf_spin_unlock on a map value. Errors: EINVAL. Kernel: process_spin_lock."""
+    var_off, found = reg.bounds.var_off, reg.map
+    if var_off.mask:
+        env.reject(EINVAL, f"R{regno} doesn't have constant offset. bpf_spin_lock has to be at the constant offset")
+    if getattr(found, "btf", None) is None:
+        env.reject(EINVAL, f"map '{found.name}' has to have BTF in order to use bpf_spin_lock")
+    places = [start for start, _size, name in fields_of(env, found) if name == "bpf_spin_lock"]
+    if len(places) != 1:
+        env.reject(EINVAL, f"map '{found.name}' has no valid bpf_spin_lock")
+    if places[0] != reg.off + reg.bounds.smin_value:
+        off = reg.off + reg.bounds.smin_value
+        env.reject(EINVAL, f"off {off} doesn't point to 'struct bpf_spin_lock' that is at {places[0]}")
+    held = [ref for ref in env.cur_state.refs if ref.kind == "lock"]
+    if is_lock:
+        if held:
+            env.reject(EINVAL, "Locking two bpf_spin_locks are not allowed")
+        enter(env, "lock", reg.id, found)
+        return
+    if not held:
+        env.reject(EINVAL, "bpf_spin_unlock without taking a lock")
+    if held[-1].id != reg.id or held[-1].ptr is not found:
+        env.reject(EINVAL, "bpf_spin_unlock of different lock")
+    leave(env, "lock")
+
+
+def check_call_in_section(env: BpfVerifierEnv, insn: Insn, allowed_kfunc: bool = False) -> None:
+    """While a lock is held nothing is called but what gives it back, functions of the program, and number iterators."""
+    if not is_open(env, "lock"):
+        return
+    if (insn.src_reg == 0 and insn.imm != _SPIN_UNLOCK) or (insn.src_reg == BPF_PSEUDO_KFUNC_CALL and not allowed_kfunc):
+        env.reject(EINVAL, "function calls are not allowed while holding a lock")
+    if insn.src_reg == BPF_PSEUDO_CALL and is_global_func(env, env.insn_idx + insn.imm + 1):
+        env.log.line("global function calls are not allowed while holding a lock,")
+        env.reject(EINVAL, "use static function instead")
+
+
+def is_global_func(env: BpfVerifierEnv, start: int) -> bool:
+    """Whether the program's BTF says that the function at `start` is global."""
+    if env.attr.func_info is None or env.attr.btf is None:
+        return False
+    return any(int(row[0]) == start and env.attr.btf.type(int(row[1])).linkage == 1 for row in env.attr.func_info)
+
+
+def check_sections_closed(env: BpfVerifierEnv, prefix: str, kinds: tuple[str, ...]) -> None:
+    """No section is open where a program ends or gives way to another. Errors: EINVAL. Kernel: check_resource_leak."""
+    for kind in kinds:
+        if is_open(env, kind):
+            env.reject(EINVAL, f"{prefix} cannot be used inside {_LEFT_OPEN[kind]}-ed region")
