@@ -130,6 +130,8 @@ def test_case(case: Case) -> None:
         assert len(program.insns) == len(case.insns)
         if "ctx" in case.settings:
             assert program.max_ctx_offset == int(case.settings["ctx"])
+        if "processed" in case.settings:
+            assert program.verified_insns == int(case.settings["processed"])
         return
     with pytest.raises(VerifierError) as caught:
         load(case)

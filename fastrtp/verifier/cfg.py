@@ -107,7 +107,10 @@ def successors(env: BpfVerifierEnv, i: int) -> tuple[int, ...]:
 
 
 def check_cfg(env: BpfVerifierEnv) -> None:
-    """Every instruction is reachable, no jump lands inside a 64-bit immediate; prune points are marked."""
+    """Every instruction is reachable, no jump lands inside a 64-bit immediate; prune points are marked.
+
+    They are the kernel's, so that a program takes as many instructions here as there.
+    """
     insns, count = env.insns, env.insn_cnt
     seen = bytearray(count)
     todo = [0]
@@ -130,7 +133,7 @@ def check_cfg(env: BpfVerifierEnv) -> None:
             if BPF_OP(code) == BPF_JA:
                 env.prune_point[targets[0]] = 1
             else:
-                env.prune_point[i] = 1
+                env.prune_point[i] = env.prune_point[targets[1]] = 1
                 if BPF_OP(code) == BPF_JCOND:
                     env.force_checkpoint[i] = 1
         for target in targets:
