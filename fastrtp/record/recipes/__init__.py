@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import exceptions, irq, kmem, raw_syscalls, sched, signal, task, timer
+from . import bpf_trace, exceptions, irq, kmem, raw_syscalls, sched, signal, task, timer
 from .recipe import (
     Argument,
     Current,
@@ -37,6 +37,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     | task.RECIPES
     | exceptions.RECIPES
     | kmem.RECIPES
+    | bpf_trace.RECIPES
 )
 
 __all__ = [
