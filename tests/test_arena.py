@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -73,3 +74,15 @@ def test_a_view_outlives_close() -> None:
     view[0] = 7
 
     assert view[0] == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_process_with_many_arenas_can_fork() -> None:
+    """The reserved ranges are not counted as memory that was promised."""
+    arenas = [Arena() for _ in range(50)]
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(arenas) == 50

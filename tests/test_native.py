@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import ctypes
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrtp.errors import JitError
-from fastrtp.native import compiler_rt, engine
+from fastrtp.native import compiler, compiler_rt, engine, library
 
 WORDS = st.integers(0, 2**64 - 1)
 HIGH = st.just(0) | WORDS
@@ -63,3 +64,61 @@ def test_a_symbol_that_is_nowhere_is_an_error() -> None:
 
     with pytest.raises(JitError):
         engine.NativeModule(code, ["f"], {})
+
+
+ABORTS = """
+define void @f(ptr %p) {
+  %a = load i8, ptr %p
+  %b = lshr i8 %a, 3
+  %c = and i8 %b, 24
+  %d = zext nneg i8 %c to i64
+  %q = getelementptr i8, ptr %p, i64 %d
+  %l = load i64, ptr %q
+  %o = or i64 %l, %d
+  store i64 %o, ptr %q
+  ret void
+}
+"""
+
+
+def bitcode() -> str:
+    return str(library.library().bitcode_path)
+
+
+def test_what_llvm_aborts_on_is_compiled_all_the_same() -> None:
+    """LLVM 22.1 ends the process on this at every level but 0 (a program of the fuzzer's)."""
+    code, _ = compiler.server().compile(compiler.Job(ABORTS, bitcode()))
+    memory = (ctypes.c_uint8 * 64)(0xFF)
+    module = engine.NativeModule(code, ["f"], {})
+
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(module.addresses["f"])(memory)
+
+    assert memory[24] == 24
+
+
+def test_a_compiler_that_is_killed_is_started_again() -> None:
+    server = compiler.CompileServer()
+    job = compiler.Job("define void @f() { ret void }", bitcode())
+    first, _ = server.compile(job)
+    assert server._process is not None
+    server._process.kill()
+
+    assert server.compile(job)[0] == first
+    server.close()
+
+
+def test_text_that_the_compiler_cannot_parse_is_an_error_and_leaves_it_running() -> None:
+    server = compiler.server()
+
+    with pytest.raises(JitError, match="expected"):
+        server.compile(compiler.Job("define nonsense", bitcode()))
+    assert server.compile(compiler.Job("define void @f() { ret void }", bitcode()))[1] == ()
+
+
+def test_threads_share_one_compiler() -> None:
+    texts = [f"define i64 @f() {{\n  ret i64 {number}\n}}" for number in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        objects = list(pool.map(lambda text: compiler.server().compile(compiler.Job(text, bitcode()))[0], texts))
+    modules = [engine.NativeModule(code, ["f"], {}) for code in objects]
+
+    assert [ctypes.CFUNCTYPE(ctypes.c_int64)(module.addresses["f"])() for module in modules] == list(range(8))

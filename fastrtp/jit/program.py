@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
 from fastrtp.maps import Map
 from fastrtp.native import compiler_rt, engine, library
+from fastrtp.native.compiler import Job, Part, server
 from fastrtp.native.memory import Memory
 
 if TYPE_CHECKING:
@@ -28,14 +28,6 @@ def object_cache() -> ObjectCache:
     return ObjectCache(library.cache_folder())
 
 
-@dataclass(frozen=True)
-class Part:
-    """IR text that becomes part of a larger module, some of its symbols under other names there."""
-
-    text: str
-    names: tuple[tuple[str, str], ...] = ()
-
-
 def digest(text: str, parts: Sequence[Part] = ()) -> str:
     """Key of the object code of a text and its parts in the cache."""
     hashed = hashlib.sha256(f"{library.library().key}\n{text}".encode())
@@ -45,33 +37,19 @@ def digest(text: str, parts: Sequence[Part] = ()) -> str:
 
 
 def build(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = ()) -> CachedObject:
-    """Object of an IR module that may call the native library; from the cache where it is there."""
+    """Object of an IR module that may call the native library; from the cache where it is there. JitError."""
     key = digest(text, parts)
     cache = object_cache()
     found = cache.get(key)
     if found is None:
-        module = optimised(text, parts, exports)
-        found = CachedObject(engine.emit_object(module), engine.undefined(module))
+        code, symbols = server().compile(_job(text, parts, exports))
+        found = CachedObject(code, symbols)
         cache.put(key, found)
     return found
 
 
-def optimised(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = ()) -> Any:
-    """The optimised module of an IR text and its parts, the library's bodies inlined.
-
-    With parts, only what is exported stays visible, so that the rest can be inlined and dropped.
-    """
-    module = engine.parse(text, name=ENTRY)
-    for part in parts:
-        piece = engine.parse(part.text, name=ENTRY)
-        for symbol in (*piece.functions, *piece.global_variables):
-            symbol.name = dict(part.names).get(symbol.name, symbol.name)
-        module.link_in(piece)
-    if parts:
-        for function in module.functions:
-            if not function.is_declaration and function.name not in exports:
-                function.linkage = "internal"
-    return engine.optimised(module, library.library().bitcode)
+def _job(text: str, parts: Sequence[Part], exports: Sequence[str]) -> Job:
+    return Job(text, str(library.library().bitcode_path), tuple(parts), tuple(exports))
 
 
 class NativeText:
@@ -88,7 +66,7 @@ class NativeText:
         self.name = name
         self.text = text
         self.symbols = dict(symbols or {})
-        self._whole = text, tuple(parts), tuple(exports)
+        self._job = _job(text, parts, exports)
         wanted = {s: every[s] for s in built.symbols if s in every} | compiler_rt.symbols(built.code)
         self._module = engine.NativeModule(built.code, exports, wanted, name)
         self.addresses = self._module.addresses
@@ -100,11 +78,11 @@ class NativeText:
 
     def ir(self, *, optimise: bool = True) -> str:
         """The LLVM IR."""
-        return str(optimised(*self._whole)) if optimise else self.text
+        return server().compile(self._job, "ir")[0].decode() if optimise else self.text
 
     def assembly(self) -> str:
         """The native code as assembly text."""
-        return engine.assembly(optimised(*self._whole))
+        return server().compile(self._job, "assembly")[0].decode()
 
 
 class NativeProgram(NativeText):

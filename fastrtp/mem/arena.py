@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 import threading
 import weakref
 from bisect import bisect_left
@@ -23,6 +24,8 @@ GUARD = PAGE_SIZE
 """Bytes at either end of the arena that are never handed out, so that a small negative offset stays inside."""
 
 _RESERVE = 1 << 36
+# Python 3.11 has no name for it. Without it a kernel would count the whole range as promised, and refuse the next fork.
+_MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 _SMALL = 1 << 15
 _released: list[mmap.mmap] = []
 
@@ -34,7 +37,7 @@ class Arena:
     """
 
     def __init__(self, reserve: int = _RESERVE) -> None:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         while True:
             try:
                 self._map = mmap.mmap(-1, reserve, flags=flags)

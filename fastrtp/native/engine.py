@@ -36,11 +36,11 @@ def cpu() -> tuple[str, str]:
 
 
 @functools.cache
-def target_machine() -> Any:
-    """The host's target machine. LLVM 22's vectoriser is left on; frame pointers are not kept."""
+def target_machine(codegen: int = _OPTIMISATION) -> Any:
+    """The host's target machine, at a level of optimisation of the code generator. Frame pointers are not kept."""
     name, features = cpu()
     target = llvm.Target.from_triple(triple())
-    return target.create_target_machine(cpu=name, features=features, opt=_OPTIMISATION, reloc="pic", codemodel="small")
+    return target.create_target_machine(cpu=name, features=features, opt=codegen, reloc="pic", codemodel="small")
 
 
 def optimise(module: Any, level: int = 2) -> None:
@@ -77,9 +77,9 @@ def optimised(module: Any, library: bytes, level: int = 2) -> Any:
     return module
 
 
-def emit_object(module: Any) -> bytes:
+def emit_object(module: Any, codegen: int = _OPTIMISATION) -> bytes:
     """An optimised module's object file."""
-    return bytes(target_machine().emit_object(module))
+    return bytes(target_machine(codegen).emit_object(module))
 
 
 def undefined(module: Any) -> tuple[str, ...]:
@@ -91,9 +91,9 @@ def undefined(module: Any) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def assembly(module: Any) -> str:
+def assembly(module: Any, codegen: int = _OPTIMISATION) -> str:
     """The host's assembly of an optimised module."""
-    return str(target_machine().emit_assembly(module))
+    return str(target_machine(codegen).emit_assembly(module))
 
 
 class NativeModule:

@@ -55,7 +55,7 @@ def key() -> str:
 
 
 class NativeLibrary:
-    """A loaded library. `symbols`: address by function name; `bitcode`: the bodies that programs may inline.
+    """A loaded library. `symbols`: address by function name; `bitcode_path`: the file of the bodies that programs may inline.
 
     Given `symbols` are what an extension may call of the main library.
     """
@@ -63,12 +63,11 @@ class NativeLibrary:
     def __init__(self, folder: Path, stem: str, symbols: Mapping[str, int] | None = None) -> None:
         manifest = json.loads((folder / f"{stem}.json").read_text())
         self.key = stem
-        self.bitcode = (folder / f"{stem}.bc").read_bytes()
+        self.bitcode_path = (folder / f"{stem}.bc").resolve(strict=True)
         self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in manifest.items()}
         self.inline = frozenset(name for name, row in manifest.items() if row["inline"])
         self._module = engine.NativeModule((folder / f"{stem}.o").read_bytes(), list(manifest), symbols or {}, "native-library")
         self.symbols = self._module.addresses
-        self._functions: dict[str, Callable[..., int]] = {}
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         """The function `name` over Python ints (int64, wrapping); it releases the GIL while it runs."""

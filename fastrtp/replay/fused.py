@@ -22,7 +22,8 @@ import numpy as np
 
 from fastrtp.errors import JitError
 from fastrtp.helpers.table import HELPER_IDS
-from fastrtp.jit.program import ENTRY, NativeText, Part, digest, object_cache
+from fastrtp.jit.program import ENTRY, NativeText, digest, object_cache
+from fastrtp.native.compiler import Part
 from fastrtp.native.layout import FUSED, FUSED_ROW
 from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundRecording

@@ -11,9 +11,10 @@ from fastrtp.errors import BpfError, VerifierError
 from fastrtp.isa import Insn
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
-from fastrtp.jit.program import ENTRY, optimised
+from fastrtp.jit.program import ENTRY
 from fastrtp.maps import MAP_TYPES, HashMap, Map, MapAttr, ProgArray, RingBuf
 from fastrtp.native import engine, library
+from fastrtp.native.compiler import Job, linked
 from fastrtp.native.layout import RUN_CTX
 from fastrtp.native.memory import Memory as NativeMemory
 from fastrtp.trace.probe import ProgRecord
@@ -60,7 +61,7 @@ def _guarded_alloc(self: Map, size: int) -> int:
 
 
 def _native_code(text: str, symbols: dict[str, int]) -> engine.NativeModule:
-    module = optimised(text)
+    module = linked(Job(text, str(library.library().bitcode_path)))
     code, undefined = engine.emit_object(module), engine.undefined(module)
     every = {**library.library().symbols, **symbols}
     return engine.NativeModule(code, [ENTRY], {symbol: every[symbol] for symbol in undefined if symbol in every})
