@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from fastrtp.mem.arena import Arena
 from fastrtp.mem.objects import ObjectSpace
-from fastrtp.record.event_format import EventFormat, parse_event_format
+from fastrtp.record.event_format import EventFormat
+from fastrtp.record.event_formats import default_formats
 from fastrtp.replay.bind import BoundRecording, BoundStore
 
 TRUTH = Path(__file__).resolve().parent / "data" / "replay" / "churn"
@@ -26,13 +24,9 @@ def kernel_map(name: str, folder: Path = TRUTH) -> dict[bytes, bytes]:
     return {bytes.fromhex(key): bytes.fromhex(value) for key, value in map(str.split, rows)}
 
 
-@cache
-def kernel_formats() -> dict[str, EventFormat]:
+def kernel_formats() -> Mapping[str, EventFormat]:
     """The kernel's format files, by event name."""
-    packed = (TRUTH.parent / "formats.txt.zst").read_bytes()
-    parts = zstandard.ZstdDecompressor().decompress(packed).decode().removeprefix("== ").split("\n== ")
-    parsed = [parse_event_format(part.partition("\n")[2], part.partition("/")[0]) for part in parts]
-    return {fmt.name: fmt for fmt in parsed}
+    return default_formats()
 
 
 def kernel_format(name: str) -> EventFormat:
