@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errno import EINVAL, EPROTO
 
-from fastrtp.errors import BpfError
+from fastrtp.errors import ENOTSUPP, BpfError
 from fastrtp.isa import (
     BPF_CLASS,
     BPF_LDX,
@@ -79,7 +79,8 @@ def _resolve_map(env: BpfVerifierEnv, i: int) -> None:
         if used.map_type != BpfMapType.BPF_MAP_TYPE_ARRAY:
             env.reject(EINVAL, "no direct value access support for this map type")
         if used.max_entries != 1 or off >= used.value_size:
-            env.reject(EINVAL, f"invalid access to map value pointer, value_size={used.value_size} off={off}")
+            errno = EINVAL if used.max_entries == 1 else ENOTSUPP  # kernel/bpf/arraymap.c:array_map_direct_value_addr
+            env.reject(errno, f"invalid access to map value pointer, value_size={used.value_size} off={off}")
     env.insns[i] = insn._replace(imm=index)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import json
 import re
 import select
@@ -66,7 +67,7 @@ def run(seed: int, first: int, count: int, *, kernel: bool, jobs: int = 1, progr
     """Run programs `first`..`first + count` of a seed."""
     tally = Tally()
     edges = [first + count * job // jobs for job in range(jobs + 1)]
-    workers = [Worker(Plan(seed, range(low, high), kernel)) for low, high in zip(edges, edges[1:], strict=False)]
+    workers = [Worker(Plan(seed, range(low, high), kernel)) for low, high in itertools.pairwise(edges)]
     began = said = time.monotonic()
     while active := [worker for worker in workers if not worker.done]:
         select.select([worker.fd for worker in active], [], [], 1.0)

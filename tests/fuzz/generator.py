@@ -296,7 +296,9 @@ class Generator:
             self.emit(self.rng.choice((JMP, JMP32)) | self.rng.choice((0xB0, 0xA0, 0x10)), b, 0, 1, self.rng.choice(BOUNDS))
         else:
             self.emit(JMP if not self.rarely(0.1) else JMP32, b, 0, 1, 0)
-            self.out[-1] = self.out[-1]._replace(code=self.out[-1].code | self.rng.choice((0xB0, 0xA0)), imm=self.rng.choice((8, 16, 40)))
+            self.out[-1] = self.out[-1]._replace(
+                code=self.out[-1].code | self.rng.choice((0xB0, 0xA0)), imm=self.rng.choice((8, 16, 40))
+            )
         self.emit(ALU64 | 0xB0, a, imm=4)
         r = self.rng.choice([n for n in (1, 2, 3, 4, 5) if n != a])
         self.emit(0xBF, r, 7)
@@ -353,7 +355,9 @@ class Generator:
     def change_map(self) -> None:
         """Update or delete of keys that nobody looks up."""
         fd = self.rng.choice((1, 1, 2, 7, 9))
-        self.emit(0x7A if fd == 1 else 0x62, 10, off=-48, imm=self.rng.choice((3, 4, 9)) if fd == 1 else self.rng.choice((0, 1, 7)))
+        self.emit(
+            0x7A if fd == 1 else 0x62, 10, off=-48, imm=self.rng.choice((3, 4, 9)) if fd == 1 else self.rng.choice((0, 1, 7))
+        )
         self.emit(0x18, 1, 1, imm=fd)
         self.emit(0)
         self.emit(0xBF, 2, 10)
@@ -381,9 +385,10 @@ class Generator:
         self.emit(0xB7, 2, imm=size)
         self.emit(0xB7, 3)
         self.emit(0x85, imm=131)
-        body = []
-        for at in range(0, size, 8):
-            body.append(Insn(0x7B, 0, 8, at) if not self.rarely(0.02) else Insn(0x7B, 0, 8, at + self.rng.choice((4, size))))
+        body = [
+            Insn(0x7B, 0, 8, at) if not self.rarely(0.02) else Insn(0x7B, 0, 8, at + self.rng.choice((4, size)))
+            for at in range(0, size, 8)
+        ]
         if self.rng.random() < 0.4:
             body.append(Insn(self.rng.choice((0x61, 0x79, 0x71)), 9, 0, self.rng.choice((0, 0, size - 8))))
         body += [Insn(0xBF, 1, 0), Insn(0xB7, 2), Insn(0x85, imm=self.rng.choice((132, 132, 133)))]
@@ -393,6 +398,7 @@ class Generator:
             self.emit(0x15, 0, off=len(body))
         self.out += body
         self.clobber((0, 1, 2, 3, 4, 5))
+        return None
 
     def tail_call(self) -> None:
         self.emit(0xBF, 1, 6)
@@ -503,7 +509,9 @@ class Generator:
     def wild(self) -> None:
         """Any instruction's bits."""
         rng = self.rng
-        self.emit(rng.choice((0x61, 0x79, 0x63, 0x7B, 0x72, 0xDB)), rng.randrange(11), rng.randrange(11), rng.randrange(-64, 64), 0)
+        self.emit(
+            rng.choice((0x61, 0x79, 0x63, 0x7B, 0x72, 0xDB)), rng.randrange(11), rng.randrange(11), rng.randrange(-64, 64), 0
+        )
 
     def lost_check(self) -> None:
         self.lookup(self.rng.choice((1, 2, 7)), 0, check=False)
@@ -516,9 +524,10 @@ Statement = Callable[[Generator], None]
 RARE: tuple[Statement, ...] = (Generator.pointer, Generator.wild, Generator.lost_check)
 STATEMENTS: tuple[Statement, ...] = (
     *[Generator.alu] * 4, *[Generator.mov] * 2, *[Generator.branch] * 3, *[Generator.bound] * 2, *[Generator.value_access] * 4,
-    *[Generator.stack] * 3, *[Generator.linked] * 2, Generator.spill_pointer, Generator.var_stack, Generator.neg_end, Generator.wide,
-    Generator.ctx, Generator.subprog, Generator.loop_helper, Generator.for_each, Generator.counted_loop, Generator.second_value,
-    Generator.direct_value, Generator.probe_read, Generator.small_helper, Generator.change_map, Generator.ringbuf, Generator.tail_call,
+    *[Generator.stack] * 3, *[Generator.linked] * 2, Generator.spill_pointer, Generator.var_stack, Generator.neg_end,
+    Generator.wide, Generator.ctx, Generator.subprog, Generator.loop_helper, Generator.for_each, Generator.counted_loop,
+    Generator.second_value, Generator.direct_value, Generator.probe_read, Generator.small_helper, Generator.change_map, Generator.ringbuf,
+    Generator.tail_call,
 )  # fmt: skip
 
 

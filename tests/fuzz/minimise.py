@@ -123,5 +123,3 @@ def case(title: str, insns: Sequence[Insn], flags: int, host: HostKernel | None,
         lines.append(disassemble(insn, following) + (message if index == place else ""))
         skip = is_ld_imm64(insn)
     return "\n".join(lines) + "\n"
-
-
