@@ -523,11 +523,11 @@ CALLS = ((0x85, 1), (0x18, 4))
 Statement = Callable[[Generator], None]
 RARE: tuple[Statement, ...] = (Generator.pointer, Generator.wild, Generator.lost_check)
 STATEMENTS: tuple[Statement, ...] = (
-    *[Generator.alu] * 4, *[Generator.mov] * 2, *[Generator.branch] * 3, *[Generator.bound] * 2, *[Generator.value_access] * 4,
-    *[Generator.stack] * 3, *[Generator.linked] * 2, Generator.spill_pointer, Generator.var_stack, Generator.neg_end,
-    Generator.wide, Generator.ctx, Generator.subprog, Generator.loop_helper, Generator.for_each, Generator.counted_loop,
-    Generator.second_value, Generator.direct_value, Generator.probe_read, Generator.small_helper, Generator.change_map, Generator.ringbuf,
-    Generator.tail_call,
+    *[Generator.alu] * 4, *[Generator.mov] * 2, *[Generator.branch] * 3, *[Generator.bound] * 2,
+    *[Generator.value_access] * 4, *[Generator.stack] * 3, *[Generator.linked] * 2, Generator.spill_pointer,
+    Generator.var_stack, Generator.neg_end, Generator.wide, Generator.ctx, Generator.subprog, Generator.loop_helper,
+    Generator.for_each, Generator.counted_loop, Generator.second_value, Generator.direct_value, Generator.probe_read,
+    Generator.small_helper, Generator.change_map, Generator.ringbuf, Generator.tail_call,
 )  # fmt: skip
 
 
