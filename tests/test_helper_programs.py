@@ -128,6 +128,8 @@ ELSEWHERE = {
     "per_cpu_ptr": "needs a kernel variable, which objects cannot name yet",
     "spin_lock": "test_spin_lock.py: raw tracepoints may not take locks",
     "spin_unlock": "test_spin_lock.py",
+    **dict.fromkeys(("dynptr_from_mem", "dynptr_read", "dynptr_write", "dynptr_data"), "test_dynptr.py"),
+    **dict.fromkeys(("ringbuf_reserve_dynptr", "ringbuf_submit_dynptr", "ringbuf_discard_dynptr"), "test_dynptr.py"),
     "this_cpu_ptr": "needs a kernel variable, which objects cannot name yet",
 }
 

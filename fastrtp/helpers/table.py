@@ -137,6 +137,13 @@ _IMPLEMENTED = frozenset(
         "get_current_cgroup_id",
         "get_ns_current_pid_tgid",
         "get_attach_cookie",
+        "ringbuf_reserve_dynptr",
+        "ringbuf_submit_dynptr",
+        "ringbuf_discard_dynptr",
+        "dynptr_from_mem",
+        "dynptr_read",
+        "dynptr_write",
+        "dynptr_data",
     ]
 )
 

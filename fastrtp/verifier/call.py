@@ -11,6 +11,7 @@ from errno import EACCES, EINVAL, EOPNOTSUPP
 from typing import Any
 
 from fastrtp.btf import BtfKind
+from fastrtp.errors import ENOTSUPP
 from fastrtp.helpers.argtype import (
     MEM_ALIGNED,
     MEM_FIXED_SIZE,
@@ -26,6 +27,7 @@ from fastrtp.helpers.table import HELPER_IDS, HELPERS, HelperProto
 from fastrtp.isa import Insn, func_id_name
 from fastrtp.uapi import BPF_F_INNER_MAP, BPF_F_RDONLY_PROG, BPF_F_SLEEPABLE, BpfMapType
 from fastrtp.verifier.bounds import S32_MAX, S32_MIN, ZERO, reg_bounds_sync
+from fastrtp.verifier.dynptr import check_dynptr_arg, end_dynptr, held_dynptr
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import has_field
 from fastrtp.verifier.func import clear_caller_saved_regs, push_callback_call
@@ -39,6 +41,7 @@ from fastrtp.verifier.mem import (
 )
 from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_DYNPTR,
     CONST_PTR_TO_MAP,
     MEM_PERCPU,
     MEM_RCU,
@@ -96,7 +99,7 @@ _COMPATIBLE: dict[int, tuple[int, ...]] = {
     ArgType.ARG_PTR_TO_CONST_STR: (PTR_TO_MAP_VALUE,),
     ArgType.ARG_PTR_TO_TIMER: (PTR_TO_MAP_VALUE,),
     ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_MAP_VALUE,),
-    ArgType.ARG_PTR_TO_DYNPTR: (PTR_TO_STACK,),
+    ArgType.ARG_PTR_TO_DYNPTR: (PTR_TO_STACK, CONST_PTR_TO_DYNPTR),
 }
 _ANY_OFFSET = frozenset(
     {PTR_TO_STACK, PTR_TO_PACKET, PTR_TO_PACKET_META, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM, PTR_TO_BUF, SCALAR_VALUE}
@@ -191,6 +194,7 @@ class CallArgMeta:
     subprogno: int = -1
     const_map_key: int = -1
     ret_btf_id: int = 0
+    dynptr: BpfRegState | None = None
 
 
 def get_helper_proto(env: BpfVerifierEnv, func_id: int) -> HelperProto:
@@ -212,6 +216,8 @@ def check_helper_call(env: BpfVerifierEnv, insn: Insn) -> None:
         env.reject(EINVAL, "cannot call GPL-restricted function from non-GPL compatible program")
     if fn.might_sleep and not env.attr.prog_flags & BPF_F_SLEEPABLE:
         env.reject(EINVAL, "helper call might sleep in a non-sleepable prog")
+    if func_id == _FN["get_func_ip"]:
+        _refuse_func_ip(env, name)
     if env.attr.implemented_only and not fn.implemented:
         env.reject(EINVAL, f"helper bpf_{fn.name} is not implemented yet")
     meta = CallArgMeta()
@@ -222,7 +228,10 @@ def check_helper_call(env: BpfVerifierEnv, insn: Insn) -> None:
         mark_stack_written(env, env.regs[meta.raw_regno], meta.access_size)
     if meta.release_regno:
         released = env.regs[meta.release_regno]
-        if meta.ref_obj_id and release_reference(env, meta.ref_obj_id):
+        if meta.dynptr is not None:
+            end_dynptr(env, meta.dynptr.ref_obj_id)
+            release_reference(env, meta.dynptr.ref_obj_id)
+        elif meta.ref_obj_id and release_reference(env, meta.ref_obj_id):
             pass
         elif not register_is_null(released):
             env.reject(EINVAL, f"func {name} reference has not been acquired before")
@@ -245,7 +254,9 @@ def _check_func_arg(env: BpfVerifierEnv, arg: int, meta: CallArgMeta, fn: Helper
     if not (register_is_null(reg) and arg_type & PTR_MAYBE_NULL):
         _check_reg_type(env, regno, reg, arg_type, fn, arg)
         _check_func_arg_reg_off(env, regno, reg, arg_type)
-    if arg_type & OBJ_RELEASE:
+    if arg_type & OBJ_RELEASE and base == ArgType.ARG_PTR_TO_DYNPTR:
+        meta.release_regno = regno
+    elif arg_type & OBJ_RELEASE:
         if not reg.ref_obj_id and not register_is_null(reg):
             env.reject(EINVAL, f"R{regno} must be referenced when passed to release function")
         meta.release_regno = regno
@@ -348,6 +359,14 @@ def _check_spin_lock(
     check_spin_lock(env, regno, reg, fn.name == "spin_lock")
 
 
+def _check_dynptr(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
+    if arg_type & OBJ_RELEASE:
+        held = held_dynptr(env, reg)
+        if held is None or not held.ref_obj_id:
+            env.reject(EINVAL, f"arg {regno} is an unacquired reference")
+    meta.dynptr = check_dynptr_arg(env, regno, reg, arg_type)
+
+
 def _refuse_special(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
     env.reject(EINVAL, f"helper bpf_{fn.name} is not implemented yet")
 
@@ -368,7 +387,7 @@ _ARG_CHECKS: dict[int, _ArgCheck] = {
     ArgType.ARG_PTR_TO_SPIN_LOCK: _check_spin_lock,
     ArgType.ARG_PTR_TO_TIMER: _refuse_special,
     ArgType.ARG_KPTR_XCHG_DEST: _refuse_special,
-    ArgType.ARG_PTR_TO_DYNPTR: _refuse_special,
+    ArgType.ARG_PTR_TO_DYNPTR: _check_dynptr,
 }
 
 
@@ -457,10 +476,10 @@ def check_reference_leak(env: BpfVerifierEnv, prefix: str) -> None:
         return
     check_sections_closed(env, prefix, ("lock",))
     held = [ref for ref in env.cur_state.refs if ref.kind in ("ptr", "iter")]
-    for ref in held[:-1]:
+    for ref in held:
         env.log.line(f"Unreleased reference id={ref.id} alloc_insn={ref.insn_idx}")
     if held:
-        env.reject(EINVAL, f"Unreleased reference id={held[-1].id} alloc_insn={held[-1].insn_idx}")
+        env.reject(EINVAL, f"{prefix} would lead to reference leak")
     check_sections_closed(env, prefix, ("rcu", "preempt"))
 
 
@@ -483,10 +502,19 @@ def _check_by_func(env: BpfVerifierEnv, func_id: int, meta: CallArgMeta) -> None
         push_callback_call(env, meta.subprogno, _set_map_elem_callback_state)
     elif func_id in (_FN["find_vma"], _FN["user_ringbuf_drain"], _FN["timer_set_callback"]):
         env.reject(EOPNOTSUPP, f"helper {func_id_name(func_id)} is not implemented yet")
+    elif func_id == _FN["dynptr_from_mem"]:
+        if regs[1].type != PTR_TO_MAP_VALUE:
+            env.reject(EACCES, f"Unsupported reg type {reg_type_str(regs[1].type)} for bpf_dynptr_from_mem data")
     elif func_id == _FN["snprintf"]:
         size = regs[5].bounds.var_off.value
         if size % 8:
             env.reject(EINVAL, f"R5 size {size} of the data array is no multiple of 8")
+
+
+def _refuse_func_ip(env: BpfVerifierEnv, name: str) -> None:
+    """Nothing that runs here was entered by a function's address. Kernel: check_get_func_ip."""
+    only = "supported only for fentry/fexit/fsession/fmod_ret programs"
+    env.reject(ENOTSUPP, f"func {name} {only if env.is_tracing else f'not supported for program type {int(env.prog_type)}'}")
 
 
 def _note_callback(env: BpfVerifierEnv, subprogno: int) -> None:
@@ -530,6 +558,11 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elide
         return BpfRegState(PTR_TO_MAP_VALUE | flags, ZERO, id=ident, map=meta.map_ptr, num=meta.map_uid)
     if base == RetType.RET_PTR_TO_MEM:
         ref = 0
+        if meta.dynptr is not None:
+            # a slice: dead with its dynptr
+            return BpfRegState(
+                PTR_TO_MEM | flags, ZERO, id=ident, ref_obj_id=meta.dynptr.ref_obj_id, map=meta.dynptr.id, num=meta.mem_size
+            )
         if fn.name == "ringbuf_reserve":
             ident = ref = env.acquire_reference(env.insn_idx)
         return BpfRegState(PTR_TO_MEM | flags, ZERO, id=ident, ref_obj_id=ref, num=meta.mem_size)

@@ -28,6 +28,7 @@ from fastrtp.verifier.state import (
     MAX_BPF_REG,
     REG_UNKNOWN,
     SLOT_INVALID,
+    STACK_DYNPTR,
     STACK_INVALID,
     STACK_MISC,
     BpfFuncState,
@@ -127,7 +128,21 @@ def _scalar_reg_for_stack(slot: BpfStackState) -> BpfRegState | None:
     return REG_UNKNOWN if all(kind in (STACK_MISC, STACK_INVALID) for kind in slot.slot_type) else None
 
 
+def _special_slots_equal(old: BpfStackState, cur: BpfStackState, ids: IdMap, exact: int) -> bool:
+    """Dynptrs and iterators: the same kind and state; how often an active iterator went round matters to EXACT alone."""
+    was, now = old.spilled_ptr, cur.spilled_ptr
+    return (
+        old.slot_type == cur.slot_type
+        and was.num == now.num
+        and (exact != EXACT or was.off == now.off)
+        and ids.check(was.id, now.id)
+        and ids.check(was.ref_obj_id, now.ref_obj_id)
+    )
+
+
 def _slot_safe(old: BpfStackState, cur: BpfStackState, precise: bool, ids: IdMap, exact: int) -> bool:
+    if old.slot_type[7] >= STACK_DYNPTR or cur.slot_type[7] >= STACK_DYNPTR:
+        return _special_slots_equal(old, cur, ids, exact)
     if exact == EXACT:
         return old.slot_type == cur.slot_type and (not is_spilled_reg(old) or _regs_exact(old.spilled_ptr, cur.spilled_ptr, ids))
     if old.slot_type == ALL_INVALID:
@@ -164,7 +179,7 @@ def _func_states_equal(
             return False
     if exact == EXACT:
         return all(spi in old.stack or slot.slot_type == ALL_INVALID for spi, slot in cur_stack.items())
-    return True
+    return all(spi in old.stack or slot.slot_type[7] < STACK_DYNPTR for spi, slot in cur_stack.items())
 
 
 def states_equal(env: BpfVerifierEnv, old: BpfVerifierState, cur: BpfVerifierState, insn_idx: int, exact: int) -> bool:

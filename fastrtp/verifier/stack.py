@@ -13,6 +13,7 @@ from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.precision import mark_chain_precision, mark_reg_precise
 from fastrtp.verifier.regtype import PTR_TO_STACK, SCALAR_VALUE, is_spillable_regtype
 from fastrtp.verifier.resolve import BPF_MAX_VAR_OFF
+from fastrtp.verifier.slots import SPECIAL, destroy_if_dynptr, first_special, refuse_dynptr_bytes
 from fastrtp.verifier.state import (
     ALL_MISC,
     ALL_SPILL,
@@ -89,6 +90,13 @@ def _set_slot(frame: BpfFuncState, spi: int, slot: BpfStackState, deps: int = 0)
     frame.stack_deps[spi] = deps
 
 
+def _unmark_iter(frame: BpfFuncState, spi: int) -> None:
+    """A store into an iterator leaves bytes without a meaning, and a reference that nothing can release."""
+    slot = frame.stack.get(spi, SLOT_INVALID)
+    if slot.slot_type[7] in SPECIAL:
+        frame.stack[spi] = SLOT_MISC
+
+
 def _scrubbed(slot_type: bytes) -> bytearray:
     """Bytes of a spilled register turned into plain data."""
     return bytearray(STACK_MISC if kind != STACK_INVALID else STACK_INVALID for kind in slot_type)
@@ -108,6 +116,9 @@ def _write_fixed_off(env: BpfVerifierEnv, ptr: BpfRegState, off: int, size: int,
     frame = func(env, ptr)
     start = -off - 1
     spi = start // 8
+    if spi in frame.stack and frame.stack[spi].slot_type[7] in SPECIAL:
+        destroy_if_dynptr(env, frame, spi)
+        _unmark_iter(frame, spi)
     value = env.regs[value_regno] if value_regno >= 0 else None
     if not off % 8:
         if value is not None and value.type == SCALAR_VALUE:
@@ -165,6 +176,8 @@ def _write_var_off(env: BpfVerifierEnv, ptr: BpfRegState, off: int, size: int, v
     writing_zero = (value is not None and register_is_null(value)) or (value is None and imm == 0)
     zero_used = False
     for spi in range((-high) // 8, (-low - 1) // 8 + 1):
+        destroy_if_dynptr(env, frame, spi)
+        _unmark_iter(frame, spi)
         slot = frame.stack.get(spi, SLOT_INVALID)
         types = _scrubbed(slot.slot_type) if is_spilled_reg(slot) else bytearray(slot.slot_type)
         for i in range(8):
@@ -208,6 +221,8 @@ def _read_fixed_off(env: BpfVerifierEnv, ptr: BpfRegState, off: int, size: int, 
     spi = start // 8
     slot = frame.stack.get(spi, SLOT_INVALID)
     if not is_spilled_reg(slot):
+        if slot.slot_type[7] in SPECIAL:
+            env.reject(EACCES, f"invalid read from stack off {off}+0 size {size}")
         if dst_regno >= 0:
             _mark_reg_stack_read(env, frame, off, off + size, dst_regno)
         return
@@ -259,10 +274,15 @@ def check_stack_range_initialized(
     b = reg.bounds
     if b.var_off.mask:
         raw_mode = False
-    if raw_mode:
-        return True
     low, high = b.smin_value + off, b.smax_value + off + size
     frame = func(env, reg)
+    if raw_mode:
+        refuse_dynptr_bytes(env, frame, low, high)
+        return True
+    special = first_special(frame, low, high)
+    if special is not None:
+        where = f"var_off {tnum_strn(b.var_off)}" if b.var_off.mask else f"off {low}"
+        env.reject(EACCES, f"invalid read from stack R{regno} {where}+{special - low} size {size}")
     if access == WRITE:
         for spi in range((-high) // 8, (-low - 1) // 8 + 1) if high > low else ():
             slot = frame.stack.get(spi, SLOT_INVALID)
@@ -280,6 +300,7 @@ def mark_stack_written(env: BpfVerifierEnv, reg: BpfRegState, size: int) -> None
     frame = func(env, reg)
     low, high = check_bounds_off, check_bounds_off + size
     for spi in range((-high) // 8, (-low - 1) // 8 + 1) if size else ():
+        _unmark_iter(frame, spi)
         slot = frame.stack.get(spi, SLOT_INVALID)
         types = _scrubbed(slot.slot_type) if is_spilled_reg(slot) else bytearray(slot.slot_type)
         for i in range(8):

@@ -1,0 +1,78 @@
+"""Cases of tests/data/verifier on the running kernel: the same verdict, errno and last line of the log.
+
+Needs Linux 6.18 with bpf(2) (root); skipped elsewhere. Programs are loaded, never attached.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+
+import pytest
+from test_verifier import CASES, MAPS, Case
+
+from fastrtp.isa import encode
+
+SYS_BPF = 321
+CREATE, UPDATE, LOAD, FREEZE = 0, 2, 5, 22
+PSEUDO_MAP = (1, 2)
+SUBJECTS = ("dynptr",)
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def bpf(cmd: int, attr: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attr, max(len(attr), 152))
+    result = libc.syscall(SYS_BPF, cmd, buffer, len(buffer))
+    return int(result) if result >= 0 else -ctypes.get_errno()
+
+
+@pytest.fixture(scope="module")
+def fds() -> dict[int, int]:
+    """Number in the data files -> descriptor of such a map in the running kernel."""
+    if platform.machine() != "x86_64" or platform.release().split(".")[:2] != ["6", "18"]:
+        pytest.skip("compared with Linux 6.18 on x86-64 only")
+    found = {}
+    for number, shape in MAPS.items():
+        attr = struct.pack("<5I", shape.map_type, shape.key_size, shape.value_size, shape.max_entries, shape.map_flags)
+        found[number] = bpf(CREATE, attr)
+        if found[number] < 0:
+            pytest.skip("bpf(2) is not allowed here")
+        if shape.frozen:
+            key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(shape.data, shape.value_size)
+            bpf(UPDATE, struct.pack("<IIQQQ", found[number], 0, ctypes.addressof(key), ctypes.addressof(value), 0))
+            bpf(FREEZE, struct.pack("<I", found[number]))
+    yield found
+    for fd in found.values():
+        os.close(fd)
+
+
+def verdict(case: Case, fds: dict[int, int]) -> tuple[int, str]:
+    """(errno, last line of the log) of the running kernel; (0, "") where it accepts."""
+    insns = [
+        insn._replace(imm=fds[insn.imm]) if insn.code == 0x18 and insn.src_reg in PSEUDO_MAP else insn for insn in case.insns
+    ]
+    code = ctypes.create_string_buffer(encode(insns), len(insns) * 8)
+    text, log = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(1 << 20)
+    attr = struct.pack(
+        "<IIQQIIQII", 17, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0, 0
+    )
+    fd = bpf(LOAD, attr)
+    if fd >= 0:
+        os.close(fd)
+        return 0, ""
+    lines = [line for line in log.value.decode().splitlines() if line and not line.startswith("processed")]
+    return -fd, lines[-1] if lines else ""
+
+
+HOST_CASES = [case for case in CASES if case.name.split(":")[0] in SUBJECTS]
+
+
+@pytest.mark.parametrize("case", HOST_CASES, ids=[case.name for case in HOST_CASES])
+def test_like_the_running_kernel(case: Case, fds: dict[int, int]) -> None:
+    """What the case expects is what Linux says."""
+    number, message = verdict(case, fds)
+
+    assert message == case.message
+    assert (os.strerror(number) if number else "") == (os.strerror(getattr(__import__("errno"), case.errno)) if case.errno else "")
