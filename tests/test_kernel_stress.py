@@ -152,7 +152,8 @@ def worker(step, seed):
         stop.set()
 
 
-threads = [threading.Thread(target=worker, args=(step, n)) for n, step in enumerate((attach, load, use_map, process, read, attach))]
+steps = (attach, load, use_map, process, read, attach)
+threads = [threading.Thread(target=worker, args=(step, n)) for n, step in enumerate(steps)]
 for thread in threads:
     thread.start()
 replays, end = 0, time.monotonic() + seconds

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.btf import Btf, default_btf, host_btf, load_btf, tracepoints
+from fastrtp.btf.types import COMPOSITES
 from fastrtp.errors import BpfError, BtfError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
@@ -180,7 +181,7 @@ class Kernel(Verbs):
 
         if name not in self.tracepoints:
             raise BpfError(errno.ENOENT, f"ENOENT: no tracepoint {name!r}")
-        return TraceFunction(self.tracepoints[name], self.memory, cpu, self.prototype(name))
+        return TraceFunction(self.tracepoints[name], self.memory, cpu, self.prototype(name), self._structs(name))
 
     def shim_report(self) -> ShimReport:
         """How big the compiled cast shims of all tracepoints are, as the patch that introduced them reports it. Compiles those
@@ -209,6 +210,13 @@ class Kernel(Verbs):
         from .ftrace import Ftrace
 
         return Ftrace(self)
+
+    def _structs(self, name: str) -> frozenset[int]:
+        """Numbers of a tracepoint's arguments that are structs or unions by value."""
+        module = self.modules.get(name)
+        btf = module.btf if module is not None else self.btf
+        kinds = [btf.kind(btf.strip(arg.type_id)) for arg in self.tracepoints.proto(name).args]
+        return frozenset(number for number, kind in enumerate(kinds) if kind in COMPOSITES)
 
     def _tell_task_layout(self) -> None:
         for field, member in _TASK_OFFSETS.items():

@@ -1,7 +1,8 @@
 """trace_<name>(): firing a tracepoint from Python, and the same as a numba function.
 
 Arguments are checked against TP_PROTO: integers are cut to the C type's size, as a C call would; str and bytes become
-NUL-terminated strings in kernel memory for the time of the call; pointers are addresses.
+NUL-terminated strings in kernel memory for the time of the call; pointers are addresses; structs and unions by value are
+their bytes (bytes, a ctypes structure, a NumPy record), or the same as an integer.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 class TraceFunction:
     """`trace_<name>` of one tracepoint. Disabled, a call is a check and a return. `njit` is its compiled form."""
 
-    def __init__(self, tp: Tracepoint, memory: Memory, cpu: int = 0, prototype: str = "") -> None:
+    def __init__(
+        self, tp: Tracepoint, memory: Memory, cpu: int = 0, prototype: str = "", structs: frozenset[int] = frozenset()
+    ) -> None:
+        """`structs`: numbers of the arguments that are structs or unions by value."""
         if not 0 <= cpu < memory.cpus:
             raise ValueError(f"cpu {cpu} of {memory.cpus}")
         self.tp = tp
         self.memory = memory
         self.cpu = cpu
+        self.structs = structs
         self.prototype = prototype or f"{tp.name}({', '.join(arg.name or f'arg{n}' for n, arg in enumerate(tp.proto.args))})"
         self.__name__ = f"trace_{tp.name}"
         self._trace_call = memory.lib.symbols[f"trace_call{tp.num_args}"]
@@ -58,7 +63,7 @@ class TraceFunction:
         if self._njit is None:
             from fastrtp.trace.live_native import compile_trace
 
-            self._njit = compile_trace(self.tp, self.memory, self._trace_call, self.cpu)
+            self._njit = compile_trace(self.tp, self.memory, self._trace_call, self.cpu, self.prototype)
         return self._njit
 
     def _value(self, number: int, value: Any, strings: list[int]) -> int:
@@ -69,9 +74,23 @@ class TraceFunction:
             strings.append(address)
             self.memory.arena.view(address, len(data))[:] = np.frombuffer(data, np.uint8)
             return address
+        if number in self.structs and not isinstance(value, int):
+            return self._struct(number, value)
         try:
             integer = operator.index(value)
         except TypeError:
             kind = type(value).__name__
             raise TypeError(f"argument {number + 1} of trace_{self.prototype} is an integer or an address, not {kind}") from None
         return integer & (_MASK >> (64 - 8 * arg.size)) if arg.size < 8 else integer & _MASK
+
+    def _struct(self, number: int, value: Any) -> int:
+        """The bytes of a struct as an unsigned integer of its size."""
+        size = self.tp.proto.args[number].size
+        try:
+            data = bytes(memoryview(value))
+        except TypeError:
+            kind = type(value).__name__
+            raise TypeError(f"argument {number + 1} of trace_{self.prototype} is a struct of {size} bytes, not {kind}") from None
+        if len(data) != size:
+            raise TypeError(f"argument {number + 1} of trace_{self.prototype} is a struct of {size} bytes, not {len(data)}")
+        return int.from_bytes(data, "little")

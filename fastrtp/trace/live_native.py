@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numba
+from numba import types
+from numba.core.errors import TypingError
+from numba.extending import overload
 
 from fastrtp.native.intrinsics import call_fire, load_acquire, stack_bytes, store64
 from fastrtp.native.layout import TRACEPOINT, at
@@ -15,9 +18,10 @@ if TYPE_CHECKING:
 
 # An ordinary load could be moved out of a loop, which would then never see that a probe was attached.
 _SOURCE = """
-def trace_{name}({params}):
+def trace_{name}(*args):
+    check(args)
     if load_acquire(key) != 0:
-        fire({params})
+        fire(*args)
 """
 
 _FIRE = """
@@ -28,8 +32,33 @@ def fire({params}):
 """
 
 
-def compile_trace(tp: Tracepoint, memory: Memory, trace_call: int, cpu: int) -> Any:
-    """An njit function over integers that fires `tp`. Not cached on disk: it holds addresses of this process."""
+def _check(prototype: str, count: int) -> Any:
+    """A function of the tuple of arguments that compiles to nothing, or not at all: TypingError with the prototype."""
+
+    def check(args: tuple[Any, ...]) -> None:
+        """Checked when it is compiled."""
+
+    @overload(check)
+    def check_types(args: Any) -> Any:
+        if len(args) != count:
+            raise TypingError(f"trace_{prototype} takes {count} arguments, not {len(args)}")
+        for number, kind in enumerate(args, 1):
+            if not isinstance(kind, types.Integer | types.Boolean):
+                raise TypingError(f"argument {number} of trace_{prototype} is an integer or an address, not {kind}")
+
+        def nothing(args: Any) -> Any:
+            return None
+
+        return nothing
+
+    return check
+
+
+def compile_trace(tp: Tracepoint, memory: Memory, trace_call: int, cpu: int, prototype: str) -> Any:
+    """An njit function over integers that fires `tp`. Not cached on disk: it holds addresses of this process.
+
+    Arguments of another number or kind do not compile: numba's TypingError, with the prototype.
+    """
     count = tp.num_args
     params = ", ".join(f"a{n}" for n in range(count))
     stores = "\n".join(f"    store64(args + {8 * n}, numba.int64(a{n}))" for n in range(count))
@@ -40,5 +69,6 @@ def compile_trace(tp: Tracepoint, memory: Memory, trace_call: int, cpu: int) -> 
     }  # fmt: skip
     exec(_FIRE.format(params=params, size=8 * count, stores=stores), scope)
     scope["fire"] = numba.njit(nogil=True, error_model="numpy", inline="never")(scope["fire"])
-    exec(_SOURCE.format(name=tp.name, params=params), scope)
+    scope["check"] = _check(prototype, count)
+    exec(_SOURCE.format(name=tp.name), scope)
     return numba.njit(nogil=True, error_model="numpy")(scope[f"trace_{tp.name}"])
