@@ -14,7 +14,7 @@ import fastrtp
 PACKAGE = Path(fastrtp.__file__).parent
 
 LAYERS = (
-    ("errors", "uapi"),
+    ("errors", "uapi", "entry_cache"),
     ("isa",),
     ("btf",),
     ("obj",),

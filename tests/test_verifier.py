@@ -49,6 +49,7 @@ MAPS = {
     8: CaseMap(T.BPF_MAP_TYPE_PERF_EVENT_ARRAY, 4, 4, 1),
     9: CaseMap(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1),
     10: CaseMap(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1, BPF_F_RDONLY_PROG, True, b"x" * 16),
+    11: CaseMap(T.BPF_MAP_TYPE_ARRAY, 4, 16, 2, BPF_F_RDONLY_PROG, True),
 }
 
 

@@ -1,22 +1,11 @@
-"""The object-code cache: objects on disk, named by the text that they were compiled from.
-
-An entry is `program-<key>.o`: a line of JSON (the symbols it wants, its length and checksum) and the object. A damaged
-entry counts as absent. Writing is atomic, so two processes may share the folder; the oldest entries go when it outgrows
-its bound.
-"""
+"""The object-code cache: objects on disk, named by the text that they were compiled from (`program-<key>.o`)."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_BYTES = 64 << 20
-_PATTERN = "program-*.o"
+from fastrtp.entry_cache import EntryCache
 
 
 @dataclass(frozen=True)
@@ -28,54 +17,25 @@ class CachedObject:
 
 
 class ObjectCache:
-    """The entries in `folder`."""
+    """The objects in `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._entries = EntryCache(folder, "program", ".o")
 
     def get(self, key: str) -> CachedObject | None:
-        """The entry, or None when it is absent or damaged."""
-        path = self._path(key)
-        try:
-            head, _, code = path.read_bytes().partition(b"\n")
-            row = json.loads(head)
-            if row["size"] != len(code) or row["sha256"] != hashlib.sha256(code).hexdigest():
-                return None
-            symbols = tuple(str(symbol) for symbol in row["symbols"])
-        except (OSError, ValueError, KeyError, TypeError):
+        """The object, or None when it is absent or damaged."""
+        found = self._entries.get(key)
+        if found is None:
             return None
-        with contextlib.suppress(OSError):
-            os.utime(path)
-        return CachedObject(code, symbols)
+        symbols = found[0].get("symbols")
+        if not isinstance(symbols, list):
+            return None
+        return CachedObject(found[1], tuple(str(symbol) for symbol in symbols))
 
     def __contains__(self, key: str) -> bool:
         """Whether there is an entry, damaged or not."""
-        return self._path(key).exists()
+        return key in self._entries
 
     def put(self, key: str, entry: CachedObject) -> None:
-        """Store an entry; a folder that cannot be written is no error."""
-        row = {"size": len(entry.code), "sha256": hashlib.sha256(entry.code).hexdigest(), "symbols": entry.symbols}
-        try:
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".program-", delete=False) as part:
-                part.write(json.dumps(row).encode() + b"\n" + entry.code)
-            Path(part.name).replace(self._path(key))
-            self._trim()
-        except OSError:
-            return
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"program-{key}.o"
-
-    def _trim(self) -> None:
-        rows = []
-        for path in self.folder.glob(_PATTERN):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                rows.append((status.st_mtime, status.st_size, path))
-        total = sum(size for _, size, _ in rows)
-        for _, size, path in sorted(rows):
-            if total <= MAX_BYTES:
-                return
-            with contextlib.suppress(OSError):
-                path.unlink()
-                total -= size
+        """Store an object; a folder that cannot be written is no error."""
+        self._entries.put(key, {"symbols": entry.symbols}, entry.code)

@@ -190,7 +190,8 @@ def _check(call: Call, insns: list[Insn], license_text: str, aux: ProgAux, found
 
     CO-RE relocations of the attr are applied to `insns` in place, before the program's tag is taken.
     """
-    from fastrtp.verifier import AttachTarget, LoadAttr, bpf_check
+    from fastrtp.native import library
+    from fastrtp.verifier import AttachTarget, LoadAttr, VerifiedCache
 
     attr = call.attr
 
@@ -212,7 +213,7 @@ def _check(call: Call, insns: list[Insn], license_text: str, aux: ProgAux, found
         aux.func_info = read_func_info(call)
         aux.line_info = read_line_info(call)
         insns[:] = check_core_relo(call, insns, aux.btf.btf)
-    return bpf_check(
+    return VerifiedCache(library.cache_folder()).bpf_check(
         LoadAttr(
             prog_type=attr.prog_type,
             insns=insns,

@@ -29,6 +29,17 @@ Kernel: kernel/bpf/verifier.c.
 """
 
 from fastrtp.verifier.api import AttachTarget, InsnAux, LoadAttr, MapLike, SubprogInfo, VerifiedProgram, VerifierStats
+from fastrtp.verifier.cache import VerifiedCache
 from fastrtp.verifier.check import bpf_check
 
-__all__ = ["AttachTarget", "InsnAux", "LoadAttr", "MapLike", "SubprogInfo", "VerifiedProgram", "VerifierStats", "bpf_check"]
+__all__ = [
+    "AttachTarget",
+    "InsnAux",
+    "LoadAttr",
+    "MapLike",
+    "SubprogInfo",
+    "VerifiedCache",
+    "VerifiedProgram",
+    "VerifierStats",
+    "bpf_check",
+]

@@ -146,6 +146,7 @@ def _read_const_map_value(reg: BpfRegState, off: int, size: int, is_ldsx: bool) 
         or found.map_type != BpfMapType.BPF_MAP_TYPE_ARRAY
         or not found.map_flags & BPF_F_RDONLY_PROG
         or not found.frozen
+        or found.max_entries != 1
     ):
         return REG_UNKNOWN
     data = found.read_value(off + reg.bounds.smin_value, size)
