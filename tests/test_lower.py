@@ -316,3 +316,13 @@ def test_stack_that_was_never_written_reads_as_zero_everywhere() -> None:
     text = lower(LowerInput(name="p", insns=assemble("r0 = *(u64 *)(r10 -8)\nexit"), subprogs=[(0, 2)]))
 
     assert "zeroinitializer" in text
+
+
+def test_a_function_that_no_path_reaches_is_not_lowered() -> None:
+    """The verifier never looked at it: a store past its frame is no error (a program of the fuzzer's)."""
+    insns = assemble("r0 = 0\nexit\ncall pc+1\nexit\n*(u64 *)(r10 -2) = r1\nr0 = 0\nexit")
+    aux = [Facts(seen=index < 2) for index in range(len(insns))]
+
+    text = lower(LowerInput(name="p", insns=insns, subprogs=[(0, 4), (4, 7)], aux=aux))
+
+    assert "sub1" not in text
