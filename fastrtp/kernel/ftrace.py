@@ -6,7 +6,7 @@ Kernel counterpart: kernel/trace/trace.c, kernel/trace/trace_events.c
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from fastrtp.trace.ftrace import TraceBuffer, TraceEventFile
 
 if TYPE_CHECKING:
     from fastrtp.record.event_format import EventFormat
+    from fastrtp.record.print_fmt import Lookup
 
     from .kernel import Kernel
 
@@ -25,13 +26,12 @@ BUFFER_SIZE = 1 << 20
 
 @dataclass(frozen=True)
 class TraceRecord:
-    """One event in the trace buffer. `time` in ns; `fields` decodes it, `text` is its own print format's."""
+    """One event in the trace buffer. `time` in ns; `fields` decodes it."""
 
     time: int
     cpu: int
     data: bytes
     fmt: EventFormat
-    comm: str = ""
 
     @property
     def name(self) -> str:
@@ -126,6 +126,39 @@ class Ftrace:
             raw = list(self._ring().read(consume=consume)) if self._buffer is not None else []
         for time, cpu, data in raw:
             yield TraceRecord(time, cpu, data, self._kernel.trace_events.by_id(int.from_bytes(data[:2], "little")).fmt)
+
+    def text(
+        self, *, comms: Mapping[int, str] | None = None, symbols: Lookup | None = None, consume: bool = False
+    ) -> Iterator[str]:
+        """The records as lines, laid out as `trace-cmd report` does, each by its event's own print format.
+
+        `comms`: names of tasks by pid (a recording's `.comms`); `symbols`: (name, offset) of a code address. Enumerators in
+        print formats are looked up in the kernel's BTF.
+        """
+        from fastrtp.record.print_fmt import PrintFormat
+
+        names = dict(comms or {}) | {0: "<idle>"}
+        formats: dict[int, PrintFormat] = {}
+        for record in self.records(consume=consume):
+            fmt = record.fmt
+            if fmt.id not in formats:
+                formats[fmt.id] = PrintFormat(fmt, self._enumerator, symbols or (lambda _address: None))
+            seconds, micros = divmod((record.time + 500) // 1000, 1_000_000)
+            place = f"{names.get(record.pid, '<...>'):>16}-{record.pid:<5d} [{record.cpu:03d}] {seconds:5d}.{micros:06d}"
+            yield f"{place}: {fmt.name + ':':<21} {formats[fmt.id].text(record.data)}"
+
+    def _enumerator(self, name: str) -> int | None:
+        return self._enumerators.get(name)
+
+    @cached_property
+    def _enumerators(self) -> dict[str, int]:
+        """Every enumerator of the kernel's BTF."""
+        from fastrtp.btf import BtfKind
+
+        btf = self._kernel.btf
+        kinds = (BtfKind.ENUM, BtfKind.ENUM64)
+        types = (btf.type(number) for number in range(1, len(btf)) if btf.kind(number) in kinds)
+        return {item.name: item.value for record in types for item in record.values}
 
     def clear(self) -> None:
         """Take all records out."""

@@ -21,9 +21,9 @@ def field_bytes(spec: FormatField, data: bytes) -> bytes:
 
 
 def integers(spec: FormatField, data: bytes) -> list[int]:
-    """The elements of an integer field or array."""
+    """The elements of an integer field or array; of any other kind, its bytes."""
     raw = field_bytes(spec, data)
-    step = max(spec.size // max(spec.count, 1), 1)
+    step = spec.size // spec.count if spec.kind in (FieldKind.SCALAR, FieldKind.ARRAY) else 1
     return [int.from_bytes(raw[at : at + step], "little", signed=spec.signed) for at in range(0, len(raw), step)]
 
 
@@ -34,7 +34,7 @@ def decode_record(fmt: EventFormat, data: bytes) -> dict[str, Any]:
         if spec.name.startswith("common_"):
             continue
         if spec.kind is FieldKind.SCALAR:
-            values[spec.name] = integers(spec, data)[0]
+            values[spec.name] = next(iter(integers(spec, data)), 0)
         elif spec.kind is FieldKind.ARRAY:
             values[spec.name] = integers(spec, data)
         elif spec.kind is FieldKind.STRING or spec.c_type in ("char[]", "const char[]"):
