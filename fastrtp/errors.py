@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+from typing import Any
 
 
 class FastrtpError(Exception):
@@ -55,7 +56,13 @@ class BpfError(FastrtpError, OSError):
 
 
 class VerifierError(BpfError):
-    """A program that the verifier refused; `str()` shows the tail of the log, `log` all of it."""
+    """A program that the verifier refused; `str()` shows the tail of the log, `log` all of it.
+
+    `report` (fastrtp.verifier.report.Report) has the source line, the branches, the register's history and a hint; None where
+    the program was refused before the verifier looked at it.
+    """
+
+    report: Any = None
 
     def __str__(self) -> str:
         return f"[Errno {self.errno}] {self.strerror}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastrtp.kernel.process import Process
     from fastrtp.obj import ProgramSpec
     from fastrtp.verifier import VerifiedProgram
+    from fastrtp.verifier.report import Report
 
 STATUS_REJECTED = 1
 
@@ -36,6 +37,7 @@ class Verdict:
     errno: int = 0
     message: str = ""
     log: str = ""
+    report: Report | None = None
 
 
 class _Logged:
@@ -85,7 +87,7 @@ def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level
     """Load the object with this program alone. BpfError for what fails before the program is looked at: its maps, its BTF."""
     from fastrtp.kernel.loader import load
 
-    process = _Logged(kernel.current, log_level)
+    process = _Logged(kernel.current, max(log_level, 1))  # the report of a rejection is made from the log
     verdict = Verdict(spec.name, spec.section, "rejected", len(spec.insns))
     try:
         load(cast("Process", process), data, name=name, autoload={spec.name}).close()
@@ -93,7 +95,7 @@ def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level
         if process.verified is None and not str(error.strerror).startswith("load program"):
             raise
         verdict.errno, verdict.message, verdict.log = error.errno or 0, _reason(str(error.strerror), spec.name), error.log
-        verdict.processed = _processed(error.log)
+        verdict.processed, verdict.report = _processed(error.log), getattr(error, "report", None)
     except ObjectError as error:  # a tail-call table may name programs that are not loaded now
         if process.verified is None:
             verdict.message = str(error)
@@ -102,6 +104,8 @@ def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level
         verdict.verdict, verdict.errno, verdict.message, verdict.log = "accepted", 0, "", process.verified.log
         verdict.processed, verdict.states = stats.insn_processed, stats.total_states
         verdict.peak_states, verdict.time_ns = stats.peak_states, stats.time_ns
+    if not log_level:
+        verdict.log = ""
     return verdict
 
 
@@ -135,7 +139,10 @@ def _print(verdicts: list[Verdict], skipped: dict[str, str], log_level: int) -> 
                      *("" if value is None else number(value) for value in numbers), took, style=style)  # fmt: skip
     out.print(rows)
     for row in verdicts:
-        if row.message:
+        if row.report is not None and row.report.message in row.message:
+            out.print(f"{plain(row.program)}:", style="bold")
+            click.echo("\n".join(plain(line) for line in str(row.report).splitlines()))
+        elif row.message:
             out.print(f"{plain(row.program)}: {plain(row.message)}", soft_wrap=True)
     for name, why in skipped.items():
         out.print(f"{plain(name)}: not verified: {plain(why)}", style="dim", soft_wrap=True)

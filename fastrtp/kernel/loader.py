@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from fastrtp.btf.core import BPF_CORE_POISON
+from fastrtp.btf.kfuncs import kfunc_id
 from fastrtp.errors import BpfError, ObjectError, VerifierError
 from fastrtp.isa import Insn, encode
 from fastrtp.obj import MapSpec, ObjectSpec, ProgramSpec
@@ -22,6 +23,7 @@ from fastrtp.uapi import (
     BPF_F_RDONLY,
     BPF_F_WRONLY,
     BPF_OBJ_NAME_LEN,
+    BPF_PSEUDO_KFUNC_CALL,
     BPF_PSEUDO_MAP_FD,
     BPF_PSEUDO_MAP_VALUE,
     BpfMapType,
@@ -179,6 +181,7 @@ def _load_program(process: Process, obj: BpfObject, program: ProgramSpec) -> Non
     stage = f"load program {program.name}"
     attach_btf_id, attach_btf_obj_fd = _attach_target(process, program, stage)
     insns = _with_map_fds(obj, program, obj.spec.relocated(program, process.kernel.btf))
+    _resolve_kfuncs(process, program, insns)
     with_info = obj.btf_fd >= 0 and len(program.func_info) > 0
     try:
         fd = process.prog_load(
@@ -224,6 +227,14 @@ def _with_map_fds(obj: BpfObject, program: ProgramSpec, insns: list[Insn]) -> li
     return insns
 
 
+def _resolve_kfuncs(process: Process, program: ProgramSpec, insns: list[Insn]) -> None:
+    """Calls of kernel functions by the kernel's ids; unknown weak ones stay poisoned, as libbpf leaves them."""
+    for index, name in program.kfunc_refs:
+        ident = kfunc_id(process.kernel.btf, name)
+        if ident is not None:
+            insns[index] = insns[index]._replace(src_reg=BPF_PSEUDO_KFUNC_CALL, off=0, imm=ident)
+
+
 def _fill_map_of_maps(obj: BpfObject, spec: MapSpec) -> None:
     """The maps that the object puts into a map of maps. Kernel: tools/lib/bpf/libbpf.c:init_map_in_map_slots"""
     if spec.map_type not in (BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS):
@@ -265,4 +276,7 @@ def _poisoned(obj: BpfObject, program: ProgramSpec, error: BpfError) -> str:
 def _wrapped(stage: str, error: BpfError, why: str = "") -> BpfError:
     """The same error with the stage in front."""
     kind = VerifierError if isinstance(error, VerifierError) else BpfError
-    return kind(error.errno or 0, f"{stage}: {why or error.strerror}", log=error.log)
+    wrapped = kind(error.errno or 0, f"{stage}: {why or error.strerror}", log=error.log)
+    if isinstance(error, VerifierError) and isinstance(wrapped, VerifierError):
+        wrapped.report = error.report
+    return wrapped

@@ -55,6 +55,7 @@ from fastrtp.verifier.log import Refusal, VerifierLog, print_frame
 from fastrtp.verifier.mem import SIZE_BYTES, check_atomic, check_mem_access, check_reg_read, check_reg_write, save_aux_ptr_type
 from fastrtp.verifier.prune import is_state_visited, update_branch_counts
 from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, MEM_PERCPU, PTR_TO_BTF_ID, PTR_TO_FUNC, PTR_TO_MAP_VALUE
+from fastrtp.verifier.report import make_report
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
 from fastrtp.verifier.section import check_call_in_section
 from fastrtp.verifier.stack import READ, WRITE
@@ -87,7 +88,9 @@ def bpf_check(attr: LoadAttr) -> VerifiedProgram:
     env.stats.time_ns = time.perf_counter_ns() - started
     if refusal is not None:
         log = "\n".join([*env.log.lines, refusal.message, env.stats.line()]) + "\n" if attr.log_level else ""
-        raise VerifierError(refusal.errno, refusal.message, log=log)
+        error = VerifierError(refusal.errno, refusal.message, log=log)
+        error.report = make_report(attr, refusal.message, env.log.lines if level == 1 else (), env.insn_idx)
+        raise error
     log = "\n".join([*(env.log.lines if level & 2 else ()), env.stats.line()]) + "\n" if attr.log_level else ""
     return VerifiedProgram(
         env.insns, env.aux, env.subprogs, env.used_maps, env.max_ctx_offset, env.max_tp_access, env.insn_processed, log, env.stats
