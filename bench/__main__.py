@@ -21,6 +21,7 @@ _QUICK_SECONDS = "0.06"
 
 def suites() -> dict[str, type[Suite]]:
     """All suites by title, in the order of the table."""
+    from bench.compare import Compare
     from bench.jit import Jit
     from bench.live import Live
     from bench.load import Load
@@ -29,7 +30,7 @@ def suites() -> dict[str, type[Suite]]:
     from bench.startup import Startup
     from bench.transition import Transition
 
-    every: tuple[type[Suite], ...] = (Transition, Live, Replay, Load, Startup, Memory, Jit)
+    every: tuple[type[Suite], ...] = (Transition, Compare, Live, Replay, Load, Startup, Memory, Jit)
     return {suite.title: suite for suite in every}
 
 
