@@ -130,7 +130,8 @@ def test_areas_that_overlap(kernel: rtp.Kernel, target: int) -> None:
     """A read into the area that it reads from moves the bytes as memmove does."""
     array = kernel.map_create(BpfMapType.BPF_MAP_TYPE_ARRAY, 4, 16, 1)
     kernel.map_update_elem(array, bytes(4), bytes(range(16)))
-    text = FROM_MEM.replace("r1 = r10\n    r1 += -24", f"r1 = map[fd:{{array}}][0]+{target}").replace("r0 = *(u64 *)(r10 -24)", "")
+    moved = FROM_MEM.replace("r1 = r10\n    r1 += -24", f"r1 = map[fd:{{array}}][0]+{target}")
+    text = moved.replace("r0 = *(u64 *)(r10 -24)", "")
     expected = bytearray(range(16))
     expected[target : target + 8] = bytes(range(3, 11))
 

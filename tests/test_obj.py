@@ -315,9 +315,9 @@ def test_externs() -> None:
 
     assert spec.skipped == {
         "strong_ksym": "section 'raw_tp/a': kernel symbol 'init_task' (extern __ksym) is not supported",
-        "strong_kfunc": "section 'raw_tp/c': kernel function 'bpf_rcu_read_lock' (kfunc) is not supported",
         "strong_option": "section 'raw_tp/e': kernel option 'CONFIG_HZ' is not known; declared __weak it reads as 0",
     }
+    assert [name for _, name in spec.programs["strong_kfunc"].kfunc_refs] == ["bpf_rcu_read_lock"]
     weak = spec.programs["weak_ksym"].insns
     address = next(at for at, insn in enumerate(weak) if insn.code == 0x18)
     assert (weak[address].src_reg, weak[address].imm, weak[address + 1].imm) == (0, 0, 0)

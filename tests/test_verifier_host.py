@@ -6,9 +6,11 @@ Needs Linux 6.18 with bpf(2) (root); skipped elsewhere. Programs are loaded, nev
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
+from collections.abc import Iterator
 
 import pytest
 from test_verifier import CASES, MAPS, Case
@@ -29,7 +31,7 @@ def bpf(cmd: int, attr: bytes) -> int:
 
 
 @pytest.fixture(scope="module")
-def fds() -> dict[int, int]:
+def fds() -> Iterator[dict[int, int]]:
     """Number in the data files -> descriptor of such a map in the running kernel."""
     if platform.machine() != "x86_64" or platform.release().split(".")[:2] != ["6", "18"]:
         pytest.skip("compared with Linux 6.18 on x86-64 only")
@@ -75,4 +77,4 @@ def test_like_the_running_kernel(case: Case, fds: dict[int, int]) -> None:
     number, message = verdict(case, fds)
 
     assert message == case.message
-    assert (os.strerror(number) if number else "") == (os.strerror(getattr(__import__("errno"), case.errno)) if case.errno else "")
+    assert errno.errorcode.get(number, "") == case.errno

@@ -268,7 +268,7 @@ def _jumps() -> Iterator[Row]:
     yield Row("call_pseudo", BPF_JMP | BPF_CALL, Kind.PSEUDO_CALL, "call {jump32}", "call", src_reg=BPF_PSEUDO_CALL)
     yield Row("call", BPF_JMP | BPF_CALL, Kind.CALL, "call {func}", "call", src_reg=0)
     text = "call kernel-function#{imm}"
-    yield Row("call_kfunc", BPF_JMP | BPF_CALL, Kind.UNSUPPORTED, text, "kfunc", src_reg=BPF_PSEUDO_KFUNC_CALL)
+    yield Row("call_kfunc", BPF_JMP | BPF_CALL, Kind.CALL, text, "kfunc", src_reg=BPF_PSEUDO_KFUNC_CALL)
     yield Row("callx", BPF_JMP | BPF_CALL | BPF_X, Kind.UNSUPPORTED, "callx {r:dst}", "callx")
     yield Row("exit", BPF_JMP | BPF_EXIT, Kind.EXIT, "exit", "exit")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastrtp.helpers.table import HELPERS
-from fastrtp.isa import Insn
+from fastrtp.isa import BPF_PSEUDO_KFUNC_CALL, Insn
 from fastrtp.jit.lower import CallTarget, InsnFacts
 from fastrtp.maps import ArrayMap, FdArray, HashMap, HashOfMaps, Map
 from fastrtp.maps.attr import LRU
@@ -73,6 +73,9 @@ class Linker:
 
     def resolve(self, index: int, insn: Insn) -> CallTarget:
         """Target of the helper call at `index`; KeyError for a helper without a body."""
+        if insn.src_reg == BPF_PSEUDO_KFUNC_CALL:
+            symbol = "" if self._aux is None else self._aux[index].kfunc
+            return CallTarget(symbol, (), self._parameters[symbol].index("env"), "helper")
         name = HELPERS[insn.imm].name
         known = None if self._aux is None else self._aux[index].map
         if known is not None:

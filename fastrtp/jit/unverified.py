@@ -19,6 +19,8 @@ _UNWIND = 5
 
 
 def _resolve(index: int, insn: Insn) -> CallTarget:
+    if insn.src_reg:
+        raise KeyError(insn.imm)  # a kernel function: the verifier says which
     if insn.imm != _UNWIND:
         raise KeyError(index)
     return CallTarget("conformance_unwind", args=1)

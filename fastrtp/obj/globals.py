@@ -9,6 +9,7 @@ import re
 from typing import NamedTuple
 
 from fastrtp.btf import DEFAULT_KERNEL_VERSION, Btf, BtfKind
+from fastrtp.btf.kfuncs import KFUNCS
 from fastrtp.btf.types import BTF_VAR_GLOBAL_EXTERN, BTF_VAR_STATIC, BtfType
 from fastrtp.errors import BtfError, ObjectError
 from fastrtp.uapi import BPF_F_MMAPABLE, BPF_F_RDONLY_PROG, BpfMapType
@@ -103,7 +104,7 @@ def externs(elf: ElfFile, btf: Btf | None, obj_name: str) -> tuple[dict[str, Ext
             except BtfError as error:
                 raise ObjectError(f"extern {symbol.name!r}: {error}", section=KCONFIG_SECTION) from error
         elif func_id is not None:
-            reason = "" if weak else f"kernel function {symbol.name!r} (kfunc) is not supported"
+            reason = "" if weak or symbol.name in KFUNCS else f"kernel function {symbol.name!r} (kfunc) is not supported"
             out[symbol.name] = Extern(symbol.name, -1, reason)
         else:
             reason = "" if weak else f"kernel symbol {symbol.name!r} (extern __ksym) is not supported"

@@ -248,6 +248,7 @@ class Linker:
         if insn.code == _CALL and insn.src_reg in (BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL):
             number = POISON_CALL_KFUNC_BASE + list(self._externs).index(name)
             program.insns[at] = insn._replace(src_reg=0, off=0, imm=number)
+            program.kfunc_refs.append((at, name))
         elif insn.code != _LD_IMM64 or at + 1 >= len(program.insns):
             raise UnsupportedProgramError(f"extern {name!r} used by {insn}")
         elif extern.offset >= 0 and self._kconfig is not None:

@@ -62,6 +62,7 @@ class ProgramSpec:
 
     `insns` hold the compiler's offsets until `ObjectSpec.relocated`; bpf-to-bpf calls and callback addresses are resolved, map
     loads have src_reg BPF_PSEUDO_MAP_FD or BPF_PSEUDO_MAP_VALUE, an imm of 0 for the map and the value offset in the second slot.
+    `kfunc_refs`: (instruction, name) of calls to kernel functions, which are poisoned here until they are resolved.
     `subprogs`: (first instruction, name), the program itself first.
     """
 
@@ -75,6 +76,7 @@ class ProgramSpec:
     sleepable: bool = False
     insns: list[Insn] = field(default_factory=list)
     map_refs: list[MapRef] = field(default_factory=list)
+    kfunc_refs: list[tuple[int, str]] = field(default_factory=list)
     core_relos: list[CoreRelo] = field(default_factory=list)
     func_info: npt.NDArray[np.void] = field(default_factory=lambda: np.zeros(0, FUNC_INFO))
     line_info: npt.NDArray[np.void] = field(default_factory=lambda: np.zeros(0, LINE_INFO))

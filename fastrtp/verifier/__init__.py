@@ -17,13 +17,16 @@ Checked:
 - scalars: known bits, signed and unsigned ranges in 64 and 32 bits, equal and offset-linked registers (tnum.py,
   bounds.py, alu.py, branch.py, jmp.py)
 - helpers: program type, GPL, prototype, argument memory, map kind, constant strings (call.py, helpers/table.py)
-- ring buffer records are submitted or discarded once on every path
+- ring buffer records are submitted or discarded once on every path, dynptrs and number iterators are made, used and
+  ended on the stack, with everything that was had from them (dynptr.py, kfunc.py, slots.py)
+- sections of spin locks, RCU and preemption are closed on every path, and what may be called in them (section.py)
 - functions: eight frames, stack depth, callbacks of bpf_loop and bpf_for_each_map_elem with their return range (func.py)
 - every path ends: loops make progress, at most 1,000,000 instructions are processed (prune.py)
 - kernel pointers: loads by the C type, which the code generator makes fault-free (btf_access.py)
 
 Not checked here: whether a tail-called program may be called (the map's affair), what attach checks against
-`max_ctx_offset`. Refused by name: kernel functions, spin locks, timers, kptrs, dynptrs and other special fields.
+`max_ctx_offset`. Refused by name: other kernel functions, timers, kptrs and
+the other special fields of values, dynptrs of packets and files, user ring buffers, bpf_find_vma.
 
 Kernel: kernel/bpf/verifier.c.
 """

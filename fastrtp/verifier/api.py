@@ -67,6 +67,7 @@ class InsnAux:
     "tp_buffer", or "btf" (a load that has to be range-checked and gives 0 on a fault). `map`: index in `used_maps` of
     the one map that a helper call works on, None where there are several or none. `callback`: first instruction of
     the function that a helper calls. `const_map_value`: a load with one known result, from a frozen map.
+    `kfunc`: name of the kernel function that is called.
     """
 
     seen: bool = False
@@ -76,6 +77,7 @@ class InsnAux:
     map_ambiguous: bool = False
     callback_ambiguous: bool = False
     ptr_type: int = 0
+    kfunc: str = ""
 
 
 @dataclass

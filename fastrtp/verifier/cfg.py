@@ -27,7 +27,6 @@ from fastrtp.isa import (
     BPF_OP,
     BPF_PSEUDO_CALL,
     BPF_PSEUDO_FUNC,
-    BPF_PSEUDO_KFUNC_CALL,
     BPF_ST,
     BPF_STORE_REL,
     BPF_STX,
@@ -124,6 +123,8 @@ def check_cfg(env: BpfVerifierEnv) -> None:
         if code == _CALL:
             if insn.src_reg == 0:
                 _mark_helper_call(env, i, insn)
+            elif i in env.kfuncs and env.kfuncs[i].iterator == "next":
+                env.prune_point[i] = env.force_checkpoint[i] = 1
             elif insn.src_reg == BPF_PSEUDO_CALL:
                 env.prune_point[i] = 1
                 targets = (*targets, i + insn.imm + 1)
@@ -215,10 +216,3 @@ def _use_def(insn: Insn) -> tuple[int, int]:
     if BPF_OP(code) == BPF_MOV:
         return (src if code & BPF_X else 0), dst
     return dst | (src if code & BPF_X else 0), dst
-
-
-def refuse_kfuncs(env: BpfVerifierEnv) -> None:
-    """Kernel functions are not offered; a call with id 0 is one that libbpf poisoned and may be dead code."""
-    for i, insn in enumerate(env.insns):
-        if insn.code == _CALL and insn.src_reg == BPF_PSEUDO_KFUNC_CALL and insn.imm and env.aux[i].seen:
-            env.reject(EINVAL, f"calling kernel function #{insn.imm} is not allowed")

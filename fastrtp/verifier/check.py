@@ -47,10 +47,11 @@ from fastrtp.verifier.alu_insn import check_alu_op
 from fastrtp.verifier.api import LoadAttr, VerifiedProgram
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call import check_helper_call, check_reference_leak
-from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers, jmp_offset, refuse_kfuncs
+from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers, jmp_offset
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit
 from fastrtp.verifier.jmp import check_cond_jmp_op
+from fastrtp.verifier.kfunc import add_kfunc_calls, check_kfunc_call
 from fastrtp.verifier.log import Refusal, VerifierLog, print_frame
 from fastrtp.verifier.mem import SIZE_BYTES, check_atomic, check_mem_access, check_reg_read, check_reg_write, save_aux_ptr_type
 from fastrtp.verifier.prune import is_state_visited, update_branch_counts
@@ -59,7 +60,7 @@ from fastrtp.verifier.report import make_report
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
 from fastrtp.verifier.section import check_call_in_section
 from fastrtp.verifier.stack import READ, WRITE
-from fastrtp.verifier.state import REG_CTX, REG_UNKNOWN, BpfFuncState, BpfRegState, BpfVerifierState, const_scalar
+from fastrtp.verifier.state import REG_CTX, BpfFuncState, BpfRegState, BpfVerifierState, const_scalar
 
 PATH_DONE = -1
 """Returned by a handler where the path ends."""
@@ -103,6 +104,7 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         if not env.insns or env.insn_cnt > BPF_COMPLEXITY_LIMIT_INSNS:
             env.reject(E2BIG, f"program has {env.insn_cnt} instructions, of 1 to {BPF_COMPLEXITY_LIMIT_INSNS}")
         add_subprogs(env)
+        add_kfunc_calls(env)
         check_subprogs(env)
         resolve_pseudo_ldimm64(env)
         check_cfg(env)
@@ -130,7 +132,6 @@ def _check_attach(env: BpfVerifierEnv) -> None:
 
 def _fixup(env: BpfVerifierEnv) -> None:
     """What the kernel finds when it rewrites the program. Kernel: fixup_kfunc_call."""
-    refuse_kfuncs(env)
     for i, insn in enumerate(env.insns):
         if insn.code == BPF_JMP | BPF_CALL and insn.src_reg == BPF_PSEUDO_KFUNC_CALL and env.aux[i].seen and not insn.imm:
             env.reject(EINVAL, "invalid kernel function call not eliminated in verifier pass")
@@ -261,7 +262,7 @@ def _do_jmp(env: BpfVerifierEnv, insn: Insn) -> int:
         if insn.src_reg == BPF_PSEUDO_CALL:
             return check_func_call(env, insn)
         if insn.src_reg == BPF_PSEUDO_KFUNC_CALL:
-            _check_kfunc_call(env, insn)
+            check_kfunc_call(env, insn)
         else:
             check_helper_call(env, insn)
         return env.insn_idx + 1
@@ -278,14 +279,6 @@ def _do_jmp(env: BpfVerifierEnv, insn: Insn) -> int:
         check_reg_read(env, 0)
         return PATH_DONE
     return check_cond_jmp_op(env, insn)
-
-
-def _check_kfunc_call(env: BpfVerifierEnv, insn: Insn) -> None:
-    """Only calls with id 0, which libbpf left for dead code, get past here: `_fixup` refuses them if they are not dead."""
-    if insn.imm:
-        env.reject(EINVAL, f"calling kernel function #{insn.imm} is not allowed")
-    env.regs[0:6] = [REG_UNKNOWN, *env.regs[1:6]]
-    env.frame.deps[0] = 0
 
 
 def _do_ld(env: BpfVerifierEnv, insn: Insn) -> int:

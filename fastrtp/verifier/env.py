@@ -56,6 +56,7 @@ class BpfVerifierEnv:
         self.force_checkpoint = bytearray(self.insn_cnt)
         self.calls_callback = bytearray(self.insn_cnt)
         self.live_regs: list[int] = []
+        self.kfuncs: dict[int, Any] = {}
         # do_check
         self.cur_state: BpfVerifierState = BpfVerifierState([])
         self.frame: BpfFuncState = BpfFuncState(-1, 0, 0)

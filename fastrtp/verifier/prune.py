@@ -6,6 +6,7 @@ Kernel: kernel/bpf/verifier.c:is_state_visited, states_equal, func_states_equal,
 from __future__ import annotations
 
 from errno import EINVAL
+from functools import lru_cache
 
 from fastrtp.verifier.bounds import range_within
 from fastrtp.verifier.env import BpfVerifierEnv
@@ -17,6 +18,7 @@ from fastrtp.verifier.regtype import (
     PTR_TO_MAP_KEY,
     PTR_TO_MAP_VALUE,
     PTR_TO_MEM,
+    PTR_TO_STACK,
     PTR_TO_TP_BUFFER,
     SCALAR_VALUE,
 )
@@ -30,6 +32,7 @@ from fastrtp.verifier.state import (
     SLOT_INVALID,
     STACK_DYNPTR,
     STACK_INVALID,
+    STACK_ITER,
     STACK_MISC,
     BpfFuncState,
     BpfRegState,
@@ -158,23 +161,33 @@ def _slot_safe(old: BpfStackState, cur: BpfStackState, precise: bool, ids: IdMap
     return is_spilled_reg(cur) and regsafe(old.spilled_ptr, cur.spilled_ptr, precise, ids, exact)
 
 
+@lru_cache(maxsize=1 << MAX_BPF_REG)
+def _members(mask: int) -> tuple[int, ...]:
+    """Numbers of the registers in a mask."""
+    return tuple(regno for regno in range(MAX_BPF_REG) if mask >> regno & 1)
+
+
 def _func_states_equal(
     env: BpfVerifierEnv, old: BpfFuncState, cur: BpfFuncState, precise: int, live: int, ids: IdMap, exact: int
 ) -> bool:
     if old.callback_depth > cur.callback_depth:
         return False
     old_regs, cur_regs = old.regs, cur.regs
-    for regno in range(MAX_BPF_REG):
+    for regno in _members(live):
         was, now = old_regs[regno], cur_regs[regno]
         if was is now and not was.id and not was.ref_obj_id:
             continue
-        if live >> regno & 1 and not regsafe(was, now, bool(precise >> regno & 1), ids, exact):
+        if exact == NOT_EXACT and was.type == SCALAR_VALUE == now.type and not precise >> regno & 1:
+            continue
+        if not regsafe(was, now, bool(precise >> regno & 1), ids, exact):
             return False
     cur_stack = cur.stack
     for spi, slot in old.stack.items():
         other = cur_stack.get(spi, SLOT_INVALID)
-        if slot is other and not slot.spilled_ptr.id and not slot.spilled_ptr.ref_obj_id:
-            continue
+        if slot is other:
+            spilled = slot.spilled_ptr
+            if not spilled.id and not spilled.ref_obj_id:
+                continue
         if not _slot_safe(slot, other, bool(precise >> (MAX_BPF_REG + spi) & 1), ids, exact):
             return False
     if exact == EXACT:
@@ -255,6 +268,9 @@ def is_state_visited(env: BpfVerifierEnv, insn_idx: int) -> bool:
         if old.branches:
             if env.calls_callback[insn_idx] or (old.may_goto_depth != cur.may_goto_depth and env.force_checkpoint[insn_idx]):
                 loop = hit = _bounded_loop(env, old, cur, insn_idx) and states_equal(env, old, cur, insn_idx, RANGE_WITHIN)
+            elif insn_idx in env.kfuncs and _iter_active(cur):
+                # the same iterator again, and it hands out a bounded number of values
+                loop = hit = _same_iters(old, cur) and states_equal(env, old, cur, insn_idx, RANGE_WITHIN)
             else:
                 hit = False
                 if (
@@ -302,9 +318,23 @@ def is_state_visited(env: BpfVerifierEnv, insn_idx: int) -> bool:
 
 def _same_activations(old: BpfVerifierState, cur: BpfVerifierState) -> bool:
     """Whether both states are in the same runs of the helpers that called back, frame by frame."""
-    return len(old.frames) == len(cur.frames) and all(
+    return _same_iters(old, cur) and len(old.frames) == len(cur.frames) and all(
         was.activation == now.activation for was, now in zip(old.frames, cur.frames, strict=True)
     )
+
+
+def _iter_active(cur: BpfVerifierState) -> bool:
+    """Whether the iterator that R1 points at, at a call for its next value, may have one."""
+    reg = cur.frames[-1].regs[1]
+    if reg.type != PTR_TO_STACK:
+        return False
+    slot = cur.frames[reg.num].stack.get((-reg.off - reg.bounds.smin_value - 1) // 8, SLOT_INVALID)
+    return slot.slot_type[7] == STACK_ITER and slot.spilled_ptr.num == 1
+
+
+def _same_iters(old: BpfVerifierState, cur: BpfVerifierState) -> bool:
+    """The same iterators, not others made by the same call: a loop around one that is made anew need not end."""
+    return [ref.id for ref in old.refs if ref.kind == "iter"] == [ref.id for ref in cur.refs if ref.kind == "iter"]
 
 
 def _bounded_loop(env: BpfVerifierEnv, old: BpfVerifierState, cur: BpfVerifierState, insn_idx: int) -> bool:
