@@ -83,6 +83,8 @@ def check_ptr_alignment(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: i
     if not strict or size == 1:
         return
     var_off = reg.bounds.var_off
+    if not var_off.mask and not (var_off.value + reg.off + off) % size:
+        return
     if not tnum_is_aligned(tnum_add(var_off, tnum_const(reg.off + off)), size):
         env.reject(EACCES, f"misaligned {_ALIGN_DESC.get(base, '')}access off {tnum_strn(var_off)}+{reg.off}+{off} size {size}")
 
