@@ -29,8 +29,9 @@ def suites() -> dict[str, type[Suite]]:
     from bench.recording import Replay
     from bench.startup import Startup
     from bench.transition import Transition
+    from bench.verifier import Verifier
 
-    every: tuple[type[Suite], ...] = (Transition, Compare, Live, Replay, Load, Startup, Memory, Jit)
+    every: tuple[type[Suite], ...] = (Transition, Compare, Live, Replay, Load, Startup, Memory, Jit, Verifier)
     return {suite.title: suite for suite in every}
 
 

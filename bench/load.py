@@ -30,15 +30,15 @@ class StageClock:
 
     def __enter__(self) -> StageClock:
         import fastrtp.jit.program as program
-        import fastrtp.verifier as verifier
         from fastrtp.native import engine
         from fastrtp.obj import ObjectSpec
+        from fastrtp.verifier.cache import VerifiedCache
 
         self._undo = contextlib.ExitStack()
         for owner, name, stage in (
             (ObjectSpec, "parse", "parse"),
             (ObjectSpec, "relocated", "relocate"),
-            (verifier, "bpf_check", "verify"),
+            (VerifiedCache, "bpf_check", "verify"),
             (program, "lower", "lower"),
             (program, "build", "compile"),
             (engine, "NativeModule", "link"),
@@ -68,18 +68,22 @@ class StageClock:
 
 @contextlib.contextmanager
 def empty_cache() -> Iterator[None]:
-    """Compiled programs are kept in a folder that is new and goes again; the native library stays."""
+    """Verified and compiled programs are kept in a folder that is new and goes again; the native library stays."""
     import fastrtp.jit.program as program
+    import fastrtp.verifier as verifier
     from fastrtp.jit.cache import ObjectCache
+    from fastrtp.verifier.cache import VerifiedCache
 
     held = program.object_cache
     with tempfile.TemporaryDirectory() as folder:
         cache = ObjectCache(Path(folder))
         program.object_cache = lambda: cache  # type: ignore[assignment]
+        verifier.VerifiedCache = lambda _folder: VerifiedCache(Path(folder))  # type: ignore[assignment,misc]
         try:
             yield
         finally:
             program.object_cache = held
+            verifier.VerifiedCache = VerifiedCache  # type: ignore[misc]
 
 
 def load_once(kernel: Any, path: Path) -> dict[str, float]:
