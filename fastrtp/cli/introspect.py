@@ -133,14 +133,17 @@ def as_text(answer: Answer, form: str) -> str:
 
 
 def _command(noun: str, what: str) -> click.Command:
-    def callback(words: tuple[str, ...], objects: tuple[Path, ...], attach: bool, json: bool, pretty: bool, bpffs: bool,
-                 btf: str | None) -> None:  # fmt: skip
+    def callback(words: tuple[str, ...], objects: tuple[Path, ...], session: Path | None, attach: bool, json: bool, pretty: bool,
+                 bpffs: bool, btf: str | None) -> None:  # fmt: skip
+        from fastrtp.cli.session import restore
         from fastrtp.cli.terminal import need_native
         from fastrtp.kernel import Kernel
 
+        if session is not None and (objects or attach or btf):
+            raise click.UsageError("a session brings its object, types and links: no -o, --attach or --btf with it")
         read = [(path, read_spec(path)[0]) for path in objects]
         need_native()
-        with Kernel(btf) as kernel:
+        with restore(session) if session is not None else Kernel(btf) as kernel:
             for path, data in read:
                 loaded = kernel.load(data, name=path.name)
                 if attach:
@@ -156,6 +159,8 @@ def _command(noun: str, what: str) -> click.Command:
         click.Argument(["words"], nargs=-1, metavar="[show|list|dump|pin] [WORDS]..."),
         click.Option(["--object", "-o", "objects"], multiple=True, metavar="OBJ", type=click.Path(path_type=Path),
                      help="Load this object first; may be given several times."),
+        click.Option(["--session", "-s"], metavar="FILE", type=click.Path(path_type=Path),
+                     help="Ask what a replay left behind: a file of fastrtp replay --save."),
         click.Option(["--attach"], is_flag=True, help="Attach its programs, too."),
         click.Option(["--json", "-j"], is_flag=True, help="JSON, with the keys of bpftool."),
         click.Option(["--pretty", "-p"], is_flag=True, help="JSON in several lines."),
@@ -165,7 +170,7 @@ def _command(noun: str, what: str) -> click.Command:
     text = f"""{what}
 
     The words are those of bpftool: show, list, dump, pin. For a kernel in which programs ran: fastrtp replay OBJ RECORDING
-    --then '{noun} show'."""
+    --then '{noun} show', or --save SESSION, then fastrtp {noun} -s SESSION show."""
     return click.Command(noun, params=params, callback=callback, help=text, short_help=what)
 
 

@@ -12,6 +12,7 @@ import click
 from fastrtp.cli.introspect import as_text, check_words, run_words
 from fastrtp.cli.objects import check_maps, read_spec
 from fastrtp.cli.recordings import open_recording
+from fastrtp.cli.session import save as save_session
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, seconds, table
 from fastrtp.errors import FastrtpError, ObjectError, ReplayError
 
@@ -74,12 +75,14 @@ class Drained:
 @click.option("--trace-pipe", is_flag=True, help="Print what the programs wrote with bpf_printk.")
 @click.option("--then", multiple=True, metavar="WORDS",
               help="Afterwards, with the programs still attached: 'prog show', 'map dump id 1', 'link show' and the like.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="SESSION",
+              help="Keep what the replay leaves behind in this file, for fastrtp prog|map|link|btf -s SESSION.")
 @click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
 def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
-    trace_pipe: bool, then: tuple[str, ...], stats: bool, output: Path | None, btf: str | None,
+    trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
@@ -97,6 +100,8 @@ def replay_command(
         loaded = kernel.load(data, name=obj.name)
         drained = Drained()
         report, detached = _run(kernel, loaded, opened, missing, drained, options)
+        if save is not None:
+            save_session(save, kernel, loaded, data, btf)
         _write(loaded, report, drained, options)
     finally:
         kernel.shutdown()
