@@ -319,3 +319,26 @@ def test_a_saved_folder_replays_as_the_file_does(demo: Recording, tmp_path: Path
 
     assert from_folder == from_file
     assert (again.programs, again.fired, again.lost) == (report.programs, report.fired, report.lost)
+
+
+def test_replays_of_one_kernel_take_turns(demo: Recording, machine: Kernel) -> None:
+    """Two threads that replay at once give programs the recording's time all the way, and each counts its own runs."""
+    obj = machine.load(read_object("runqlat"))
+    reports: list[ReplayReport] = []
+    with obj.attach():
+        alone = machine.replay(demo, tier="linked")
+        threads = [
+            threading.Thread(target=lambda: reports.append(machine.replay(demo, tier="linked", chunk=1000))) for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert [report.programs for report in reports] == [alone.programs] * 2
+    assert int(machine.memory.env["clock"][0]) == 1
+
+
+def test_a_replay_inside_a_replay_is_refused(demo: Recording, machine: Kernel) -> None:
+    with pytest.raises(ReplayError, match="inside another"):
+        machine.replay(demo, progress=lambda done, total: machine.replay(demo))

@@ -6,6 +6,7 @@ Must not know: programs, tracepoints, BTF (the offsets of task_struct's members 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Any
 
@@ -49,6 +50,8 @@ class Memory:
         env["rng"] = (np.arange(1, cpus + 1, dtype=np.uint64) * np.uint64(_SEED)).view(np.int64)
         for cpu in range(cpus):
             env["scratch"][cpu] = self.arena.alloc(_PRINTK_TEXT * _PRINTK_NESTING)
+        self.clock_lock = threading.Lock()  # held while a recording's time is the machine's
+        self.clock_holder = 0
         self.set_clock(virtual=False)
         if hasattr(os, "getuid"):
             env["uid_gid"] = os.getgid() << 32 | os.getuid()

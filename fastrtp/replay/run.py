@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,24 +67,25 @@ def replay(
             bound = bind(recording, objects, protos, policy=missing, wanted=wanted)
             linked = _make(tier, kernel.memory, bound, {name: kernel.tracepoints[name] for name in protos}, links)
         linked.prepare()
-        played = _Counters(kernel)
-        prepared = time.perf_counter()
         interrupted = False
         with _virtual_clock(kernel.memory):
+            played = _Counters(kernel)
+            prepared = time.perf_counter()
             try:
                 events = linked.run(progress, chunk)
             except KeyboardInterrupt:
                 if not interruptible:
                     raise
                 events, interrupted = linked.position, True
-        seconds = time.perf_counter() - prepared
+            seconds = time.perf_counter() - prepared
+            programs, faulted_reads = played.programs(), played.faulted_reads()
         return ReplayReport(
             events=events,
             fired=linked.fired,
             seconds=seconds,
             prepare_seconds=prepared - begin,
-            programs=played.programs(),
-            faulted_reads=played.faulted_reads(),
+            programs=programs,
+            faulted_reads=faulted_reads,
             lost=dict(recording.lost),
             missing=bound.missing,
             printk=kernel.memory.trace_pipe(),
@@ -114,14 +116,19 @@ def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:
 
 @contextmanager
 def _virtual_clock(memory: Memory) -> Iterator[None]:
-    """The events' time and task for the programs; the caller's again afterwards."""
-    current = memory.env["current"].copy()
-    memory.set_clock(virtual=True)
-    try:
-        yield
-    finally:
-        memory.set_clock(virtual=False)
-        memory.env["current"] = current
+    """The events' time and task for the programs; the caller's again afterwards. A kernel has one time: replays take turns."""
+    if memory.clock_holder == threading.get_ident():
+        raise ReplayError("a replay cannot begin inside another one of the same kernel")
+    with memory.clock_lock:
+        memory.clock_holder = threading.get_ident()
+        current = memory.env["current"].copy()
+        memory.set_clock(virtual=True)
+        try:
+            yield
+        finally:
+            memory.set_clock(virtual=False)
+            memory.env["current"] = current
+            memory.clock_holder = 0
 
 
 class _Counters:
