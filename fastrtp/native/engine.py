@@ -40,7 +40,9 @@ def target_machine(codegen: int = _OPTIMISATION) -> Any:
     """The host's target machine, at a level of optimisation of the code generator. Frame pointers are not kept."""
     name, features = cpu()
     target = llvm.Target.from_triple(triple())
-    return target.create_target_machine(cpu=name, features=features, opt=codegen, reloc="pic", codemodel="small")
+    # Large: the loader puts an object's sections wherever the process has room, which may be further apart than 32 bits
+    # reach (it answers that with abort()), and maps and the native library are anywhere, too.
+    return target.create_target_machine(cpu=name, features=features, opt=codegen, reloc="static", codemodel="large")
 
 
 def optimise(module: Any, level: int = 2) -> None:
