@@ -155,13 +155,13 @@ def test_the_stages_of_a_load_add_up() -> None:
 
 
 def test_the_stage_clock_leaves_nothing_behind() -> None:
-    import fastrtp.verifier
+    from fastrtp.verifier.cache import VerifiedCache
 
-    before = fastrtp.verifier.bpf_check
+    before = VerifiedCache.bpf_check
     with StageClock():
-        assert fastrtp.verifier.bpf_check is not before
+        assert VerifiedCache.bpf_check is not before
 
-    assert fastrtp.verifier.bpf_check is before
+    assert VerifiedCache.bpf_check is before
 
 
 def test_the_table_is_printed_and_written_as_json(

@@ -82,7 +82,9 @@ class LowerInput:
 def lower(program: LowerInput) -> str:
     """LLVM IR of a module with the program's functions. JitError names the instruction that cannot be lowered."""
     module = Module(program)
-    # a function that no path reaches was never checked: only unreachable code calls it
-    reached = [number for number, (start, _) in enumerate(program.subprogs) if program.aux is None or program.aux[start].seen]
-    bodies = [FunctionLowering(module, number).text() for number in reached]
+    bodies = []
+    for number, (start, _) in enumerate(program.subprogs):
+        # a function that no path reaches was never checked, and is never called; its address may still be taken
+        reached = program.aux is None or program.aux[start].seen
+        bodies.append(FunctionLowering(module, number).text() if reached else module.unreached(number))
     return "\n".join([f"; {program.name}", *module.declarations(), *bodies, *module.trailer()]) + "\n"

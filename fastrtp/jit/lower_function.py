@@ -101,6 +101,10 @@ class Module:
         """(base, offset) of an ld_imm64 that refers into a map's values."""
         return self.map_symbol(index), self.program.insns[index + 1].imm
 
+    def unreached(self, number: int) -> str:
+        """A function that nobody calls."""
+        return f"define internal i64 {self.function_name(number)}(i64, i64, i64, i64, i64, ptr) #0 {{\n  ret i64 0\n}}"
+
     def declarations(self) -> list[str]:
         """Declarations; complete once all functions are written."""
         return [*self._declared.values(), ""]
