@@ -28,45 +28,47 @@ def object_cache() -> ObjectCache:
     return ObjectCache(library.cache_folder())
 
 
-def digest(text: str, parts: Sequence[Part] = ()) -> str:
+def digest(text: str, parts: Sequence[Part] = (), *, smp: bool = False) -> str:
     """Key of the object code of a text and its parts in the cache."""
-    hashed = hashlib.sha256(f"{library.library().key}\n{text}".encode())
+    hashed = hashlib.sha256(f"{library.library().key}{' smp' if smp else ''}\n{text}".encode())
     for part in parts:
         hashed.update(f"\0{part.names}\0{part.text}".encode())
     return hashed.hexdigest()[:32]
 
 
-def build(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = ()) -> CachedObject:
+def build(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = (), *, smp: bool = False) -> CachedObject:
     """Object of an IR module that may call the native library; from the cache where it is there. JitError."""
-    key = digest(text, parts)
+    key = digest(text, parts, smp=smp)
     cache = object_cache()
     found = cache.get(key)
     if found is None:
-        code, symbols = server().compile(_job(text, parts, exports))
+        code, symbols = server().compile(_job(text, parts, exports, smp))
         found = CachedObject(code, symbols)
         cache.put(key, found)
     return found
 
 
-def _job(text: str, parts: Sequence[Part], exports: Sequence[str]) -> Job:
-    return Job(text, str(library.library().bitcode_path), tuple(parts), tuple(exports))
+def _job(text: str, parts: Sequence[Part], exports: Sequence[str], smp: bool) -> Job:
+    return Job(text, str(library.library().bitcode_path), tuple(parts), tuple(exports), smp)
 
 
 class NativeText:
     """Native code of an IR text and its parts: `addresses` of its `exports`, valid until close().
 
     `symbols`: addresses of what the text names and does not define, besides the native library's functions.
+    `smp`: helpers and maps in their form for several CPUs that run at a time, which is right for one, too.
     """
 
     def __init__(
-        self, name: str, text: str, exports: Sequence[str], symbols: Mapping[str, int] | None = None, parts: Sequence[Part] = ()
-    ) -> None:
-        built = build(text, parts, exports)
+        self, name: str, text: str, exports: Sequence[str], symbols: Mapping[str, int] | None = None, parts: Sequence[Part] = (),
+        *, smp: bool = False,
+    ) -> None:  # fmt: skip
+        built = build(text, parts, exports, smp=smp)
         every = {**library.library().symbols, **(symbols or {})}
         self.name = name
         self.text = text
         self.symbols = dict(symbols or {})
-        self._job = _job(text, parts, exports)
+        self._job = _job(text, parts, exports, smp)
         wanted = {s: every[s] for s in built.symbols if s in every} | compiler_rt.symbols(built.code)
         self._module = engine.NativeModule(built.code, exports, wanted, name)
         self.addresses = self._module.addresses
@@ -88,13 +90,18 @@ class NativeText:
 class NativeProgram(NativeText):
     """A program's native code. `entry`: its address, `u64 entry(u64 *ctx, Env *env)`."""
 
-    def __init__(self, name: str, text: str, symbols: Mapping[str, int] | None = None) -> None:
-        super().__init__(name, text, [ENTRY], symbols)
+    def __init__(self, name: str, text: str, symbols: Mapping[str, int] | None = None, *, smp: bool = False) -> None:
+        super().__init__(name, text, [ENTRY], symbols, smp=smp)
         self.entry: int = self.addresses[ENTRY]
 
 
-def compile_program(verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory) -> NativeProgram:
-    """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it."""
+def compile_program(
+    verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory, *, smp: bool = False
+) -> NativeProgram:
+    """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it.
+
+    `smp`: for several CPUs that run programs at a time.
+    """
     linker = Linker(maps, verified.aux, memory.lib.parameters)
     text = lower(
         LowerInput(
@@ -104,7 +111,7 @@ def compile_program(verified: VerifiedProgram, maps: Sequence[Map], name: str, m
             aux=verified.aux,
             resolve=linker.resolve,
             map_symbols=linker.map_symbols(verified.insns),
-            smp=False,
+            smp=smp,
         )
     )
-    return NativeProgram(name, text, map_addresses(maps))
+    return NativeProgram(name, text, map_addresses(maps), smp=smp)

@@ -5,31 +5,33 @@ A system call's form takes the machine first (`map_*`), a helper's does not (`bp
 
 from __future__ import annotations
 
-from fastrtp.maps.arraymap_native import array_map_lookup_elem, array_map_update_elem
+from fastrtp.maps.arraymap_native import array_map_lookup_elem
 from fastrtp.maps.hashtab_native import (
     htab_delete_any,
+    htab_element,
+    htab_in_use,
     htab_lookup_any,
-    htab_lru_map_lookup_elem,
     htab_next,
     htab_update_any,
+    htab_value,
 )
 from fastrtp.native.intrinsics import call_subprog, device, load32, load64, memcpy, native, stack_bytes, store32, store64
-from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.native.layout import ENV, HTAB_ELEM, MAP, at
 from fastrtp.native.machine_native import enter, leave
+from fastrtp.native.smp_native import copy_around_lock, spin_lock, spin_unlock
 
 _TYPE = at(MAP, "map_type")
 _KEY_SIZE = at(MAP, "key_size")
 _VALUE_SIZE = at(MAP, "value_size")
 _MAX_ENTRIES = at(MAP, "max_entries")
 _ELEM_SIZE = at(MAP, "elem_size")
-_VALUE_AT = at(MAP, "value_at")
 _STRIDE = at(MAP, "value_stride")
 _VALUES = at(MAP, "values")
-_MASK = at(MAP, "slot_mask")
 _CPUS = at(MAP, "cpus")
 _FRESH = at(MAP, "fresh")
 _LOCK_END = at(MAP, "lock_end")
 _CPU = at(ENV, "cpu")
+_KEY = HTAB_ELEM.itemsize
 
 _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
 _ARRAY_OF_MAPS, _HASH_OF_MAPS = 12, 13
@@ -57,12 +59,7 @@ def bpf_map_lookup_elem(map: int, key: int, env: int) -> int:
     """Value of the key (this CPU's), or 0."""
     kind = load64(map + _TYPE)
     if _is_hash(kind):
-        if _is_lru(kind):
-            value = htab_lru_map_lookup_elem(
-                map, key, env, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _VALUE_AT), load64(map + _MASK)
-            )
-        else:
-            value = htab_lookup_any(map, key)
+        value = htab_lookup_any(map, key, _is_lru(kind))
         if kind == _HASH_OF_MAPS:
             return load64(value) if value != 0 else 0
         return value + load64(env + _CPU) * load64(map + _STRIDE) if value != 0 else 0
@@ -83,58 +80,56 @@ def bpf_map_lookup_percpu_elem(map: int, key: int, cpu: int, env: int) -> int:
     kind = load64(map + _TYPE)
     value = 0
     if kind == _PERCPU_HASH or kind == _LRU_PERCPU_HASH:
-        value = htab_lookup_any(map, key)
+        value = htab_lookup_any(map, key, False)
     elif kind == _PERCPU_ARRAY:
         value = array_map_lookup_elem(map, key, env, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
     return value + cpu * load64(map + _STRIDE) if value != 0 else 0
 
 
-@device
-def _without_lock_flag(map: int, flags: int) -> int:
-    """The other flags, where values have a lock: BPF_F_LOCK asks for nothing more on one CPU at a time."""
-    return flags & ~_BPF_F_LOCK if load64(map + _LOCK_END) != 0 else flags
-
-
-@device
-def _clear_lock(map: int, key: int) -> None:
-    """The lock of the value is none of what an update brings: it stays 0, as every lock outside its section."""
-    end = load64(map + _LOCK_END)
-    if end == 0:
-        return
-    if _is_hash(load64(map + _TYPE)):
-        value = htab_lookup_any(map, key)
-    else:
-        value = array_map_lookup_elem(map, key, 0, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
-    if value != 0:
-        store32(value + end - 4, 0)
-
-
 @native()
 def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) -> int:
     """Update by key from a program."""
-    status = _update_here(map, key, value, _without_lock_flag(map, flags), env)
-    if status == 0:
-        _clear_lock(map, key)
-    return status
+    kind = load64(map + _TYPE)
+    if _is_hash(kind):
+        return htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, load64(env + _CPU), env)
+    if kind == _ARRAY or kind == _PERCPU_ARRAY:
+        return _array_update(map, key, value, flags, load64(env + _CPU))
+    return _EOPNOTSUPP
 
 
 @device
-def _update_here(map: int, key: int, value: int, flags: int, env: int) -> int:
-    kind = load64(map + _TYPE)
-    if _is_hash(kind):
-        return htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, load64(env + _CPU))
-    if kind == _ARRAY or kind == _PERCPU_ARRAY:
-        return array_map_update_elem(
-            map, key, value, flags, env,
-            load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE), load64(map + _VALUE_SIZE), load64(map + _STRIDE),
-        )  # fmt: skip
-    return _EOPNOTSUPP
+def _array_update(map: int, key: int, value: int, flags: int, cpu: int) -> int:
+    """`cpu` < 0: all CPUs' values, each rounded up to 8, where the map has them. A lock in the value stays as it is."""
+    lock_end = load64(map + _LOCK_END)
+    lock_value = flags & _BPF_F_LOCK if lock_end != 0 else 0
+    flags -= lock_value
+    if flags < 0 or flags > 2:
+        return _EINVAL
+    index = load32(key)
+    if index >= load64(map + _MAX_ENTRIES):
+        return _E2BIG
+    if flags == 1:
+        return _EEXIST
+    target = load64(map + _VALUES) + index * load64(map + _ELEM_SIZE)
+    stride = load64(map + _STRIDE)
+    size = load64(map + _VALUE_SIZE)
+    if stride == 0 or cpu >= 0:
+        if lock_value != 0:
+            spin_lock(target + lock_end - 4)
+        copy_around_lock(target + cpu * stride, value, size, lock_end)
+        if lock_value != 0:
+            spin_unlock(target + lock_end - 4)
+        return 0
+    step = (size + 7) & ~7
+    for each in range(load64(map + _CPUS)):
+        memcpy(target + each * stride, value + each * step, step)
+    return 0
 
 
 @native()
 def bpf_map_delete_elem(map: int, key: int, env: int) -> int:
     """Delete by key."""
-    return htab_delete_any(map, key) if _is_hash(load64(map + _TYPE)) else _EINVAL
+    return htab_delete_any(map, key, env) if _is_hash(load64(map + _TYPE)) else _EINVAL
 
 
 @native()
@@ -151,12 +146,12 @@ def bpf_for_each_map_elem(map: int, callback: int, data: int, flags: int, env: i
         # In-place deletion by the callback is fine: an element that goes is only marked, and nothing moves.
         number = 0
         while number < load64(map + _FRESH):
-            element = values + number * elem_size
-            if load32(element + 4) != 0:
-                seen += 1
-                if call_subprog(callback, map, element + 8, element + load64(map + _VALUE_AT) + here, data, 0, env) != 0:
-                    break
             number += 1
+            element = htab_element(map, number, elem_size)
+            if htab_in_use(element):
+                seen += 1
+                if call_subprog(callback, map, element + _KEY, htab_value(map, number) + here, data, 0, env) != 0:
+                    break
         return seen
     if kind != _ARRAY and kind != _PERCPU_ARRAY:
         return _EINVAL
@@ -201,7 +196,7 @@ def _copy_value(map: int, key: int, out: int) -> int:
     kind = load64(map + _TYPE)
     stride = load64(map + _STRIDE)
     if _is_hash(kind):
-        value = htab_lookup_any(map, key)
+        value = htab_lookup_any(map, key, False)
     else:
         value = array_map_lookup_elem(map, key, 0, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
     if value == 0:
@@ -221,43 +216,19 @@ def map_update(machine: int, map: int, key: int, value: int, flags: int) -> int:
     """Update from a system call (per-CPU: all CPUs' values, each rounded up to 8)."""
     enter(machine)
     kind = load64(map + _TYPE)
-    flags = _without_lock_flag(map, flags)
     if _is_hash(kind):
-        status = htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, -1)
+        status = htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, -1, 0)
     else:
-        status = _array_update(map, key, value, flags)
-    if status == 0:
-        _clear_lock(map, key)
+        status = _array_update(map, key, value, flags, -1)
     leave(machine)
     return status
-
-
-@device
-def _array_update(map: int, key: int, value: int, flags: int) -> int:
-    if flags < 0 or flags > 2:
-        return _EINVAL
-    index = load32(key)
-    if index >= load64(map + _MAX_ENTRIES):
-        return _E2BIG
-    if flags == 1:
-        return _EEXIST
-    target = load64(map + _VALUES) + index * load64(map + _ELEM_SIZE)
-    stride = load64(map + _STRIDE)
-    size = load64(map + _VALUE_SIZE)
-    if stride == 0:
-        memcpy(target, value, size)
-        return 0
-    step = (size + 7) & ~7
-    for cpu in range(load64(map + _CPUS)):
-        memcpy(target + cpu * stride, value + cpu * step, step)
-    return 0
 
 
 @native()
 def map_delete(machine: int, map: int, key: int) -> int:
     """Delete from a system call: hash maps only."""
     enter(machine)
-    status = htab_delete_any(map, key)
+    status = htab_delete_any(map, key, 0)
     leave(machine)
     return status
 
@@ -268,7 +239,7 @@ def map_lookup_and_delete(machine: int, map: int, key: int, out: int) -> int:
     enter(machine)
     status = _copy_value(map, key, out)
     if status == 0:
-        status = htab_delete_any(map, key)
+        status = htab_delete_any(map, key, 0)
     leave(machine)
     return status
 
@@ -283,7 +254,7 @@ def map_next_key(machine: int, map: int, key: int, out: int) -> int:
         if element == 0:
             status = _ENOENT
         else:
-            memcpy(out, element + 8, load64(map + _KEY_SIZE))
+            memcpy(out, element + _KEY, load64(map + _KEY_SIZE))
     else:
         index = load32(key) + 1 if key != 0 else 0
         entries = load64(map + _MAX_ENTRIES)

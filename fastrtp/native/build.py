@@ -21,6 +21,7 @@ import numba
 import fastrtp
 from fastrtp.errors import JitError
 from fastrtp.native import engine
+from fastrtp.native.engine import SMP
 from fastrtp.native.intrinsics import ALWAYS_INLINE, EXTERNALS, REGISTRY, NativeFunction
 
 
@@ -69,6 +70,8 @@ def build(folder: Path, stem: str, shims: list[str]) -> None:
     if strange:
         raise JitError(f"the native library calls {', '.join(sorted(strange))}")
     _write(folder / f"{stem}.bc", _inlinable(library.clone(), wanted))  # before the code generator has changed the module
+    if not shims:
+        library.link_in(llvm.parse_assembly(f"@{SMP} = global i64 0"))
     _write(folder / f"{stem}.o", engine.emit_object(library))
     manifest = {entry.name: {"parameters": entry.parameters, "inline": entry.inline} for entry in wanted.values()}
     _write(folder / f"{stem}.json", json.dumps(manifest).encode())
@@ -86,7 +89,10 @@ def _compile(entry: NativeFunction) -> tuple[str, str]:
 
 
 def _inlinable(library: Any, wanted: dict[str, NativeFunction]) -> bytes:
-    """Bitcode of the functions that programs inline, and of what those call; a slow path stays a call into the object."""
+    """Bitcode of the functions that programs inline, and of what those call; a slow path stays a call into the object.
+
+    What smp() reads is left to the program's module, which defines it as a constant.
+    """
     for function in library.functions:
         if function.name in wanted:
             function.linkage = "external" if wanted[function.name].inline else "internal"

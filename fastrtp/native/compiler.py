@@ -41,12 +41,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Job:
-    """A module: `text` and `parts`, bodies to inline from the `bitcode` file, and the symbols to keep (all without parts)."""
+    """A module: `text` and `parts`, bodies to inline from the `bitcode` file, and the symbols to keep (all without parts).
+
+    `smp`: other CPUs run beside the one that runs this code.
+    """
 
     text: str
     bitcode: str
     parts: tuple[Part, ...] = ()
     exports: tuple[str, ...] = ()
+    smp: bool = False
 
 
 def linked(job: Job) -> Any:
@@ -62,13 +66,13 @@ def linked(job: Job) -> Any:
         for function in module.functions:
             if not function.is_declaration and function.name not in job.exports:
                 function.linkage = "internal"
-    return engine.optimised(module, Path(job.bitcode).read_bytes())
+    return engine.optimised(module, Path(job.bitcode).read_bytes(), smp=job.smp)
 
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """(head, body) of the reply to one request."""
     parts = tuple(Part(text, tuple((old, new) for old, new in names)) for text, names in request["parts"])
-    module = linked(Job(request["text"], request["bitcode"], parts, tuple(request["exports"])))
+    module = linked(Job(request["text"], request["bitcode"], parts, tuple(request["exports"]), request["smp"]))
     head = {"symbols": engine.undefined(module)}
     if request["what"] == "ir":
         return head, str(module).encode()
@@ -128,7 +132,7 @@ class CompileServer:
                     stream.close()
 
     def _ask(self, job: Job, what: str, level: int) -> tuple[bytes, tuple[str, ...]]:
-        fields = {"what": what, "codegen": level, "text": job.text, "bitcode": job.bitcode, "exports": job.exports}
+        fields = {"what": what, "codegen": level, "text": job.text, "bitcode": job.bitcode, "exports": job.exports, "smp": job.smp}
         request = json.dumps(fields | {"parts": [(part.text, part.names) for part in job.parts]}).encode()
         try:
             head, body = self._exchange(self._running(), request)

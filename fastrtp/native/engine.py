@@ -18,6 +18,9 @@ import llvmlite.binding as llvm
 from fastrtp.errors import JitError
 
 _OPTIMISATION = 3
+SMP = "fastrtp_smp"
+"""Name of the global that native bodies read to know whether other CPUs run beside theirs (intrinsics.smp). A constant in every
+compiled program, so that what is not needed folds away; in the library a variable, 0 until programs first run in parallel."""
 
 
 @functools.cache
@@ -72,9 +75,11 @@ def parse_bitcode(data: bytes) -> Any:
         raise JitError(f"bitcode: {error}") from error
 
 
-def optimised(module: Any, library: bytes, level: int = 2) -> Any:
-    """The module, optimised, with the bodies of `library` (bitcode) to inline from."""
+def optimised(module: Any, library: bytes, level: int = 2, *, smp: bool = False) -> Any:
+    """The module, optimised, with the bodies of `library` (bitcode) to inline from; `smp`: in their form for several CPUs."""
+    module.link_in(llvm.parse_assembly(f"@{SMP} = constant i64 {int(smp)}"))
     module.link_in(parse_bitcode(library))
+    module.get_global_variable(SMP).linkage = "internal"
     optimise(module, level)
     return module
 

@@ -93,14 +93,14 @@ MAP = np.dtype(
         ("cpus", I8),
         ("elem_size", I8),  # bytes of one element: header, key and value(s)
         ("value_at", I8),  # hash: offset of the (first CPU's) value in an element
-        ("value_stride", I8),  # per-CPU: bytes from one CPU's value to the next
+        ("value_stride", I8),  # per-CPU: bytes from one CPU's block of values to the next
         ("values", I8),  # array: value 0; hash: element 0; ringbuf: data
-        ("slots", I8),  # hash: the index table
+        ("slots", I8),  # hash: the buckets, HTAB_BUCKET each
         ("slot_mask", I8),
-        ("count", I8),  # elements in use
+        ("percpu", I8),  # per-CPU hash: value 0 of CPU 0
+        ("percpu_size", I8),  # per-CPU hash: bytes of one CPU's value, 0 where values stand in the elements
+        ("pools", I8),  # hash: HTAB_POOL[cpus]
         ("fresh", I8),  # hash: elements never used so far (they are handed out in order)
-        ("free", I8),  # hash: first of the freed elements, linked through their headers, -1 for none
-        ("hand", I8),  # LRU: the element that the clock's hand points at
         ("producer", I8),  # ringbuf: positions in bytes, growing for ever
         ("consumer", I8),
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
@@ -110,7 +110,19 @@ MAP = np.dtype(
 )
 """`struct bpf_map` with the union of what the families need."""
 
-PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8)])
+HTAB_BUCKET = np.dtype([("first", I4), ("seq", I4)])
+"""A chain of elements: number of the first, 0 for none; and a sequence number that is odd while the chain is being changed."""
+
+HTAB_ELEM = np.dtype([("next", I4), ("state", I4)])
+"""What an element begins with, before key and value: the number of the next in its chain (0: none), and IN_USE | REFERENCED;
+a free element's state is the number of the next free one. Elements are numbered from 1."""
+
+HTAB_POOL = np.dtype([("free", I4), ("tag", I4), ("count", I8), ("hand", I8), *((f"pad{number}", I8) for number in range(5))])
+"""A CPU's share of a hash map, a cache line: its first free element (0: none) with a tag that every change renews, how many
+elements it has put in less those it took out, and where its clock's hand points (LRU). One at a time on all CPUs, all use CPU 0's.
+"""
+
+PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8), ("lock", I8)])
 """The ring that bpf_trace_printk writes to: records {u64 time, u32 cpu, u32 pid, u32 length, text}, 8-aligned."""
 
 REPLAY = np.dtype(

@@ -66,8 +66,16 @@ class NativeLibrary:
         self.bitcode_path = (folder / f"{stem}.bc").resolve(strict=True)
         self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in manifest.items()}
         self.inline = frozenset(name for name, row in manifest.items() if row["inline"])
-        self._module = engine.NativeModule((folder / f"{stem}.o").read_bytes(), list(manifest), symbols or {}, "native-library")
+        flag = [] if symbols else [engine.SMP]
+        code = (folder / f"{stem}.o").read_bytes()
+        self._module = engine.NativeModule(code, [*manifest, *flag], symbols or {}, "native-library")
         self.symbols = self._module.addresses
+
+    def several_cpus(self) -> None:
+        """From now on functions that are not part of a program's code reckon with other CPUs. There is no way back: one of them
+        may be running.
+        """
+        ctypes.c_int64.from_address(self.symbols[engine.SMP]).value = 1
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         """The function `name` over Python ints (int64, wrapping); it releases the GIL while it runs."""
