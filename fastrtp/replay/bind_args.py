@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.btf import ProtoArg, TracepointProto
 from fastrtp.errors import BtfError
@@ -32,6 +31,9 @@ from fastrtp.record.recipes.match import match_arguments, pointer_target
 from fastrtp.record.recipes.recipe import C_SIZES
 
 from .identities import TaskIndex
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FAULT_ADDRESS = 0xDEAD_0000_0000_0000
 """Given for a pointer that must not be readable: not canonical, so outside every arena."""
