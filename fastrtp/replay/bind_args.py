@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -41,7 +41,7 @@ UNKNOWN_SIZE = 4096
 """Zero bytes behind a pointer to something that has no size in the BTF."""
 
 _ELEMENT = re.compile(r"^(\w+)\[(\d+)\]$")
-Column = NDArray[Any]
+Column: TypeAlias = "NDArray[Any]"
 Store = tuple[int, Any, int, Column | None, int, int]
 
 
