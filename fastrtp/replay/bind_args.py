@@ -42,7 +42,7 @@ UNKNOWN_SIZE = 4096
 
 _ELEMENT = re.compile(r"^(\w+)\[(\d+)\]$")
 Column: TypeAlias = "NDArray[Any]"
-Store = tuple[int, Any, int, Column | None, int, int]
+Store: TypeAlias = "tuple[int, Any, int, Column | None, int, int]"
 
 
 class ArgumentBinder:
