@@ -20,7 +20,7 @@ from fastrtp.verifier.dynptr import end_dynptr
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import has_field
 from fastrtp.verifier.func import clear_caller_saved_regs
-from fastrtp.verifier.refs import release_reference
+from fastrtp.verifier.refs import check_reference_leak, release_reference
 from fastrtp.verifier.regtype import PTR_TO_BTF_ID, PTR_TO_MAP_VALUE, PTR_TO_MEM
 from fastrtp.verifier.stack import mark_stack_written
 from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, BpfRegState, register_is_null, scalar
@@ -113,3 +113,6 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elide
     env.reject(EINVAL, f"unknown return type {fn.ret} of func {func_id_name(fn.id)}#{fn.id}")
     return None
 
+
+
+__all__ = ["check_helper_call", "check_reference_leak", "get_helper_proto"]

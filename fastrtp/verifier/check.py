@@ -46,7 +46,7 @@ from fastrtp.uapi import BPF_F_SLEEPABLE, BpfProgType
 from fastrtp.verifier.alu_insn import check_alu_op
 from fastrtp.verifier.api import LoadAttr, VerifiedProgram
 from fastrtp.verifier.bounds import ZERO
-from fastrtp.verifier.call import check_helper_call
+from fastrtp.verifier.call import check_helper_call, check_reference_leak
 from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers, jmp_offset
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit
@@ -55,7 +55,6 @@ from fastrtp.verifier.kfunc import add_kfunc_calls, check_kfunc_call
 from fastrtp.verifier.log import Refusal, VerifierLog, print_frame
 from fastrtp.verifier.mem import SIZE_BYTES, check_atomic, check_mem_access, check_reg_read, check_reg_write, save_aux_ptr_type
 from fastrtp.verifier.prune import is_state_visited, update_branch_counts
-from fastrtp.verifier.refs import check_reference_leak
 from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, MEM_PERCPU, PTR_TO_BTF_ID, PTR_TO_FUNC, PTR_TO_MAP_VALUE
 from fastrtp.verifier.report import make_report
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
