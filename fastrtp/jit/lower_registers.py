@@ -1,7 +1,8 @@
 """The registers of one function while its text is written.
 
-Each register has a slot (`%r<N>.slot`, an i64 alloca) that carries it between blocks, and a second one for its offset
-where the dataflow knows its base; mem2reg turns both into SSA values. Inside a block the current value is an SSA name or a
+Each register has a slot (`%r<N>.slot`, an i64 alloca) that carries it between blocks, one of 32 bits for where these are
+enough (`%w<N>.slot`), and one for its offset where the dataflow knows its base (`%o<N>.slot`); mem2reg turns them into SSA
+values. Inside a block the current value is an SSA name or a
 literal, kept in up to three forms that are made when asked for: all 64 bits, the lower 32 (zero-extended when all are
 wanted), and the offset from a known base. Slots are written at the end of a block, and only for registers that are
 live there, so neither a dead value nor a pointer that is only used as an address is ever written down as a number.
@@ -19,28 +20,32 @@ from fastrtp.jit.lower_pointers import State
 class Registers:
     """Current values. `emit` appends an instruction that yields a value, `line` one that yields none.
 
-    `floor`: stack accesses that end at or below fp + floor are private (lower_pointers.StackUse).
+    `slot(offset)`: name and offset of the private piece of the stack that fp + offset is in, or None.
     """
 
-    def __init__(self, emit: Callable[[str], str], line: Callable[[str], None], floor: int) -> None:
-        self.floor = floor
+    def __init__(
+        self, emit: Callable[[str], str], line: Callable[[str], None], slot: Callable[[int], tuple[str, int] | None]
+    ) -> None:
+        self._private = slot
         self._emit = emit
         self._line = line
         self._full: list[str | None] = [None] * MAX_BPF_REG
         self._low: list[str | None] = [None] * MAX_BPF_REG
         self._offset: list[str | None] = [None] * MAX_BPF_REG
         self._saved_full = [False] * MAX_BPF_REG
+        self._saved_low = [False] * MAX_BPF_REG
         self._saved_offset = [False] * MAX_BPF_REG
         self._pointers: dict[tuple[str, str], str] = {}
         self.state: State = [None] * MAX_BPF_REG
         self.slots: set[str] = set()
 
-    def enter(self, state: State) -> None:
-        """Start a block: every register is in its slot, or known from the dataflow."""
+    def enter(self, state: State, narrow: int) -> None:
+        """Start a block: every register is in its slot (of 32 bits for those in `narrow`), or known from the dataflow."""
         self.state = list(state)
         for values in (self._full, self._low, self._offset):
             values[:] = [None] * MAX_BPF_REG
-        self._saved_full[:] = [pointer is None for pointer in state]
+        self._saved_low[:] = [pointer is None and bool(narrow >> register & 1) for register, pointer in enumerate(state)]
+        self._saved_full[:] = [pointer is None and not narrow >> register & 1 for register, pointer in enumerate(state)]
         self._saved_offset[:] = [pointer is not None and pointer[1] is None for pointer in state]
         self._pointers.clear()
 
@@ -48,7 +53,7 @@ class Registers:
         """All 64 bits."""
         value = self._full[register]
         if value is None:
-            low = self._low[register]
+            low = self.low(register) if self._saved_low[register] else self._low[register]
             if low is not None:
                 value = str(int(low) & 0xFFFFFFFF) if is_number(low) else self._emit(f"zext i32 {low} to i64")
             elif self.state[register] is not None:
@@ -62,8 +67,12 @@ class Registers:
         """The lower 32 bits."""
         value = self._low[register]
         if value is None:
-            full = self.full(register)
-            value = str(signed(int(full), 32)) if is_number(full) else self._emit(f"trunc i64 {full} to i32")
+            if self._saved_low[register] and self._full[register] is None:
+                value = self._emit(f"load i32, ptr {self._slot('w', register)}")
+            else:
+                full = self.full(register)
+                value = str(signed(int(full), 32)) if is_number(full) else self._emit(f"trunc i64 {full} to i32")
+            self._low[register] = value
         return value
 
     def offset(self, register: int) -> str:
@@ -102,7 +111,10 @@ class Registers:
         if dst == src:
             return
         if self.state[src] is None and self._low[src] is None:
-            self.full(src)
+            if self._saved_low[src]:
+                self.low(src)
+            else:
+                self.full(src)
         else:
             self._keep_offset(src)
         self._write(dst)
@@ -120,27 +132,29 @@ class Registers:
             start = self._cached(pointer[0], offset, lambda: f"getelementptr i8, ptr {base_name(pointer[0])}, i64 {offset}")
         else:
             displacement += pointer[1]
-            private = size and pointer[0] == "fp" and displacement + size <= self.floor
-            start = "%fp.private" if private else base_name(pointer[0])
+            private = self._private(displacement) if size and pointer[0] == "fp" else None
+            start, displacement = private or (base_name(pointer[0]), displacement)
         if not displacement:
             return start
         return self._cached(start, str(displacement), lambda: f"getelementptr i8, ptr {start}, i64 {displacement}")
 
-    def save(self, live: int, successors: list[tuple[int, State]]) -> None:
-        """End a block: write the live registers to the slots that its successors (live mask, state) read."""
+    def save(self, live: int, successors: list[tuple[int, State, int]]) -> None:
+        """End a block: write the live registers to the slots that its successors (live mask, state, narrow mask) read."""
         for register in range(MAX_BPF_REG - 1):
             if not live >> register & 1:
                 continue
-            wanted = [state[register] for mask, state in successors if mask >> register & 1]
-            if None in wanted and not self._saved_full[register]:
+            wanted = [(state[register], narrow >> register & 1) for mask, state, narrow in successors if mask >> register & 1]
+            if (None, 0) in wanted and not self._saved_full[register]:
                 self._line(f"store i64 {self.full(register)}, ptr {self._slot('r', register)}")
-            if any(pointer is not None and pointer[1] is None for pointer in wanted) and not self._saved_offset[register]:
+            if (None, 1) in wanted and not self._saved_low[register]:
+                self._line(f"store i32 {self.low(register)}, ptr {self._slot('w', register)}")
+            if any(pointer is not None and pointer[1] is None for pointer, _ in wanted) and not self._saved_offset[register]:
                 self._line(f"store i64 {self.offset(register)}, ptr {self._slot('o', register)}")
 
     def _write(self, register: int) -> None:
         self.state[register] = None
         self._full[register] = self._low[register] = self._offset[register] = None
-        self._saved_full[register] = self._saved_offset[register] = False
+        self._saved_full[register] = self._saved_low[register] = self._saved_offset[register] = False
 
     def _keep_offset(self, register: int) -> None:
         pointer = self.state[register]
