@@ -14,7 +14,7 @@ from fastrtp.jit.lower_calls import call, call_subprog
 from fastrtp.jit.lower_cfg import ENDS_BLOCK, R1_TO_R5, Block, Function, build, liveness, refuse
 from fastrtp.jit.lower_memory import atomic, checked_load
 from fastrtp.jit.lower_pointers import PointerFlow, StackUse, State, slot_name
-from fastrtp.jit.lower_registers import Registers
+from fastrtp.jit.lower_registers import MemoryBytes, Registers
 
 if TYPE_CHECKING:
     from fastrtp.jit.lower import CallTarget, LowerInput
@@ -273,14 +273,18 @@ class FunctionLowering:
                 self._load(index, insn, row)
             case Kind.STORE | Kind.STORE_IMM:
                 self._store(index, insn, row)
+                regs.memory_written()
             case Kind.ATOMIC:
                 atomic(self, insn, row)
+                regs.memory_written()
             case Kind.LD_IMM64:
                 self._ld_imm64(index, insn, row)
             case Kind.CALL:
                 call(self, index)
+                regs.memory_written()
             case Kind.PSEUDO_CALL:
                 call_subprog(self, index)
+                regs.memory_written()
             case Kind.EXIT:
                 self.line(f"ret i64 {regs.full(0)}")
             case Kind.JUMP:
@@ -295,10 +299,13 @@ class FunctionLowering:
             pointer = regs.pointer(insn.src_reg, insn.off, bits // 8)
             regs.set_low(insn.dst_reg, self.emit(f"load i32, ptr {pointer}"))
             return
+        made = None
         if self._is_checked(index):
             value = checked_load(self, insn, row)
         else:
-            value = self.emit(f"load i{bits}, ptr {regs.pointer(insn.src_reg, insn.off, bits // 8)}, align 1")
+            start, at = regs.place(insn.src_reg, insn.off, bits // 8)
+            value = self.emit(f"load i{bits}, ptr {regs.pointer_to(start, at)}, align 1")
+            made = MemoryBytes(start, at, bits // 8)
         if bits == 64:
             self.define(insn.dst_reg, value, f"p{index}")
         elif row.signed:
@@ -307,6 +314,8 @@ class FunctionLowering:
             regs.set_low(insn.dst_reg, value)
         else:
             regs.set_full(insn.dst_reg, self.emit(f"zext i{bits} {value} to i64"))
+        if made is not None and bits < 64 and not row.signed:
+            regs.set_bytes(insn.dst_reg, made)
 
     def _store(self, index: int, insn: Insn, row: Row) -> None:
         regs, bits = self.regs, row.size

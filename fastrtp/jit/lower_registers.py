@@ -11,10 +11,33 @@ live there, so neither a dead value nor a pointer that is only used as an addres
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from fastrtp.isa import MAX_BPF_REG
 from fastrtp.jit.lower_alu import is_number, signed
 from fastrtp.jit.lower_pointers import State
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBytes:
+    """`count` bytes of memory at `start` (a ptr) + `at`, as a little-endian number shifted left by `shift` bytes."""
+
+    start: str
+    at: int
+    count: int
+    shift: int = 0
+
+    def shifted(self, bits: int) -> MemoryBytes | None:
+        """The number shifted left, where no byte is lost."""
+        shift = self.shift + bits // 8
+        return None if bits % 8 or shift + self.count > 8 else replace(self, shift=shift)
+
+    def joined(self, other: MemoryBytes) -> MemoryBytes | None:
+        """Both in one number, where each byte has its place."""
+        low, high = (self, other) if self.at < other.at else (other, self)
+        if low.start != high.start or low.at + low.count != high.at or low.shift + low.count != high.shift:
+            return None
+        return replace(low, count=low.count + high.count)
 
 
 class Registers:
@@ -36,6 +59,7 @@ class Registers:
         self._saved_low = [False] * MAX_BPF_REG
         self._saved_offset = [False] * MAX_BPF_REG
         self._pointers: dict[tuple[str, str], str] = {}
+        self._bytes: list[MemoryBytes | None] = [None] * MAX_BPF_REG
         self.state: State = [None] * MAX_BPF_REG
         self.slots: set[str] = set()
 
@@ -44,6 +68,7 @@ class Registers:
         self.state = list(state)
         for values in (self._full, self._low, self._offset):
             values[:] = [None] * MAX_BPF_REG
+        self._bytes[:] = [None] * MAX_BPF_REG
         self._saved_low[:] = [pointer is None and bool(narrow >> register & 1) for register, pointer in enumerate(state)]
         self._saved_full[:] = [pointer is None and not narrow >> register & 1 for register, pointer in enumerate(state)]
         self._saved_offset[:] = [pointer is not None and pointer[1] is None for pointer in state]
@@ -120,23 +145,43 @@ class Registers:
         self._write(dst)
         self.state[dst] = self.state[src]
         self._full[dst], self._low[dst], self._offset[dst] = self._full[src], self._low[src], self._offset[src]
+        self._bytes[dst] = self._bytes[src]
 
     def pointer(self, register: int, displacement: int = 0, size: int = 0) -> str:
         """A ptr to register + displacement, through a known base where there is one; `size` bytes will be accessed."""
-        pointer = self.state[register]
-        if pointer is None:
-            full = self.full(register)
-            start = self._cached("inttoptr", full, lambda: f"inttoptr i64 {full} to ptr")
-        elif pointer[1] is None:
-            offset = self.offset(register)
-            start = self._cached(pointer[0], offset, lambda: f"getelementptr i8, ptr {base_name(pointer[0])}, i64 {offset}")
-        else:
-            displacement += pointer[1]
-            private = self._private(displacement) if size and pointer[0] == "fp" else None
-            start, displacement = private or (base_name(pointer[0]), displacement)
+        return self.pointer_to(*self.place(register, displacement, size))
+
+    def pointer_to(self, start: str, displacement: int) -> str:
+        """The ptr `start` + displacement."""
         if not displacement:
             return start
         return self._cached(start, str(displacement), lambda: f"getelementptr i8, ptr {start}, i64 {displacement}")
+
+    def place(self, register: int, displacement: int, size: int) -> tuple[str, int]:
+        """(ptr, displacement from it) of register + displacement."""
+        pointer = self.state[register]
+        if pointer is None:
+            full = self.full(register)
+            return self._cached("inttoptr", full, lambda: f"inttoptr i64 {full} to ptr"), displacement
+        base = base_name(pointer[0])
+        if pointer[1] is None:
+            offset = self.offset(register)
+            return self._cached(pointer[0], offset, lambda: f"getelementptr i8, ptr {base}, i64 {offset}"), displacement
+        displacement += pointer[1]
+        private = self._private(displacement) if size and pointer[0] == "fp" else None
+        return private or (base, displacement)
+
+    def bytes_of(self, register: int) -> MemoryBytes | None:
+        """What a register is made of, where it is bytes from one place in memory that nobody has written since."""
+        return self._bytes[register]
+
+    def set_bytes(self, register: int, loaded: MemoryBytes) -> None:
+        """Note what a register, just written, is made of."""
+        self._bytes[register] = loaded
+
+    def memory_written(self) -> None:
+        """Forget what registers are made of."""
+        self._bytes[:] = [None] * MAX_BPF_REG
 
     def save(self, live: int, successors: list[tuple[int, State, int]]) -> None:
         """End a block: write the live registers to the slots that its successors (live mask, state, narrow mask) read."""
@@ -153,6 +198,7 @@ class Registers:
 
     def _write(self, register: int) -> None:
         self.state[register] = None
+        self._bytes[register] = None
         self._full[register] = self._low[register] = self._offset[register] = None
         self._saved_full[register] = self._saved_low[register] = self._saved_offset[register] = False
 

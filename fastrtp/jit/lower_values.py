@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastrtp.isa import Insn, Row
 from fastrtp.jit.lower_alu import PREDICATE, alu, is_number, signed
 from fastrtp.jit.lower_bits import ALL, LOW
+from fastrtp.jit.lower_registers import MemoryBytes
 
 if TYPE_CHECKING:
     from fastrtp.jit.lower_function import FunctionLowering
@@ -19,6 +20,7 @@ def arithmetic(out: FunctionLowering, index: int, insn: Insn, row: Row) -> None:
     regs, dst, src = out.regs, insn.dst_reg, insn.src_reg
     if row.wide and row.op in ("add", "sub") and _derive(out, insn, row):
         return
+    made = _bytes(out, insn, row)
     op = row.op if not row.wide else _narrow(out, index, insn, row)
     if op:
         operand = regs.low(src) if row.x else str(insn.imm)
@@ -26,6 +28,33 @@ def arithmetic(out: FunctionLowering, index: int, insn: Insn, row: Row) -> None:
     else:
         operand = regs.full(src) if row.x else str(insn.imm)
         regs.set_full(dst, alu(row.op, 64, regs.full(dst), operand, out.emit))
+    if made is not None:
+        _load_again(out, dst, made)
+
+
+def _bytes(out: FunctionLowering, insn: Insn, row: Row) -> MemoryBytes | None:
+    """What the result is made of, where it is bytes of memory. Registers of 32 bits lose what is shifted out."""
+    loaded = out.regs.bytes_of(insn.dst_reg)
+    if loaded is None:
+        return None
+    made = None
+    if row.op == "lsh" and not row.x:
+        made = loaded.shifted(insn.imm & (63 if row.wide else 31))
+    elif row.op == "or" and row.x and (other := out.regs.bytes_of(insn.src_reg)) is not None:
+        made = loaded.joined(other)
+    return made if made is None or row.wide or made.shift + made.count <= 4 else None
+
+
+def _load_again(out: FunctionLowering, dst: int, made: MemoryBytes) -> None:
+    """Bytecode reads what may not be aligned byte by byte; one load is what the bytes put together mean."""
+    regs, bits = out.regs, made.count * 8
+    if made.shift == 0 and bits in (16, 32, 64):
+        value = out.emit(f"load i{bits}, ptr {regs.pointer_to(made.start, made.at)}, align 1")
+        if bits == 64:
+            regs.set_full(dst, value)
+        else:
+            regs.set_low(dst, value if bits == 32 else out.emit(f"zext i16 {value} to i32"))
+    regs.set_bytes(dst, made)
 
 
 def _narrow(out: FunctionLowering, index: int, insn: Insn, row: Row) -> str:
