@@ -1,8 +1,10 @@
 """Bodies of what opens and closes sections, and of the number iterator.
 
-A program is not interrupted within a section, where no call is allowed that could start another, and the verifier lets it hold
-one lock: who waits for a lock waits for another CPU, which goes on. Where one thread at a time runs programs a lock is
-never found taken, and its four bytes stay 0. Kernel: kernel/bpf/helpers.c:bpf_spin_lock, bpf_rcu_read_lock, bpf_preempt_disable; kernel/bpf/bpf_iter.c:bpf_iter_num_*.
+A program is not interrupted within a section, where no call is allowed that could start another, and the verifier lets it
+hold one lock: who waits for a lock waits for another CPU, which goes on. Where one thread at a time runs programs a lock
+is never found taken, and its four bytes stay 0.
+
+Kernel: kernel/bpf/helpers.c:bpf_spin_lock, bpf_rcu_read_lock, bpf_preempt_disable; kernel/bpf/bpf_iter.c:bpf_iter_num_*.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class ProgAux:
 
 
 class BpfProg(RefCounted):
-    """`struct bpf_prog` with its aux. `native`: the compiled program."""
+    """`struct bpf_prog` with its aux. `native`: the compiled program, for one CPU that runs programs at a time."""
 
     def __init__(
         self, ids: Idr[BpfProg], prog_type: int, name: str, tag: bytes, aux: ProgAux, verified: VerifiedProgram,
@@ -82,6 +82,30 @@ class BpfProg(RefCounted):
                 btf.get()
         self.id = ids.alloc_cyclic(self)
         self.record = ProgRecord(memory, native.entry, self.id)
+        self._smp_native: NativeProgram | None = None
+        if memory.parallel:
+            try:
+                self.run_smp()
+            except BaseException:
+                self.put()
+                raise
+
+    def smp_native(self) -> NativeProgram:
+        """The program for several CPUs that run programs at a time; compiled when it is first wanted. JitError."""
+        from fastrtp.jit import compile_program
+
+        if self._smp_native is None:
+            maps = [bpf_map.map for bpf_map in self.used_maps[: len(self.verified.used_maps)]]
+            self._smp_native = compile_program(self.verified, maps, self.name or "prog", self._memory, smp=True)
+        return self._smp_native
+
+    def run_smp(self) -> None:
+        """Run that form from now on."""
+        self.record.switch(self.smp_native().entry)
+
+    def run_alone(self) -> None:
+        """Run the other form again."""
+        self.record.switch(self.native.entry)
 
     def __repr__(self) -> str:
         return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"
@@ -139,6 +163,8 @@ class BpfProg(RefCounted):
         self._ids.remove(self.id)
         self._memory.synchronize_rcu()
         self.native.close()
+        if self._smp_native is not None:
+            self._smp_native.close()
         self.record.close()
         for bpf_map in self.used_maps:
             bpf_map.put()

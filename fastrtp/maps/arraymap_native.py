@@ -33,7 +33,10 @@ def percpu_array_map_lookup_elem(map: int, key: int, env: int, max_entries: int,
 def array_map_update_elem(
     map: int, key: int, value: int, flags: int, env: int, max_entries: int, elem_size: int, value_size: int, stride: int
 ) -> int:
-    """Update from a program, of a map without locks in its values: this CPU's value where stride is not 0. 0, -EINVAL, -E2BIG or -EEXIST."""
+    """Update from a program, of a map without locks in its values: this CPU's value where stride is not 0.
+
+    0, -EINVAL, -E2BIG or -EEXIST.
+    """
     if flags < 0 or flags > _BPF_EXIST:
         return _EINVAL
     index = load32(key)

@@ -5,11 +5,11 @@ twice as many buckets as elements, so a lookup reads a bucket, and nearly always
 apart, a block a CPU, so that no two CPUs write to one cache line. LRU maps evict with a clock's hand over the elements: a
 lookup from a program sets the referenced bit, the hand clears it and takes the first element without.
 
-Several CPUs at a time: a lookup takes no lock and writes nothing. It may walk on a chain that is being changed, or on one that its
-element has meanwhile been moved to, so one that finds nothing is believed only if the bucket's sequence number stayed the
-same. Update and delete hold their bucket by that number, never two at a time. Free elements are in a lock-free list a CPU,
-and new ones go out in batches, so that what one CPU inserts lies together. As in the kernel's preallocated maps, a value
-pointer outlives the deletion of its key, and may then show another key's value.
+Several CPUs at a time: a lookup takes no lock and writes nothing. It may walk on a chain that is being changed, or on one
+that its element has meanwhile been moved to, so one that finds nothing is believed only if the bucket's sequence number
+stayed the same. Update and delete hold their bucket by that number, never two at a time. Free elements are in a lock-free
+list a CPU, and new ones go out in batches, so that what one CPU inserts lies together. As in the kernel's preallocated
+maps, a value pointer outlives the deletion of its key, and may then show another key's value.
 
 Kernel: kernel/bpf/hashtab.c, kernel/bpf/percpu_freelist.c. Differs: an update of an existing key is made in place, so a value
 pointer that a program holds shows the new value; LRU evicts only when the map is full.
@@ -313,9 +313,18 @@ def htab_alloc_slow(map: int, own: int, env: int) -> int:
 
 @device
 def _write_value(
-    map: int, number: int, element: int, value: int, value_size: int, value_at: int, stride: int, cpus: int, cpu: int, lock_end: int,
+    map: int,
+    number: int,
+    element: int,
+    value: int,
+    value_size: int,
+    value_at: int,
+    stride: int,
+    cpus: int,
+    cpu: int,
+    lock_end: int,
     fresh: bool,
-) -> None:  # fmt: skip
+) -> None:
     """`cpu` < 0: a plain value, or all CPUs' at `value`; else that CPU's (in a fresh element the others are zeroed)."""
     if stride == 0:
         copy_around_lock(element + value_at, value, value_size, lock_end)

@@ -3,8 +3,8 @@
 A record is {u32 length | BUSY | DISCARD, u32 0, data}, 8-aligned, at `position & mask`. A record that starts near the end
 runs on past it: the data area is twice the ring's size, which stands for the kernel's double mapping.
 
-Producers on several CPUs take their room with one compare and exchange, and fill and commit it on their own; nobody consumes while
-programs run, so a record whose header is not written yet is never looked at.
+Producers on several CPUs take their room with one compare and exchange, and fill and commit it on their own; nobody
+consumes while programs run, so a record whose header is not written yet is never looked at.
 
 Kernel: kernel/bpf/ringbuf.c (which has a lock there), kernel/trace/bpf_trace.c:bpf_perf_event_output_raw_tp.
 """

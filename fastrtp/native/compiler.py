@@ -132,8 +132,9 @@ class CompileServer:
                     stream.close()
 
     def _ask(self, job: Job, what: str, level: int) -> tuple[bytes, tuple[str, ...]]:
-        fields = {"what": what, "codegen": level, "text": job.text, "bitcode": job.bitcode, "exports": job.exports, "smp": job.smp}
-        request = json.dumps(fields | {"parts": [(part.text, part.names) for part in job.parts]}).encode()
+        fields = {"what": what, "codegen": level, "text": job.text, "bitcode": job.bitcode, "exports": job.exports}
+        parts = [(part.text, part.names) for part in job.parts]
+        request = json.dumps(fields | {"smp": job.smp, "parts": parts}).encode()
         try:
             head, body = self._exchange(self._running(), request)
         except (EOFError, BrokenPipeError, ConnectionResetError):

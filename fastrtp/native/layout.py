@@ -102,7 +102,10 @@ MAP = np.dtype(
         ("percpu", I8),  # per-CPU hash: value 0 of CPU 0
         ("percpu_size", I8),  # per-CPU hash: bytes of one CPU's value, 0 where values stand in the elements
         ("pools", I8),  # hash: HTAB_POOL[cpus]
-        ("fresh", I8),  # hash: elements never used so far (they are handed out in order)
+        ("fresh", I8),  # hash, stacks: elements never used so far (they are handed out in order)
+        ("count", I8),  # stacks: elements in use
+        ("free", I8),  # stacks: first of the freed elements
+        ("lock", I8),  # stacks: held while one is looked for and put in
         ("producer", I8),  # ringbuf: positions in bytes, growing for ever
         ("consumer", I8),
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
@@ -121,7 +124,8 @@ a free element's state is the number of the next free one. Elements are numbered
 
 HTAB_POOL = np.dtype([("free", I4), ("tag", I4), ("count", I8), ("hand", I8), *((f"pad{number}", I8) for number in range(5))])
 """A CPU's share of a hash map, a cache line: its first free element (0: none) with a tag that every change renews, how many
-elements it has put in less those it took out, and where its clock's hand points (LRU). One at a time on all CPUs, all use CPU 0's.
+elements it has put in less those it took out, and where its clock's hand points (LRU). While one thread at a time runs, all
+CPUs use CPU 0's.
 """
 
 PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8), ("lock", I8)])
@@ -140,6 +144,7 @@ REPLAY = np.dtype(
         ("position", I8),  # next event; kept across chunks
         ("end", I8),
         ("fired", I8),  # events that had a tracepoint with a probe
+        ("held", I8),  # somebody has taken the machine for all loops of a parallel replay
     ]
 )
 """State of one replay loop."""
@@ -166,9 +171,38 @@ FUSED = np.dtype(
         ("cpus", I8),
         ("rows", I8),  # FUSED_ROW[row_count]
         ("row_count", I8),
+        ("mine", I8),  # int64[cpus]: whether this loop plays the events of a CPU
     ]
 )
 """State of one fused loop, beside that of the replay."""
+
+TEAM = np.dtype(
+    [
+        ("machine", I8),
+        ("threads", I8),
+        ("abort", I8),  # nobody waits any longer
+        *((f"pad{number}", I8) for number in range(5)),
+        ("arrived", I8),  # threads that wait for the others
+        *((f"gap{number}", I8) for number in range(7)),
+        ("phase", I8),  # how often all have met
+        *((f"rest{number}", I8) for number in range(7)),
+    ]
+)
+"""The threads of a parallel replay; what they write often has cache lines of its own."""
+
+LANE = np.dtype(
+    [
+        ("team", I8),
+        ("replay", I8),  # REPLAY record with the events of this thread's CPUs
+        ("fused", I8),  # FUSED record and fused_run; 0: the linked loop plays
+        ("fused_run", I8),
+        ("ends", I8),  # int64[windows]: the thread's events before the end of each window
+        ("refused", I8),  # why the fused loop did not play, see fused_begin; 0: it did
+        ("pad0", I8),
+        ("pad1", I8),
+    ]
+)
+"""One thread of a parallel replay."""
 
 FUSED_ROW = np.dtype([("kind", I8), ("stats", I8)])
 """An inlined program: the kind of events that it runs on, and its PROG_STATS, which take the counts at the end of a chunk."""

@@ -52,6 +52,7 @@ class Memory:
             env["scratch"][cpu] = self.arena.alloc(_PRINTK_TEXT * _PRINTK_NESTING)
         self.clock_lock = threading.Lock()  # held while a recording's time is the machine's
         self.clock_holder = 0
+        self.parallel = 0  # parallel replays that are under way: programs run in their form for several CPUs
         self.set_clock(virtual=False)
         if hasattr(os, "getuid"):
             env["uid_gid"] = os.getgid() << 32 | os.getuid()
