@@ -11,9 +11,10 @@ from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
 from fastrtp.maps import Map
-from fastrtp.native import compiler_rt, engine, library
+from fastrtp.native import compiler_rt, library
 from fastrtp.native.compiler import Job, Part, server
 from fastrtp.native.memory import Memory
+from fastrtp.native.module import NativeModule
 
 if TYPE_CHECKING:
     from fastrtp.verifier import VerifiedProgram
@@ -68,7 +69,7 @@ class NativeText:
         self.symbols = dict(symbols or {})
         self._job = _job(text, parts, exports)
         wanted = {s: every[s] for s in built.symbols if s in every} | compiler_rt.symbols(built.code)
-        self._module = engine.NativeModule(built.code, exports, wanted, name)
+        self._module = NativeModule(built.code, exports, wanted, name)
         self.addresses = self._module.addresses
         self.code_size = len(built.code)
 

@@ -1,7 +1,7 @@
-"""The one owner of llvmlite: target machine, optimiser, object emission, and loaded native code.
+"""The one owner of llvmlite: target machine, optimiser, object emission, LLVM's loader.
 
-`optimised` and `emit_object` turn a module into an object (bytes, position-independent, addresses left open as symbols);
-`NativeModule` is such an object in memory, with its symbols bound. Objects hold no address, so they can be cached across runs.
+`optimised` and `emit_object` turn a module into an object (bytes, addresses left open as symbols), which `module` loads, or
+else `load` here. Objects hold no address, so they can be cached across runs.
 
 Must not know: BPF, maps, what the symbols mean.
 """
@@ -9,8 +9,7 @@ Must not know: BPF, maps, what the symbols mean.
 from __future__ import annotations
 
 import functools
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -98,30 +97,22 @@ def assembly(module: Any, codegen: int = _OPTIMISATION) -> str:
     return str(target_machine(codegen).emit_assembly(module))
 
 
-class NativeModule:
-    """An object in memory: `addresses` of the symbols asked for, until close() (or the last reference goes)."""
+def load(obj: bytes, exports: Sequence[str], symbols: Mapping[str, int], name: str) -> tuple[dict[str, int], Callable[[], None]]:
+    """An object in memory by LLVM's loader: (addresses of its exports, what frees it). JitError."""
+    jit = llvm.create_lljit_compiler(target_machine())
+    builder = llvm.JITLibraryBuilder().add_object_img(obj).add_current_process()
+    for symbol, address in symbols.items():
+        builder.import_symbol(symbol, address)
+    for symbol in exports:
+        builder.export_symbol(symbol)
+    try:
+        tracker = builder.link(jit, name)
+    except (RuntimeError, ValueError) as error:
+        jit.close()
+        raise JitError(f"{name}: {error}") from error
 
-    def __init__(self, obj: bytes, exports: Sequence[str], symbols: Mapping[str, int], name: str = "module") -> None:
-        jit = llvm.create_lljit_compiler(target_machine())
-        builder = llvm.JITLibraryBuilder().add_object_img(obj).add_current_process()
-        for symbol, address in symbols.items():
-            builder.import_symbol(symbol, address)
-        for symbol in exports:
-            builder.export_symbol(symbol)
-        try:
-            tracker = builder.link(jit, name)
-        except (RuntimeError, ValueError) as error:
-            jit.close()
-            raise JitError(f"{name}: {error}") from error
-        self.addresses: dict[str, int] = {symbol: int(tracker[symbol]) for symbol in exports}
-        self.size = len(obj)
-        self._finalizer = weakref.finalize(self, _release, tracker, jit)
+    def release() -> None:
+        tracker.close()
+        jit.close()
 
-    def close(self) -> None:
-        """Free the code. Nobody may be running in it: the caller waits for that."""
-        self._finalizer()
-
-
-def _release(tracker: Any, jit: Any) -> None:
-    tracker.close()
-    jit.close()
+    return {symbol: int(tracker[symbol]) for symbol in exports}, release
