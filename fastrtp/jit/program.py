@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
+from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.maps import Map
 from fastrtp.native import compiler_rt, library
 from fastrtp.native.compiler import Job, Part, server
@@ -94,9 +95,11 @@ class NativeProgram(NativeText):
         self.entry: int = self.addresses[ENTRY]
 
 
-def compile_program(verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory) -> NativeProgram:
+def compile_program(
+    verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory, options: CodeOptions = DEFAULT
+) -> NativeProgram:
     """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it."""
-    linker = Linker(maps, verified.aux, memory.lib.parameters)
+    linker = Linker(maps, verified.aux, memory.lib.parameters, options)
     text = lower(
         LowerInput(
             name=ENTRY,
@@ -105,7 +108,8 @@ def compile_program(verified: VerifiedProgram, maps: Sequence[Map], name: str, m
             aux=verified.aux,
             resolve=linker.resolve,
             map_symbols=linker.map_symbols(verified.insns),
-            smp=False,
+            smp=options.smp,
+            options=options,
         )
     )
     return NativeProgram(name, text, map_addresses(maps))
