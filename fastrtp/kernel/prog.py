@@ -93,10 +93,11 @@ class BpfProg(RefCounted):
     def smp_native(self) -> NativeProgram:
         """The program for several CPUs that run programs at a time; compiled when it is first wanted. JitError."""
         from fastrtp.jit import compile_program
+        from fastrtp.jit.options import CodeOptions
 
         if self._smp_native is None:
             maps = [bpf_map.map for bpf_map in self.used_maps[: len(self.verified.used_maps)]]
-            self._smp_native = compile_program(self.verified, maps, self.name or "prog", self._memory, smp=True)
+            self._smp_native = compile_program(self.verified, maps, self.name or "prog", self._memory, CodeOptions(smp=True))
         return self._smp_native
 
     def run_smp(self) -> None:

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastrtp.native.engine import SMP
+from fastrtp.native.layout import SMP
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)

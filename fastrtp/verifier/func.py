@@ -140,7 +140,7 @@ def check_max_stack_depth(env: BpfVerifierEnv) -> None:
         if depth > MAX_BPF_STACK and any_tail_call:
             env.reject(EACCES, f"combined stack size of {frame + 1} calls is {depth}. Too large")
         if calls[number] and frame + 1 >= MAX_CALL_FRAMES:
-            env.reject(E2BIG, f"the call stack of {frame + 2} frames is too deep !")
+            env.reject(E2BIG, f"the call stack of {frame + 1} frames is too deep !")
         todo += [(callee, depth, frame + 1) for callee in reversed(calls[number])]
     changed = True
     while changed:

@@ -34,7 +34,7 @@ from fastrtp.verifier.regtype import (
 )
 from fastrtp.verifier.stack import READ, WRITE
 from fastrtp.verifier.state import REG_CTX, REG_UNKNOWN, BpfFuncState, BpfRegState, BpfVerifierState, register_is_null
-from fastrtp.verifier.subprog_args import SubprogArg, func_type, prepare_func_args, subprog_is_global, subprog_name
+from fastrtp.verifier.subprog_args import SubprogArg, func_type, prepare_func_args, subprog_name
 
 DoCheck = Callable[[BpfVerifierEnv], None]
 """Follows every path from the current state, which begins at `env.insn_idx`."""

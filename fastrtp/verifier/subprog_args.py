@@ -95,7 +95,8 @@ class _Prototype:
         proto = self.btf.type(self.func.type)
         name = self.func.name
         if len(proto.params) > MAX_BPF_FUNC_REG_ARGS:
-            raise self.refusal(f"Global function {name}() with {len(proto.params)} > {MAX_BPF_FUNC_REG_ARGS} args. Buggy compiler.")
+            count = f"{len(proto.params)} > {MAX_BPF_FUNC_REG_ARGS}"
+            raise self.refusal(f"Global function {name}() with {count} args. Buggy compiler.")
         result = self.stripped(proto.type)
         if result is None or result.kind not in _SCALARS:
             raise self.refusal(f"Global function {name}() doesn't return scalar. Only those are supported.")
@@ -175,7 +176,8 @@ class _Prototype:
         btf_id = self.kernel_type(number, pointer)
         record = self.env.attr.kernel_btf.type(btf_id)
         if record.kind not in _STRUCTS:
-            raise self.refusal(f"arg#{number} has type {_kind(record)} '{record.name}', but only struct or primitive types are allowed")
+            what = f"arg#{number} has type {_kind(record)} '{record.name}'"
+            raise self.refusal(f"{what}, but only struct or primitive types are allowed")
         return SubprogArg(ArgType.ARG_PTR_TO_BTF_ID | PTR_UNTRUSTED, btf_id=btf_id)
 
     def is_ctx(self, pointer: Any) -> bool:
