@@ -10,6 +10,7 @@ _SUITES = {
     "jit": "bench.jit:Jit",
     "transition": "bench.transition:Transition",
     "compare": "bench.compare:Compare",
+    "ablation": "bench.ablation:Ablation",
     "live": "bench.live:Live",
     "replay": "bench.recording:Replay",
     "load": "bench.load:Load",
