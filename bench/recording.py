@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bench import native
 from bench.cases import Case, Results, Suite
 from bench.measure import best_ns, budget, times
 from bench.sources import objects, recording
@@ -49,10 +50,10 @@ def importing() -> tuple[float, float]:
 class Player:
     """The recording bound to a kernel's tracepoints, with these objects attached, to be played again and again in one tier.
 
-    `wanted`: tracepoints whose arguments are made though nothing is attached there.
+    `empty_at`: tracepoints that get a program which does nothing.
     """
 
-    def __init__(self, attach: Sequence[str] = (), wanted: Sequence[str] = (), tier: str = "linked") -> None:
+    def __init__(self, attach: Sequence[str] = (), empty_at: Sequence[str] = (), tier: str = "linked") -> None:
         from fastrtp.kernel import Kernel
         from fastrtp.kernel.link import BpfRawTpLink
         from fastrtp.mem.objects import ObjectSpace
@@ -65,11 +66,14 @@ class Player:
         paths = objects()
         self.objects = [kernel.load(paths[name]) for name in attach]
         self.links = [obj.attach() for obj in self.objects]
+        if empty_at:
+            empty = kernel.load(native.SOURCES / "transition.bpf.o", autoload=["empty"])
+            self.empty = [empty.programs["empty"].attach(name) for name in empty_at]
         names = {table.name for table in source.tables} & set(kernel.tracepoints)
         space = ObjectSpace(kernel.memory.arena, kernel.btf)
         protos = {name: kernel.tracepoints.proto(name) for name in names}
         attached = {link.tp_name for links in self.links for link in links}
-        bound = bind(source, space, protos, policy="zero", wanted=attached | set(wanted))
+        bound = bind(source, space, protos, policy="zero", wanted=attached | set(empty_at))
         tracepoints = {name: kernel.tracepoints[name] for name in names}
         if tier == "fused":
             links = [link for link in kernel.links if isinstance(link, BpfRawTpLink)]

@@ -11,6 +11,7 @@ _SUITES = {
     "transition": "bench.transition:Transition",
     "compare": "bench.compare:Compare",
     "ablation": "bench.ablation:Ablation",
+    "layers": "bench.layers:LayersOfAnEvent",
     "live": "bench.live:Live",
     "replay": "bench.recording:Replay",
     "load": "bench.load:Load",
