@@ -53,8 +53,8 @@ def _array_call(name: str, map: ArrayMap) -> CallTarget | None:
 
 def map_call(name: str, map: Map | None) -> CallTarget | None:
     """Target of a map helper on a known map, or None where only the general form will do."""
-    if map is not None and map.lock_end and name == "map_update_elem":
-        return None  # the lock in the value is not updated
+    if map is not None and map.fields and name in ("map_update_elem", "map_delete_elem"):
+        return None  # special fields of the value are left alone, or given back
     if isinstance(map, HashOfMaps | FdArray):
         return None
     if isinstance(map, HashMap):
