@@ -10,6 +10,8 @@ _SUITES = {
     "jit": "bench.jit:Jit",
     "transition": "bench.transition:Transition",
     "compare": "bench.compare:Compare",
+    "ablation": "bench.ablation:Ablation",
+    "layers": "bench.layers:LayersOfAnEvent",
     "live": "bench.live:Live",
     "replay": "bench.recording:Replay",
     "load": "bench.load:Load",

@@ -71,4 +71,4 @@ class HashMap(Map):
                 values = np.concatenate([block.reshape(count, size)[used] for block in blocks], axis=1)
             else:
                 values = np.ascontiguousarray(area[used, self.value_at : self.value_at + self.value_size])
-        return used + start, keys, values
+        return used + start, keys, self.hide_fields(values)

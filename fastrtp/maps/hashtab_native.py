@@ -18,6 +18,9 @@ pointer that a program holds shows the new value; LRU evicts only when the map i
 from __future__ import annotations
 
 from fastrtp.maps.bytes_native import bytes_equal, bytes_hash
+from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
+from fastrtp.maps.fields_native import free_fields
+from fastrtp.maps.htab_elem_native import IN_USE, REFERENCED, htab_element, htab_in_use, htab_value
 from fastrtp.native.intrinsics import (
     cmpxchg32,
     cmpxchg64,
@@ -37,7 +40,7 @@ from fastrtp.native.intrinsics import (
     store_release32,
 )
 from fastrtp.native.layout import ENV, HTAB_BUCKET, HTAB_ELEM, HTAB_POOL, MAP, at
-from fastrtp.native.smp_native import copy_around_lock, load32_shared, spin_lock, spin_unlock, store32_shared, wait_turn
+from fastrtp.native.smp_native import copy_value, load32_shared, spin_lock, spin_unlock, store32_shared, wait_turn
 
 _TYPE = at(MAP, "map_type")
 _VALUES = at(MAP, "values")
@@ -47,14 +50,14 @@ _ELEM_SIZE = at(MAP, "elem_size")
 _VALUE_AT = at(MAP, "value_at")
 _STRIDE = at(MAP, "value_stride")
 _PERCPU = at(MAP, "percpu")
-_PERCPU_SIZE = at(MAP, "percpu_size")
 _MAX_ENTRIES = at(MAP, "max_entries")
 _KEY_SIZE = at(MAP, "key_size")
 _VALUE_SIZE = at(MAP, "value_size")
 _POOLS = at(MAP, "pools")
 _FRESH = at(MAP, "fresh")
 _CPUS = at(MAP, "cpus")
-_LOCK_END = at(MAP, "lock_end")
+_FIELDS = at(MAP, "fields")
+_MAP_MACHINE = at(MAP, "machine")
 _CPU = at(ENV, "cpu")
 
 _BUCKET_SIZE = HTAB_BUCKET.itemsize
@@ -65,8 +68,6 @@ _KEY = HTAB_ELEM.itemsize
 _POOL_SIZE = HTAB_POOL.itemsize
 _POOL_COUNT = at(HTAB_POOL, "count")
 _POOL_HAND = at(HTAB_POOL, "hand")
-_IN_USE = 1 << 31
-_REFERENCED = 1 << 30
 _U32 = 0xFFFFFFFF
 _BATCH = 32
 _PATIENCE = 1000
@@ -154,12 +155,6 @@ def _lock(bucket: int) -> None:
 def _unlock(bucket: int) -> None:
     if smp() != 0:
         store_release32(bucket + _SEQ, load32(bucket + _SEQ) + 1)
-
-
-@device
-def htab_element(map: int, number: int, elem_size: int) -> int:
-    """Address of an element."""
-    return load64(map + _VALUES) - elem_size + number * elem_size
 
 
 # free elements
@@ -264,9 +259,9 @@ def _evict(map: int, own: int) -> int:
             hand = 1
         element = htab_element(map, hand, elem_size)
         state = load32(element + _STATE)
-        if state == _IN_USE | _REFERENCED:
-            cmpxchg32(element + _STATE, state, _IN_USE)
-        elif state == _IN_USE:
+        if state == IN_USE | REFERENCED:
+            cmpxchg32(element + _STATE, state, IN_USE)
+        elif state == IN_USE:
             # the key may change while it is read: whether the element is in the chain decides
             bucket = _bucket(map, element + _KEY, key_size, load64(map + _MASK))
             _lock(bucket)
@@ -281,6 +276,7 @@ def _evict(map: int, own: int) -> int:
                 _unlock(bucket)
                 store64(pool + _POOL_HAND, hand)
                 _count(map, own, -1)
+                free_fields(load64(map + _MAP_MACHINE), map, htab_value(map, hand), 0)
                 return hand
             _unlock(bucket)
     store64(pool + _POOL_HAND, hand)
@@ -312,6 +308,16 @@ def htab_alloc_slow(map: int, own: int, env: int) -> int:
 
 
 @device
+def _write(map: int, target: int, value: int, size: int, fields: int, fresh: bool) -> None:
+    if fields == 0:
+        copy_value(target, value, size)
+        return
+    if fresh:
+        check_and_init_map_value(map, target)
+    copy_map_value(map, target, value, size)
+
+
+@device
 def _write_value(
     map: int,
     number: int,
@@ -322,23 +328,25 @@ def _write_value(
     stride: int,
     cpus: int,
     cpu: int,
-    lock_end: int,
+    fields: int,
     fresh: bool,
 ) -> None:
-    """`cpu` < 0: a plain value, or all CPUs' at `value`; else that CPU's (in a fresh element the others are zeroed)."""
+    """`cpu` < 0: a plain value, or all CPUs' at `value`; else that CPU's (in a fresh element the others are zeroed).
+
+    `fields`: the values may have special fields, which are left alone (in a fresh element: zeroed).
+    """
     if stride == 0:
-        copy_around_lock(element + value_at, value, value_size, lock_end)
+        _write(map, element + value_at, value, value_size, fields, fresh)
         return
     size = (value_size + 7) & ~7
     first = load64(map + _PERCPU) - size + number * size
-    if cpu < 0:
-        for other in range(cpus):
-            memcpy(first + other * stride, value + other * size, size)
-        return
-    if fresh:
-        for other in range(cpus):
+    for other in range(cpus):
+        if cpu < 0:
+            _write(map, first + other * stride, value + other * size, size, fields, fresh)
+        elif other == cpu:
+            _write(map, first + other * stride, value, value_size, fields, fresh)
+        elif fresh:
             memset(first + other * stride, 0, size)
-    copy_around_lock(first + cpu * stride, value, value_size, 0)
 
 
 @device
@@ -358,11 +366,13 @@ def _update(
     cpus: int,
     cpu: int,
     own: int,
-    lock_end: int,
+    fields: int,
 ) -> int:
-    """See `_write_value` for `cpu`; `own`: whose pool; `lock_end`: where a bpf_spin_lock in the values ends, 0: there is none."""
-    lock_value = flags & _BPF_F_LOCK if lock_end != 0 else 0
-    flags -= lock_value
+    """See `_write_value` for `cpu` and `fields`; `own`: whose pool."""
+    lock = 0
+    if fields != 0 and flags & _BPF_F_LOCK and has_field(map, FIELD_LOCK):
+        flags -= _BPF_F_LOCK
+        lock = value_at + field_offset(map, FIELD_LOCK)
     if flags < 0 or flags > _BPF_EXIST:
         return _EINVAL
     bucket = _bucket(map, key, key_size, mask)
@@ -389,20 +399,20 @@ def _update(
             status = _EEXIST
         else:
             if lru != 0:
-                store32(element + _STATE, _IN_USE | _REFERENCED)
-            if lock_value != 0:
-                spin_lock(element + value_at + lock_end - 4)
-            _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, lock_end, False)
-            if lock_value != 0:
-                spin_unlock(element + value_at + lock_end - 4)
+                store32(element + _STATE, IN_USE | REFERENCED)
+            if lock != 0:
+                spin_lock(element + lock)
+            _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, False)
+            if lock != 0:
+                spin_unlock(element + lock)
     elif number == 0:
         status = _ENOENT
     else:
         element = htab_element(map, number, elem_size)
         memcpy(element + _KEY, key, key_size)
-        _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, lock_end, True)
+        _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, True)
         store32(element + _NEXT, load32(bucket))
-        store32(element + _STATE, _IN_USE)
+        store32(element + _STATE, IN_USE)
         store32_shared(bucket, number)
         _count(map, own, 1)
     _unlock(bucket)
@@ -423,11 +433,11 @@ def htab_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_size:
 def _touch(map: int, number: int, elem_size: int) -> None:
     """Mark an LRU map's element as used, unless it is on its way out."""
     state = htab_element(map, number, elem_size) + _STATE
-    if load32(state) == _IN_USE:
+    if load32(state) == IN_USE:
         if smp() == 0:
-            store32(state, _IN_USE | _REFERENCED)
+            store32(state, IN_USE | REFERENCED)
         else:
-            cmpxchg32(state, _IN_USE, _IN_USE | _REFERENCED)
+            cmpxchg32(state, IN_USE, IN_USE | REFERENCED)
 
 
 @native(inline=True)
@@ -480,7 +490,7 @@ def htab_map_update_elem(
     stride: int,
     cpus: int,
 ) -> int:
-    """Update from a program, of a map without locks in its values. 0, -EINVAL, -EEXIST, -ENOENT or -E2BIG."""
+    """Update from a program, of a map without special fields in its values. 0, -EINVAL, -EEXIST, -ENOENT or -E2BIG."""
     cpu, own = load64(env + _CPU), _own(env)
     return _update(
         map, key, value, flags, key_size, value_size, elem_size, value_at, mask, max_entries, lru, stride, cpus, cpu, own, 0
@@ -488,7 +498,7 @@ def htab_map_update_elem(
 
 
 @device
-def _delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: int) -> int:
+def _delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: int, fields: int) -> int:
     bucket = _bucket(map, key, key_size, mask)
     _lock(bucket)
     link = _find_link(map, bucket, key, key_size, elem_size)
@@ -500,6 +510,8 @@ def _delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: i
     store32_shared(link, load32(element + _NEXT))
     store32(element + _STATE, 0)
     _unlock(bucket)
+    if fields != 0:
+        free_fields(load64(map + _MAP_MACHINE), map, htab_value(map, number), 0)
     _push(map, _pool(map, own), number, elem_size)
     _count(map, own, -1)
     return 0
@@ -507,17 +519,11 @@ def _delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: i
 
 @native(inline=True)
 def htab_map_delete_elem(map: int, key: int, env: int, key_size: int, elem_size: int, mask: int) -> int:
-    """0, or -ENOENT."""
-    return _delete(map, key, key_size, elem_size, mask, _own(env))
+    """Delete from a map without special fields in its values. 0, or -ENOENT."""
+    return _delete(map, key, key_size, elem_size, mask, _own(env), 0)
 
 
 # by the descriptor alone
-
-
-@device
-def htab_in_use(element: int) -> bool:
-    """Whether an element is in the map."""
-    return load32(element + _STATE) & _IN_USE != 0
 
 
 @device
@@ -533,15 +539,6 @@ def htab_next(map: int, key: int) -> int:
         if htab_in_use(element):
             return element
     return 0
-
-
-@device
-def htab_value(map: int, number: int) -> int:
-    """Address of the (first CPU's) value of an element."""
-    size = load64(map + _PERCPU_SIZE)
-    if size != 0:
-        return load64(map + _PERCPU) - size + number * size
-    return htab_element(map, number, load64(map + _ELEM_SIZE)) + load64(map + _VALUE_AT)
 
 
 @device
@@ -563,12 +560,14 @@ def htab_update_any(map: int, key: int, value: int, flags: int, lru: int, cpu: i
     return _update(
         map, key, value, flags, load64(map + _KEY_SIZE), load64(map + _VALUE_SIZE), load64(map + _ELEM_SIZE),
         load64(map + _VALUE_AT), load64(map + _MASK), load64(map + _MAX_ENTRIES), lru,
-        load64(map + _STRIDE), load64(map + _CPUS), cpu, own, load64(map + _LOCK_END),
+        load64(map + _STRIDE), load64(map + _CPUS), cpu, own, load64(map + _FIELDS),
     )  # fmt: skip
 
 
 @device
 def htab_delete_any(map: int, key: int, env: int) -> int:
-    """Delete. `env` 0: from a system call."""
+    """Delete, and give back what special fields hold. `env` 0: from a system call."""
     own = _own(env) if env != 0 else 0
-    return _delete(map, key, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _MASK), own)
+    return _delete(
+        map, key, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _MASK), own, load64(map + _FIELDS)
+    )

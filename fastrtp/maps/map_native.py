@@ -6,19 +6,13 @@ A system call's form takes the machine first (`map_*`), a helper's does not (`bp
 from __future__ import annotations
 
 from fastrtp.maps.arraymap_native import array_map_lookup_elem
-from fastrtp.maps.hashtab_native import (
-    htab_delete_any,
-    htab_element,
-    htab_in_use,
-    htab_lookup_any,
-    htab_next,
-    htab_update_any,
-    htab_value,
-)
+from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
+from fastrtp.maps.hashtab_native import htab_delete_any, htab_lookup_any, htab_next, htab_update_any
+from fastrtp.maps.htab_elem_native import htab_element, htab_in_use, htab_value
 from fastrtp.native.intrinsics import call_subprog, device, load32, load64, memcpy, native, stack_bytes, store32, store64
 from fastrtp.native.layout import ENV, HTAB_ELEM, MAP, at
 from fastrtp.native.machine_native import enter, leave
-from fastrtp.native.smp_native import copy_around_lock, spin_lock, spin_unlock
+from fastrtp.native.smp_native import spin_lock, spin_unlock
 
 _TYPE = at(MAP, "map_type")
 _KEY_SIZE = at(MAP, "key_size")
@@ -29,7 +23,6 @@ _STRIDE = at(MAP, "value_stride")
 _VALUES = at(MAP, "values")
 _CPUS = at(MAP, "cpus")
 _FRESH = at(MAP, "fresh")
-_LOCK_END = at(MAP, "lock_end")
 _CPU = at(ENV, "cpu")
 _KEY = HTAB_ELEM.itemsize
 
@@ -98,11 +91,12 @@ def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) ->
 
 
 @device
-def _array_update(map: int, key: int, value: int, flags: int, cpu: int) -> int:
-    """`cpu` < 0: all CPUs' values, each rounded up to 8, where the map has them. A lock in the value stays as it is."""
-    lock_end = load64(map + _LOCK_END)
-    lock_value = flags & _BPF_F_LOCK if lock_end != 0 else 0
-    flags -= lock_value
+def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
+    """`only`: the CPU whose value is given (per-CPU arrays), -1: all CPUs'. Special fields stay as they are."""
+    lock = 0
+    if flags & _BPF_F_LOCK and has_field(map, FIELD_LOCK):
+        flags -= _BPF_F_LOCK
+        lock = 1
     if flags < 0 or flags > 2:
         return _EINVAL
     index = load32(key)
@@ -113,16 +107,19 @@ def _array_update(map: int, key: int, value: int, flags: int, cpu: int) -> int:
     target = load64(map + _VALUES) + index * load64(map + _ELEM_SIZE)
     stride = load64(map + _STRIDE)
     size = load64(map + _VALUE_SIZE)
-    if stride == 0 or cpu >= 0:
-        if lock_value != 0:
-            spin_lock(target + lock_end - 4)
-        copy_around_lock(target + cpu * stride, value, size, lock_end)
-        if lock_value != 0:
-            spin_unlock(target + lock_end - 4)
+    if stride == 0:
+        if lock != 0:
+            spin_lock(target + field_offset(map, FIELD_LOCK))
+        copy_map_value(map, target, value, size)
+        if lock != 0:
+            spin_unlock(target + field_offset(map, FIELD_LOCK))
         return 0
     step = (size + 7) & ~7
-    for each in range(load64(map + _CPUS)):
-        memcpy(target + each * stride, value + each * step, step)
+    for cpu in range(load64(map + _CPUS)):
+        if only < 0:
+            copy_map_value(map, target + cpu * stride, value + cpu * step, step)
+        elif only == cpu:
+            copy_map_value(map, target + cpu * stride, value, size)
     return 0
 
 
@@ -204,10 +201,12 @@ def _copy_value(map: int, key: int, out: int) -> int:
     size = load64(map + _VALUE_SIZE)
     if stride == 0:
         memcpy(out, value, size)
+        check_and_init_map_value(map, out)
         return 0
     step = (size + 7) & ~7
     for cpu in range(load64(map + _CPUS)):
         memcpy(out + cpu * step, value + cpu * stride, step)
+        check_and_init_map_value(map, out + cpu * step)
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fastrtp.native.intrinsics import (
     cmpxchg32,
+    cmpxchg64,
     cpu_relax,
     device,
     fetch_add64,
@@ -16,6 +17,7 @@ from fastrtp.native.intrinsics import (
     load16,
     load32,
     load64,
+    load_acquire,
     load_acquire32,
     memcpy,
     sched_yield,
@@ -60,12 +62,47 @@ def spin_unlock(lock: int) -> None:
 
 
 @device
-def add64(address: int, value: int) -> None:
-    """Add to a counter that all CPUs have in common."""
+def add64(address: int, value: int) -> int:
+    """Add to a counter that all CPUs have in common; the sum."""
     if smp() == 0:
-        store64(address, load64(address) + value)
-    else:
-        fetch_add64(address, value)
+        total = load64(address) + value
+        store64(address, total)
+        return total
+    return fetch_add64(address, value) + value
+
+
+@device
+def swap32(address: int, old: int, new: int) -> bool:
+    """Replace a number if it is still `old`; whether it was."""
+    if smp() == 0:
+        store32(address, new)
+        return True
+    return cmpxchg32(address, old, new) == old
+
+
+@device
+def add32(address: int, value: int) -> int:
+    """Add to a number of four bytes; the sum."""
+    if smp() == 0:
+        store32(address, load32(address) + value)
+        return load32(address)
+    while True:
+        old = load_acquire32(address)
+        if cmpxchg32(address, old, old + value) == old:
+            return (old + value) & 0xFFFFFFFF
+
+
+@device
+def exchange64(address: int, value: int) -> int:
+    """Put a word in the place of another; that one."""
+    if smp() == 0:
+        old = load64(address)
+        store64(address, value)
+        return old
+    while True:
+        old = load_acquire(address)
+        if cmpxchg64(address, old, value) == old:
+            return old
 
 
 @device
@@ -101,13 +138,3 @@ def copy_value(target: int, source: int, size: int) -> None:
         at += 2
     if size - at == 1:
         store8(target + at, load8(source + at))
-
-
-@device
-def copy_around_lock(target: int, source: int, size: int, lock_end: int) -> None:
-    """copy_value, but the bpf_spin_lock whose four bytes end at `lock_end` stays as it is; 0: there is none."""
-    if lock_end == 0:
-        copy_value(target, source, size)
-        return
-    memcpy(target, source, lock_end - 4)
-    memcpy(target + lock_end, source + lock_end, size - lock_end)

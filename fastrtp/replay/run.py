@@ -15,7 +15,7 @@ from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, Policy, bind
-from fastrtp.replay.fused import STACKS, FusedReplay, Tier, helpers
+from fastrtp.replay.fused import STACKS, TIMERS, FusedReplay, Tier, helpers
 from fastrtp.replay.linked import LinkedReplay
 from fastrtp.replay.parallel import WINDOW, ParallelReplay, several_cpus
 from fastrtp.replay.report import ProgramReport, ReplayReport
@@ -51,7 +51,8 @@ def replay(
     the code is in the cache or the recording long enough; results are the same.
     `cpus`: on how many threads: "recorded": one for each recorded CPU; a number; None: one, which keeps the order of all events.
     Threads keep the order of each CPU's events, and between CPUs that of windows of so many events, or of so much time ("10ms");
-    `window` None: none (replay/parallel.py says what that means for programs). `chunk`: most events between two looks at
+    `window` None: none (replay/parallel.py says what that means for programs). Timers fire in the order of all events: while
+    there are programs that start them, one thread plays. `chunk`: most events between two looks at
     signals, `progress`, and who waits to attach or to read a map.
     `interruptible`: Ctrl-C ends the replay early and the report says so, instead of KeyboardInterrupt. RecordingError for
     a damaged file; ReplayError when the recording has more CPUs than the kernel.
@@ -76,6 +77,8 @@ def replay(
     linked: LinkedReplay | ParallelReplay | None = None
     around = ExitStack()
     try:
+        if cpus is not None and _ordered(kernel):
+            cpus = None
         if cpus is not None:
             around.enter_context(several_cpus(kernel))
         with kernel.lock:
@@ -94,7 +97,8 @@ def replay(
                 linked = _make(tier, kernel, bound, tracepoints, links)
         linked.prepare()
         interrupted = False
-        with _virtual_clock(kernel.memory):
+        times = (int(bound.time[0]), int(bound.time[-1])) if len(bound.time) else (0, 0)
+        with _virtual_clock(kernel.memory, *times):
             played = _Counters(kernel)
             prepared = time.perf_counter()
             try:
@@ -140,10 +144,15 @@ def _make(
     return LinkedReplay(kernel.memory, bound, tracepoints)
 
 
+def _ordered(kernel: Kernel) -> bool:
+    """Whether a program asks for what only the order of all events can give: timers."""
+    return any(helpers(prog) & TIMERS for prog in kernel.progs)
+
+
 def _can_fuse(kernel: Kernel, bound: BoundRecording) -> bool:
     """Whether no program asks for what only the linked tier has."""
     asked = frozenset[int]().union(*(helpers(prog) for prog in kernel.progs))
-    return not (asked & STACKS and has_stacks(bound.recording))
+    return not asked & TIMERS and not (asked & STACKS and has_stacks(bound.recording))
 
 
 def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:
@@ -151,18 +160,23 @@ def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:
 
 
 @contextmanager
-def _virtual_clock(memory: Memory) -> Iterator[None]:
-    """The events' time and task for the programs; the caller's again afterwards. A kernel has one time: replays take turns."""
+def _virtual_clock(memory: Memory, first: int, last: int) -> Iterator[None]:
+    """The events' time and task for the programs; the caller's again afterwards. A kernel has one time: replays take turns.
+
+    Timers that are armed when the clock changes stay as far away as they were.
+    """
     if memory.clock_holder == threading.get_ident():
         raise ReplayError("a replay cannot begin inside another one of the same kernel")
     with memory.clock_lock:
         memory.clock_holder = threading.get_ident()
         current = memory.env["current"].copy()
         memory.set_clock(virtual=True)
+        memory.shift_timers(first - time.monotonic_ns())
         try:
             yield
         finally:
             memory.set_clock(virtual=False)
+            memory.shift_timers(time.monotonic_ns() - last)
             memory.env["current"] = current
             memory.env["kernel_stack"] = memory.env["user_stack"] = 0
             memory.clock_holder = 0
