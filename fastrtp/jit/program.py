@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastrtp.jit.annotate import Annotated, annotate
@@ -17,6 +18,7 @@ from fastrtp.native import compiler_rt, library
 from fastrtp.native.compiler import Job, Part, server
 from fastrtp.native.memory import Memory
 from fastrtp.native.module import NativeModule
+from fastrtp.native.perf_map import Line, PerfMap
 
 if TYPE_CHECKING:
     from fastrtp.verifier import VerifiedProgram
@@ -83,7 +85,13 @@ class NativeText:
 
     def object(self) -> bytes:
         """The object file that is loaded."""
-        return build(self.text, self._job.parts, self._job.exports).code
+        return build(self.text, self._job.parts, self._job.exports, smp=self._job.smp).code
+
+    def profile(self, perf_map: PerfMap | None, names: Mapping[str, str], lines: Iterable[Line] = ()) -> None:
+        """Tell profilers about the code, its symbols under these names."""
+        if perf_map is not None:
+            with contextlib.suppress(OSError):  # a full disk is no reason to fail a load
+                perf_map.add(self.object(), self.addresses, names, lines)
 
     def ir(self, *, optimise: bool = True) -> str:
         """The LLVM IR."""

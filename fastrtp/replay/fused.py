@@ -147,6 +147,7 @@ class FusedReplay(LinkedReplay):
             return
         try:
             self._native = NativeText("fused", self._text, ["fused_run"], self._symbols(), self._parts, smp=self._smp)
+            self._native.profile(self.memory.perf_map, {"prog": "bpf_prog"})
         except JitError:  # the programs are fine one by one, so the replay is not to fail
             self._stable = False
             self.prepare_linked()
