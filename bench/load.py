@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -39,7 +40,7 @@ class StageClock:
             (ObjectSpec, "relocated", "relocate"),
             (VerifiedCache, "bpf_check", "verify"),
             (program, "lower", "lower"),
-            (program, "build", "compile"),
+            (program.NativeText, "_keep", "compile"),
             (program, "NativeModule", "link"),
         ):
             self._wrap(owner, name, stage)
@@ -68,21 +69,18 @@ class StageClock:
 @contextlib.contextmanager
 def empty_cache() -> Iterator[None]:
     """Verified and compiled programs are kept in a folder that is new and goes again; the native library stays."""
-    import fastrtp.jit.program as program
-    import fastrtp.verifier as verifier
-    from fastrtp.jit.cache import ObjectCache
-    from fastrtp.verifier.cache import VerifiedCache
+    from fastrtp.native import library
 
-    held = program.object_cache
+    library.library()
+    held = os.environ.get("FASTRTP_CACHE")
     with tempfile.TemporaryDirectory() as folder:
-        cache = ObjectCache(Path(folder))
-        program.object_cache = lambda: cache  # type: ignore[assignment]
-        verifier.VerifiedCache = lambda _folder: VerifiedCache(Path(folder))  # type: ignore[assignment,misc]
+        os.environ["FASTRTP_CACHE"] = folder
         try:
             yield
         finally:
-            program.object_cache = held
-            verifier.VerifiedCache = VerifiedCache  # type: ignore[misc]
+            os.environ.pop("FASTRTP_CACHE")
+            if held is not None:
+                os.environ["FASTRTP_CACHE"] = held
 
 
 def load_once(kernel: Any, path: Path) -> dict[str, float]:

@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Callable
 
 from fastrtp.isa import Insn, decode
-from fastrtp.jit.lower import CallTarget, LowerInput, find_subprogs, lower
+from fastrtp.jit.lower import CallTarget, LowerInput, find_subprogs
 from fastrtp.jit.program import ENTRY, NativeProgram
 
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
@@ -31,8 +31,7 @@ class Compiled:
 
     def __init__(self, insns: bytes) -> None:
         program = decode(insns)
-        text = lower(LowerInput(name=ENTRY, insns=program, subprogs=find_subprogs(program), resolve=_resolve))
-        self.native = NativeProgram("run", text)
+        self.native = NativeProgram("run", LowerInput(ENTRY, program, find_subprogs(program), resolve=_resolve))
         self._function = _PROTOTYPE(self.native.entry)
 
     def __call__(self, address: int, length: int) -> int:

@@ -6,7 +6,6 @@ The address and the size of the function come from the object that was loaded: i
 from __future__ import annotations
 
 import ctypes
-import io
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,27 +26,4 @@ def jited_functions(prog: BpfProg) -> list[JitedFunction]:
     Differs: Linux has one for each subprogram.
     """
     native = prog.native
-    size = _symbol_size(native.ir(optimise=False))
-    return [JitedFunction(native.entry, ctypes.string_at(native.entry, size), prog.tag)]
-
-
-def _symbol_size(text: str) -> int:
-    """Bytes of the entry function in the object made from an IR text; 0 where the object is not ELF."""
-    from fastrtp.jit.program import ENTRY, build
-
-    return symbol_sizes(build(text).code).get(ENTRY, 0)
-
-
-def symbol_sizes(obj: bytes) -> dict[str, int]:
-    """Bytes of each function in an object file, by its symbol; none where the object is not ELF (macOS)."""
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
-    from elftools.elf.sections import SymbolTableSection
-
-    try:
-        table = ELFFile(io.BytesIO(obj)).get_section_by_name(".symtab")
-    except ELFError:
-        return {}
-    if not isinstance(table, SymbolTableSection):
-        return {}
-    return {symbol.name: int(symbol["st_size"]) for symbol in table.iter_symbols() if symbol["st_info"]["type"] == "STT_FUNC"}
+    return [JitedFunction(native.entry, ctypes.string_at(native.entry, native.entry_size), prog.tag)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.trace.probe import ProgRecord
@@ -81,7 +82,11 @@ class BpfProg(RefCounted):
             if btf is not None:
                 btf.get()
         self.id = ids.alloc_cyclic(self)
-        self.record = ProgRecord(memory, native.entry, self.id)
+
+    @cached_property
+    def record(self) -> ProgRecord:
+        """What links and program arrays point at. Waits for the compiler; JitError when it refused the program."""
+        return ProgRecord(self._memory, self.native.entry, self.id)
 
     def __repr__(self) -> str:
         return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"
@@ -139,7 +144,8 @@ class BpfProg(RefCounted):
         self._ids.remove(self.id)
         self._memory.synchronize_rcu()
         self.native.close()
-        self.record.close()
+        if "record" in self.__dict__:
+            self.record.close()
         for bpf_map in self.used_maps:
             bpf_map.put()
         for btf in (self.aux.btf, self.aux.attach_btf):

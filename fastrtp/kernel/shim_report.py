@@ -11,9 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastrtp.native.module import symbol_sizes
 from fastrtp.trace.shims import shims
-
-from .jited import symbol_sizes
 
 if TYPE_CHECKING:
     from .kernel import Kernel

@@ -22,7 +22,8 @@ import numpy as np
 
 from fastrtp.errors import JitError
 from fastrtp.helpers.table import HELPER_IDS
-from fastrtp.jit.program import ENTRY, NativeText, digest, object_cache
+from fastrtp.jit.key import text_key
+from fastrtp.jit.program import ENTRY, NativeText, object_cache
 from fastrtp.native.compiler import Part
 from fastrtp.native.layout import FUSED, FUSED_ROW
 from fastrtp.native.memory import Memory
@@ -63,6 +64,8 @@ _CURRENT = _PLAIN | _ids(
 """Helpers that do not ask for the time."""
 STACKS = _ids("get_stack", "get_stackid", "get_task_stack")
 """Helpers that ask for the event's stack, which the fused loop does not hand out."""
+
+_EXPORTS = ("fused_run",)
 
 COMPILE_NS = 40_000_000
 """About what it costs to compile a program into the loop; to find it in the cache costs CACHED_NS for all."""
@@ -120,7 +123,7 @@ class FusedReplay(LinkedReplay):
         """Whether fusing pays for these events, going by rule of thumb."""
         if not self._loop.parts:
             return False
-        cost = CACHED_NS if digest(self._text, self._parts) in object_cache() else COMPILE_NS * len(self._loop.parts)
+        cost = CACHED_NS if text_key(self._text, self._parts, _EXPORTS) in object_cache() else COMPILE_NS * len(self._loop.parts)
         return self.events * GAIN_NS > cost
 
     def prepare(self) -> None:
@@ -131,13 +134,13 @@ class FusedReplay(LinkedReplay):
         if self._native is not None:
             return
         try:
-            self._native = NativeText("fused", self._text, ["fused_run"], self._symbols(), self._parts)
+            self._native = NativeText("fused", self._text, _EXPORTS, self._symbols(), self._parts)
         except JitError:  # the programs are fine one by one, so the replay is not to fail
             self._stable = False
             super().prepare()
             return
         prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-        self._run = prototype(self._native.addresses["fused_run"])
+        self._run = prototype(self._native.addresses[_EXPORTS[0]])
 
     def play(self, limit: int) -> int:
         """Play at most `limit` events, fused where that is possible now."""
