@@ -73,6 +73,11 @@ class NativeText:
         """The LLVM IR as it was before LLVM saw it."""
         return self._source if isinstance(self._source, str) else lower(self._source)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the code is loaded."""
+        return self._module is not None
+
     def ready(self) -> NativeModule:
         """The loaded code; waits for it. JitError when LLVM refused the text."""
         with self._lock:

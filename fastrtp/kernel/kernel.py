@@ -133,7 +133,7 @@ class Kernel(Verbs):
     def compile_together(self) -> Iterator[None]:
         """PROG_LOADs of this thread do not wait for the compiler meanwhile, so that it works on several programs at a time.
 
-        Whoever wants to know that all went well then calls `prog.native.ready()` on each.
+        Whoever wants to know that all went well then calls `prog.finish()` on each.
         """
         self._compiling.later = True
         try:

@@ -205,7 +205,7 @@ def _finish(obj: BpfObject) -> None:
     """Wait for the compiler. JitError with the program that it refused."""
     for program in obj.programs.values():
         try:
-            program.prog.native.ready()
+            program.prog.finish()
         except JitError as error:
             raise JitError(f"load program {program.name}: {error}") from error
 

@@ -82,11 +82,17 @@ class BpfProg(RefCounted):
             if btf is not None:
                 btf.get()
         self.id = ids.alloc_cyclic(self)
+        if native.is_ready:
+            self.finish()
 
     @cached_property
     def record(self) -> ProgRecord:
         """What links and program arrays point at. Waits for the compiler; JitError when it refused the program."""
         return ProgRecord(self._memory, self.native.entry, self.id)
+
+    def finish(self) -> None:
+        """Wait for the compiler. JitError when it refused the program."""
+        _ = self.record
 
     def __repr__(self) -> str:
         return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"

@@ -113,14 +113,9 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-@functools.lru_cache(maxsize=16)
-def _bytes_digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def _btf(btf: Any) -> object:
     """Identity of a BTF: the digest of its bytes and of its base's."""
-    return None if btf is None else (_bytes_digest(bytes(btf.data)), _btf(btf.base))
+    return None if btf is None else btf.digest
 
 
 def _records(info: Any) -> object:
