@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,8 @@ def program_key(program: LowerInput) -> str:
         elif member.name == "map_symbols":
             loads = (index for index, insn in enumerate(insns) if insn.code == _LD_IMM64 and insn.src_reg)
             value = [(index, _symbol(program, index)) for index in loads]
-        elif not _is_plain(value):
-            raise TypeError(f"LowerInput.{member.name} has no form for the key: {type(value).__name__}")
+        else:
+            value = _plain(value, f"LowerInput.{member.name}")
         facts.append((member.name, value))
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
@@ -96,7 +96,12 @@ def _symbol(program: LowerInput, index: int) -> Any:
         return None
 
 
-def _is_plain(value: Any) -> bool:
+def _plain(value: Any, where: str) -> Any:
+    """A value in a form that says all of it, records by their members. TypeError."""
     if isinstance(value, tuple | list):
-        return all(_is_plain(one) for one in value)
-    return isinstance(value, _PLAIN)
+        return [_plain(one, where) for one in value]
+    if is_dataclass(value):
+        return [(member.name, _plain(getattr(value, member.name), f"{where}.{member.name}")) for member in fields(value)]
+    if type(value) not in _PLAIN:
+        raise TypeError(f"{where} has no form for the key: {type(value).__name__}")
+    return value

@@ -135,6 +135,25 @@ class BitFlow:
         return demand
 
 
+class EveryBit(BitFlow):
+    """No dataflow: every bit can be set and matters. For measurements of what the other is worth."""
+
+    def __init__(self, *_: object) -> None:
+        self.narrow_slots = set()
+
+    def narrow(self, start: int) -> int:
+        """None."""
+        return 0
+
+    def useful(self, index: int) -> int:
+        """All."""
+        return ALL
+
+    def possible(self, index: int) -> tuple[int, int]:
+        """All of both."""
+        return ALL, ALL
+
+
 _CALLS = (Kind.CALL, Kind.PSEUDO_CALL)
 _NOTHING_WRITTEN = (Kind.STORE, Kind.STORE_IMM, Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.EXIT)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastrtp.isa import BPF_PSEUDO_CALL, MAX_BPF_REG, Insn, Kind, Row
 from fastrtp.jit import lower_values
 from fastrtp.jit.lower_alu import is_number, signed
-from fastrtp.jit.lower_bits import BitFlow
+from fastrtp.jit.lower_bits import BitFlow, EveryBit
 from fastrtp.jit.lower_calls import call, call_subprog
 from fastrtp.jit.lower_cfg import ENDS_BLOCK, R1_TO_R5, Block, Function, build, liveness, refuse
 from fastrtp.jit.lower_memory import atomic, checked_load
@@ -104,6 +104,11 @@ class Module:
         """(base, offset) of an ld_imm64 that refers into a map's values."""
         return self.map_symbol(index), self.program.insns[index + 1].imm
 
+    @property
+    def call_suffix(self) -> str:
+        """What stands behind the call of a helper."""
+        return "" if self.program.options.inline else " noinline"
+
     def unreached(self, number: int) -> str:
         """A function that nobody calls."""
         return f"define internal i64 {self.function_name(number)}(i64, i64, i64, i64, i64, ptr) #0 {{\n  ret i64 0\n}}"
@@ -114,7 +119,8 @@ class Module:
 
     def trailer(self) -> list[str]:
         """Attributes and metadata."""
-        return ["attributes #0 = { nounwind }", "!0 = !{}", '!1 = !{!"branch_weights", i32 1000, i32 1}']
+        anywhere = "" if self.program.options.host_cpu else ' "target-cpu"="generic" "target-features"=""'
+        return [f"attributes #0 = {{ nounwind{anywhere} }}", "!0 = !{}", '!1 = !{!"branch_weights", i32 1000, i32 1}']
 
 
 def _zeroes(name: str, size: int) -> str:
@@ -140,10 +146,14 @@ class FunctionLowering:
         self.insns: Sequence[Insn] = program.insns
         self.aux = program.aux
         self.function = module.function(number)
-        self.flow = PointerFlow(self.function, self.insns, module.map_value, self._is_checked, main=number == 0)
-        self.stack = StackUse(self.flow, module.arguments, self._reads_upwards)
-        self.bits = BitFlow(self.function, self.insns, module.arguments, self.stack.word_at)
-        self.regs = Registers(self.emit, self.line, self.stack.private)
+        options = program.options
+        self.flow = PointerFlow(
+            self.function, self.insns, module.map_value, self._is_checked, main=number == 0, known=options.bases
+        )
+        self.stack = StackUse(self.flow, module.arguments, self._reads_upwards, private=options.private_stack)
+        bits = BitFlow if options.narrow and options.whole_slots else EveryBit
+        self.bits = bits(self.function, self.insns, module.arguments, self.stack.word_at)
+        self.regs = Registers(self.emit, self.line, self.stack.private, whole_slots=options.whole_slots)
         self._lines: list[str] = []
         self._names = 0
 
@@ -222,7 +232,10 @@ class FunctionLowering:
             for register in range(1, 6):
                 self.define(register, f"%a{register}", f"p.a{register}")
         else:
-            regs.set_offset(1, "ctx", "0")
+            if self.flow.entry[1] is None:
+                regs.set_full(1, self.emit("ptrtoint ptr %ctx to i64"))
+            else:
+                regs.set_offset(1, "ctx", "0")
             if self.aux is None and live & 1 << 2:
                 regs.set_full(2, self.emit("ptrtoint ptr %env to i64"))
         regs.save(live, [self._wanted(self.function.start)])
@@ -341,7 +354,10 @@ class FunctionLowering:
             regs.set_full(insn.dst_reg, str(signed(number, 64)))
         elif row.op in ("map_value", "map_idx_value"):
             base, offset = self.module.map_symbol(index), self.insns[index + 1].imm
-            regs.set_offset(insn.dst_reg, base, str(offset))
+            if self.module.program.options.bases:
+                regs.set_offset(insn.dst_reg, base, str(offset))
+            else:
+                regs.set_full(insn.dst_reg, self.emit(f"ptrtoint ptr getelementptr (i8, ptr {base}, i64 {offset}) to i64"))
         elif row.op == "func":
             name = self.module.function_name(self.module.subprog_at(index, index + 1 + insn.imm))
             regs.set_full(insn.dst_reg, self.emit(f"ptrtoint ptr {name} to i64"))

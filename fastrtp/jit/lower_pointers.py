@@ -28,8 +28,8 @@ _DERIVING = ("add", "sub")
 class PointerFlow:
     """The dataflow over one function. `symbol(index)` gives (base, offset) of an ld_imm64 that refers to map values.
 
-    `checked(index)`: the load there is range-checked, so its address is used as a number. `states`: at the start of each
-    block.
+    `checked(index)`: the load there is range-checked, so its address is used as a number. `known` False: no base but the
+    frame pointer is (CodeOptions.bases). `states`: at the start of each block.
     """
 
     def __init__(
@@ -40,16 +40,18 @@ class PointerFlow:
         checked: Callable[[int], bool],
         *,
         main: bool,
+        known: bool = True,
     ) -> None:
         self.function = function
         self.insns = insns
-        self._symbol = symbol
+        self._symbol = symbol if known else _no_symbol
+        main = main and known
         self._checked = checked
         # First every number is taken for a base, to see which are used as addresses; then only those are.
-        self._bases: set[str] | None = None
+        self._bases: set[str] | None = None if known else set()
         self.entry = self._entry(main)
         self.states = self._solve()
-        self._bases = self._addresses()
+        self._bases = self._addresses() if known else set()
         self.entry = self._entry(main)
         self.states = self._solve()
 
@@ -141,6 +143,10 @@ class PointerFlow:
         return bases
 
 
+def _no_symbol(_index: int) -> None:
+    return None
+
+
 def derived(state: State, row: Row, insn: Insn) -> Pointer:
     """What a 64-bit addition or subtraction leaves in its destination."""
     pointer = state[insn.dst_reg]
@@ -172,10 +178,12 @@ class StackUse:
 
     `slots`: [(offset, size)] of the private pieces: what no access overlaps from outside.
     `arguments(index)`: mask of the registers that a call reads; `reads_upwards(index)`: it reads no memory below the
-    pointers in them. JitError for an access outside the frame.
+    pointers in them. `private` False: nothing is (CodeOptions.private_stack). JitError for an access outside the frame.
     """
 
-    def __init__(self, flow: PointerFlow, arguments: Callable[[int], int], reads_upwards: Callable[[int], bool]) -> None:
+    def __init__(
+        self, flow: PointerFlow, arguments: Callable[[int], int], reads_upwards: Callable[[int], bool], *, private: bool = True
+    ) -> None:
         self.floor = 0
         self._flow = flow
         self._arguments = arguments
@@ -194,6 +202,8 @@ class StackUse:
                 for register in range(BPF_REG_FP):
                     if function.blocks[succ].live_in >> register & 1 and flow.states[succ][register] is None:
                         self._leaves(state, register)
+        if not private:
+            self.floor = min([self.floor, *(offset for offset, _ in self._accesses)])
         for offset, size in sorted(self._accesses, reverse=True):
             if offset < self.floor < offset + size:
                 self.floor = offset

@@ -43,12 +43,15 @@ class MemoryBytes:
 class Registers:
     """Current values. `emit` appends an instruction that yields a value, `line` one that yields none.
 
-    `slot(offset)`: name and offset of the private piece of the stack that fp + offset is in, or None.
+    `slot(offset)`: name and offset of the private piece of the stack that fp + offset is in, or None. `whole_slots`: see
+    CodeOptions.
     """
 
     def __init__(
-        self, emit: Callable[[str], str], line: Callable[[str], None], slot: Callable[[int], tuple[str, int] | None]
-    ) -> None:
+        self, emit: Callable[[str], str], line: Callable[[str], None], slot: Callable[[int], tuple[str, int] | None],
+        *, whole_slots: bool = True,
+    ) -> None:  # fmt: skip
+        self._whole_slots = whole_slots
         self._private = slot
         self._emit = emit
         self._line = line
@@ -94,6 +97,8 @@ class Registers:
         if value is None:
             if self._saved_low[register] and self._full[register] is None:
                 value = self._emit(f"load i32, ptr {self._slot('w', register)}")
+            elif self._saved_full[register] and self._full[register] is None and not self._whole_slots:
+                return self._emit(f"load i32, ptr {self._slot('r', register)}")
             else:
                 full = self.full(register)
                 value = str(signed(int(full), 32)) if is_number(full) else self._emit(f"trunc i64 {full} to i32")

@@ -15,6 +15,7 @@ from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.key import program_key, text_key
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
+from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.maps import Map
 from fastrtp.native import compiler_rt, library
 from fastrtp.native.compiler import Job, Part, Pending, server
@@ -146,10 +147,14 @@ class NativeProgram(NativeText):
 
 
 def compile_program(
-    verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory, *, wait: bool = True
-) -> NativeProgram:
-    """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it."""
-    linker = Linker(maps, verified.aux, memory.lib.parameters)
+    verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory, options: CodeOptions = DEFAULT, *,
+    wait: bool = True,
+) -> NativeProgram:  # fmt: skip
+    """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it.
+
+    `wait`: as in NativeText.
+    """
+    linker = Linker(maps, verified.aux, memory.lib.parameters, options)
     source = LowerInput(
         name=ENTRY,
         insns=verified.insns,
@@ -157,6 +162,7 @@ def compile_program(
         aux=verified.aux,
         resolve=linker.resolve,
         map_symbols=linker.map_symbols(verified.insns),
-        smp=False,
+        smp=options.smp,
+        options=options,
     )
     return NativeProgram(name, source, map_addresses(maps), wait=wait)

@@ -53,6 +53,7 @@ def _bitcode(path: str) -> bytes:
 def serve(requests: int, replies: int) -> None:
     """Answer until the other side closes, or nothing has come for a while."""
     engine.target_machine()
+    engine.limit_unrolling()
     while (request := receive(requests, IDLE_SECONDS)) is not None:
         try:
             head, body = _answer(json.loads(request))

@@ -18,6 +18,13 @@ from fastrtp.errors import JitError
 
 _OPTIMISATION = 3
 
+# Gathers are slower than the loads that they replace on AMD, and on Intel since the fix for Gather Data Sampling.
+_TUNING = {"x86_64": ",+prefer-no-gather,+prefer-no-scatter"}
+
+# Processor models with a large buffer of decoded instructions (Zen) unroll loops eightfold; rewritten in terms of its
+# induction variables, a chain of eight dependent multiplications then becomes dozens that are not.
+_MAX_UNROLL = 4
+
 
 @functools.cache
 def triple() -> str:
@@ -38,10 +45,16 @@ def cpu() -> tuple[str, str]:
 def target_machine(codegen: int = _OPTIMISATION) -> Any:
     """The host's target machine, at a level of optimisation of the code generator. Frame pointers are not kept."""
     name, features = cpu()
+    features += _TUNING.get(triple().partition("-")[0], "")
     target = llvm.Target.from_triple(triple())
     # Large: the loader puts an object's sections wherever the process has room, which may be further apart than 32 bits
     # reach (it answers that with abort()), and maps and the native library are anywhere, too.
     return target.create_target_machine(cpu=name, features=features, opt=codegen, reloc="static", codemodel="large")
+
+
+def limit_unrolling() -> None:
+    """Unroll loops of unknown length no further than pays. Once, and for all of the process: for one that only compiles."""
+    llvm.set_option("fastrtp", f"-unroll-max-count={_MAX_UNROLL}")
 
 
 def optimise(module: Any, level: int = 2) -> None:

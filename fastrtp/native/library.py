@@ -28,7 +28,7 @@ __all__ = ["NativeLibrary", "cache_folder", "ensure_built", "extension", "is_bui
 Progress = Callable[[int, int, str], None]
 
 _SOURCES = ("*_native.py", "*_layout.py", "trace/widths.py")
-_MAKERS = ("__init__", "build", "compiler_rt", "engine", "intrinsics", "layout")
+_MAKERS = ("__init__", "build", "compile_server", "compiler_rt", "engine", "intrinsics", "layout")
 _KEPT_LIBRARIES = 4
 
 
