@@ -4,7 +4,7 @@
                  every native function, the versions of llvmlite and numba, and the processor with its features)
     a program    every field of its LowerInput: the instructions, the verifier's facts on each, the functions, the native
                  function that each call becomes with its constants (which is where the shapes of the maps are), the symbol
-                 of each map, and every option
+                 of each map, the contents of frozen ones, and every option
 
 A LowerInput is all that `lower` is told, and `lower` is pure; so equal keys mean equal code, and code can be found without
 making the text that it would be compiled from. A new field is part of the key as it is; one that is no plain value has to
@@ -51,6 +51,7 @@ def text_key(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = ())
 def program_key(program: LowerInput) -> str:
     """Key of the code of a program. TypeError for an input that has a field without a plain form."""
     insns = program.insns
+    loads = [index for index, insn in enumerate(insns) if insn.code == _LD_IMM64 and insn.src_reg]
     facts: list[Any] = ["program", toolchain()]
     for member in fields(program):
         value = getattr(program, member.name)
@@ -64,8 +65,9 @@ def program_key(program: LowerInput) -> str:
             calls = (index for index, insn in enumerate(insns) if insn.code == _CALL and insn.src_reg != BPF_PSEUDO_CALL)
             value = [(index, _resolved(program, index)) for index in calls]
         elif member.name == "map_symbols":
-            loads = (index for index, insn in enumerate(insns) if insn.code == _LD_IMM64 and insn.src_reg)
             value = [(index, _symbol(program, index)) for index in loads]
+        elif member.name == "constants":
+            value = [(index, _content(program, index)) for index in loads]
         else:
             value = _plain(value, f"LowerInput.{member.name}")
         facts.append((member.name, value))
@@ -94,6 +96,11 @@ def _symbol(program: LowerInput, index: int) -> Any:
         return program.map_symbols(index)
     except KeyError:
         return None
+
+
+def _content(program: LowerInput, index: int) -> str:
+    found = program.constants(index)
+    return "" if found is None else hashlib.blake2b(found).hexdigest()
 
 
 def _plain(value: Any, where: str) -> Any:

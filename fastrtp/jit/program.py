@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastrtp.entry_cache import cache_folder
 from fastrtp.errors import JitError
+from fastrtp.jit.annotate import Annotated, annotate
 from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.key import program_key, text_key
 from fastrtp.jit.link import Linker, map_addresses
@@ -106,6 +107,12 @@ class NativeText:
         if module is not None:
             module.close()
 
+    def object(self) -> bytes:
+        """The object file that is loaded."""
+        self.ready()
+        found = object_cache().get(self._key)
+        return found.code if found is not None else server().compile(self._job())[0]
+
     def ir(self, *, optimise: bool = True) -> str:
         """The LLVM IR."""
         return server().compile(self._job(), "ir")[0].decode() if optimise else self.text
@@ -134,6 +141,12 @@ class NativeProgram(NativeText):
 
     def __init__(self, name: str, source: LowerInput, symbols: Mapping[str, int] | None = None, *, wait: bool = True) -> None:
         super().__init__(name, source, [ENTRY], symbols, wait=wait)
+        self.source = source
+
+    @functools.cached_property
+    def annotated(self) -> Annotated:
+        """The native instructions and the BPF instructions that they come from. Compiled once more, for this. JitError."""
+        return annotate(self.source, self.object(), self.addresses[ENTRY])
 
     @property
     def entry(self) -> int:
@@ -162,6 +175,7 @@ def compile_program(
         aux=verified.aux,
         resolve=linker.resolve,
         map_symbols=linker.map_symbols(verified.insns),
+        constants=linker.constants(verified.insns),
         smp=options.smp,
         options=options,
     )

@@ -167,6 +167,12 @@ class Kernel(Verbs):
 
         return bpf_prog_test_run_raw_tp(self.memory, prog.record, ctx, cpu)
 
+    def run_timers(self) -> int:
+        """Let the timers of programs fire that are due by the host's clock; how many did. They also do before every event that
+        is fired and every test run; a replay has them fire at the time that it has come to.
+        """
+        return self.memory.lib.machine_run_timers(self.memory.machine_address)
+
     def hold_stats(self, count: int) -> None:
         """One holder of BPF_ENABLE_STATS more (1) or less (-1)."""
         self._stats_holders += count

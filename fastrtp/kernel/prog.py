@@ -147,6 +147,15 @@ class BpfProg(RefCounted):
 
     def release(self) -> None:
         """Free code and give back what it held. Kernel: kernel/bpf/syscall.c:__bpf_prog_put_noref"""
+        if not self._release():
+            self._memory.park(self._release)
+
+    def _release(self) -> bool:
+        """Free all, unless a timer has a callback in the code: then it is for the sweep after the timer's end."""
+        if self.native.is_ready and self._memory.timers["list"][0]:
+            low, high = self.native.entry - self.native.code_size, self.native.entry + self.native.code_size
+            if self._memory.lib.timers_within(self._memory.machine_address, low, high):
+                return False
         self._ids.remove(self.id)
         self._memory.synchronize_rcu()
         self.native.close()
@@ -157,6 +166,7 @@ class BpfProg(RefCounted):
         for btf in (self.aux.btf, self.aux.attach_btf):
             if btf is not None:
                 btf.put()
+        return True
 
     def xlated(self) -> bytes:
         """The verified instructions as bpftool shows them: maps by id instead of by descriptor.
