@@ -106,7 +106,6 @@ class Linker:
 
         return symbol
 
-
     def constants(self, insns: Sequence[Insn]) -> Callable[[int], bytes | None]:
         """The lookup from the index of an ld_imm64 to the values that it refers to, where these can never change.
 

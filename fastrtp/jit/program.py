@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from fastrtp.native import compiler_rt, library
 from fastrtp.native.compiler import Job, Part, Pending, server
 from fastrtp.native.memory import Memory
 from fastrtp.native.module import NativeModule
+from fastrtp.native.perf_map import Line, PerfMap
 
 if TYPE_CHECKING:
     from fastrtp.verifier import VerifiedProgram
@@ -113,6 +114,12 @@ class NativeText:
         found = object_cache().get(self._key)
         return found.code if found is not None else server().compile(self._job())[0]
 
+    def profile(self, perf_map: PerfMap | None, names: Mapping[str, str], lines: Iterable[Line] = ()) -> None:
+        """Tell profilers about the code, its symbols under these names."""
+        if perf_map is not None:
+            with contextlib.suppress(OSError):  # a full disk is no reason to fail a load
+                perf_map.add(self.object(), self.addresses, names, lines)
+
     def ir(self, *, optimise: bool = True) -> str:
         """The LLVM IR."""
         return server().compile(self._job(), "ir")[0].decode() if optimise else self.text
@@ -152,11 +159,6 @@ class NativeProgram(NativeText):
     def entry(self) -> int:
         """Address of `u64 entry(u64 *ctx, Env *env)`."""
         return self.addresses[ENTRY]
-
-    @property
-    def entry_size(self) -> int:
-        """Bytes of the function there; 0 where the object does not say (macOS)."""
-        return self.ready().sizes.get(ENTRY, 0)
 
 
 def compile_program(

@@ -16,6 +16,7 @@ import numpy as np
 from fastrtp.mem.arena import Arena
 from fastrtp.native import library
 from fastrtp.native.layout import ENV, ENV_STRIDE, HEAP, MACHINE, NEVER, PRINTK, TIMERS
+from fastrtp.native.perf_map import PerfMap
 
 _PRINTK_SIZE = 1 << 20
 _PRINTK_TEXT = 1024
@@ -54,6 +55,7 @@ class Memory:
         env["rng"] = (np.arange(1, cpus + 1, dtype=np.uint64) * np.uint64(_SEED)).view(np.int64)
         for cpu in range(cpus):
             env["scratch"][cpu] = self.arena.alloc(_PRINTK_TEXT * _PRINTK_NESTING)
+        self.perf_map: PerfMap | None = None  # where profilers are told about code
         self.clock_lock = threading.Lock()  # held while a recording's time is the machine's
         self.clock_holder = 0
         self.parked: list[Callable[[], bool]] = []

@@ -84,7 +84,7 @@ def _lay_out(obj: bytes) -> Image | None:
         content += obj[at : at + size] if kind == _SHT_PROGBITS else bytes(size)
     tables = [header for header in headers if header[1] == _SHT_SYMTAB]
     symbols = _symbols(obj, headers, tables[0]) if tables else []
-    exports = {name: places[section] + value for name, section, value, _ in symbols if name and section in places}
+    exports = {name: places[section] + value for name, section, value in symbols if name and section in places}
     bound: list[tuple[int, str, int]] = []
     for header in headers:
         if header[1] != _SHT_RELA or header[7] not in places:
@@ -95,7 +95,7 @@ def _lay_out(obj: bytes) -> Image | None:
                 return None
             if offset + 8 > size:
                 raise ValueError(f"relocation of offset {offset:#x} outside its section")
-            name, section, value, _ = symbols[info >> 32]
+            name, section, value = symbols[info >> 32]
             if section == _SHN_UNDEF:
                 bound.append((base + offset, name, addend))
             elif section in places:
@@ -105,24 +105,11 @@ def _lay_out(obj: bytes) -> Image | None:
     return Image(content, exports, tuple(bound))
 
 
-def symbol_sizes(obj: bytes) -> dict[str, int]:
-    """Bytes of each function of an object file, by its symbol; none where the object is not ELF (macOS). JitError."""
-    if obj[:6] != b"\x7fELF\x02\x01" or len(obj) < _EHDR.size:
-        return {}
-    try:
-        head = _EHDR.unpack_from(obj)
-        headers = [_SHDR.unpack_from(obj, head[6] + number * _SHDR.size) for number in range(head[12])]
-        tables = [header for header in headers if header[1] == _SHT_SYMTAB]
-        return {name: size for table in tables for name, _, _, size in _symbols(obj, headers, table) if size}
-    except (struct.error, ValueError, IndexError) as error:
-        raise JitError(f"damaged object: {error}") from error
-
-
-def _symbols(obj: bytes, headers: Sequence[tuple[int, ...]], table: tuple[int, ...]) -> list[tuple[str, int, int, int]]:
-    """(name, section, value, size) of every symbol."""
+def _symbols(obj: bytes, headers: Sequence[tuple[int, ...]], table: tuple[int, ...]) -> list[tuple[str, int, int]]:
+    """(name, section, value) of every symbol."""
     strings = headers[table[6]][4]
     rows = _SYM.iter_unpack(obj[table[4] : table[4] + table[5]])
-    return [(_string(obj, strings + name), section, value, size) for name, _, _, section, value, size in rows]
+    return [(_string(obj, strings + name), section, value) for name, _, _, section, value, _ in rows]
 
 
 def _string(obj: bytes, at: int) -> str:
@@ -133,12 +120,11 @@ class NativeModule:
     """An object in memory: `addresses` of the symbols asked for, until close() (or the last reference goes).
 
     `symbols`: addresses of what it names and does not define; what is not there is looked up in the process (memcpy).
-    `sizes`: bytes of its functions, where the object says. `size`: bytes of the object.
+    `size`: bytes of the object.
     """
 
     def __init__(self, obj: bytes, exports: Sequence[str], symbols: Mapping[str, int], name: str = "module") -> None:
         self.size = len(obj)
-        self.sizes = symbol_sizes(obj)
         self._finalizer: weakref.finalize[Any, Any]
         image = lay_out(obj) if _loads_here() else None
         if image is None:

@@ -137,6 +137,7 @@ class FusedReplay(LinkedReplay):
             return
         try:
             self._native = NativeText("fused", self._text, _EXPORTS, self._symbols(), self._parts)
+            self._native.profile(self.memory.perf_map, {"prog": "bpf_prog"})
         except JitError:  # the programs are fine one by one, so the replay is not to fail
             self._stable = False
             super().prepare()
