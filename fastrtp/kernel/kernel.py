@@ -8,11 +8,12 @@ Kernel counterpart: the global tables of kernel/bpf/, kernel/tracepoint.c and ke
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,7 @@ class Kernel(Verbs):
         self.btf = _btf(btf)
         self.cpus = cpus = max(_MIN_POSSIBLE_CPUS, os.cpu_count() or 1) if cpus is None else cpus
         self.lock = threading.RLock()
+        self._compiling = threading.local()
         self.memory = Memory(cpus)
         wanted = requested() if perf_map is None else perf_map
         if wanted:
@@ -127,6 +129,25 @@ class Kernel(Verbs):
         Returns what the system call returns; where that is -1, raises BpfError with its errno.
         """
         return self.current.bpf(cmd, attr, size)
+
+    # loading
+
+    @property
+    def compiles_later(self) -> bool:
+        """Whether programs that this thread loads may still be at the compiler when PROG_LOAD returns."""
+        return bool(getattr(self._compiling, "later", False))
+
+    @contextlib.contextmanager
+    def compile_together(self) -> Iterator[None]:
+        """PROG_LOADs of this thread do not wait for the compiler meanwhile, so that it works on several programs at a time.
+
+        Whoever wants to know that all went well then calls `prog.finish()` on each.
+        """
+        self._compiling.later = True
+        try:
+            yield
+        finally:
+            self._compiling.later = False
 
     # processes
 

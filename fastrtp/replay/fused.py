@@ -22,7 +22,8 @@ import numpy as np
 
 from fastrtp.errors import JitError
 from fastrtp.helpers.table import HELPER_IDS
-from fastrtp.jit.program import ENTRY, NativeText, digest, object_cache
+from fastrtp.jit.key import text_key
+from fastrtp.jit.program import ENTRY, NativeText, object_cache
 from fastrtp.native.compiler import Part
 from fastrtp.native.layout import FUSED, FUSED_ROW
 from fastrtp.native.memory import Memory
@@ -65,6 +66,8 @@ TIMERS = _ids("timer_start")
 """Helpers after which callbacks run between events."""
 STACKS = _ids("get_stack", "get_stackid", "get_task_stack")
 """Helpers that ask for the event's stack, which the fused loop does not hand out."""
+
+_EXPORTS = ("fused_run",)
 
 COMPILE_NS = 40_000_000
 """About what it costs to compile a program into the loop; to find it in the cache costs CACHED_NS for all."""
@@ -135,7 +138,7 @@ class FusedReplay(LinkedReplay):
         """Whether fusing pays for so many events."""
         if not self._loop.parts:
             return False
-        cached = digest(self._text, self._parts, smp=self._smp) in object_cache()
+        cached = text_key(self._text, self._parts, _EXPORTS, smp=self._smp) in object_cache()
         return events * GAIN_NS > (CACHED_NS if cached else COMPILE_NS * len(self._loop.parts))
 
     def prepare(self) -> None:
@@ -146,14 +149,14 @@ class FusedReplay(LinkedReplay):
         if self._native is not None:
             return
         try:
-            self._native = NativeText("fused", self._text, ["fused_run"], self._symbols(), self._parts, smp=self._smp)
+            self._native = NativeText("fused", self._text, _EXPORTS, self._symbols(), self._parts, smp=self._smp)
             self._native.profile(self.memory.perf_map, {"prog": "bpf_prog"})
         except JitError:  # the programs are fine one by one, so the replay is not to fail
             self._stable = False
             self.prepare_linked()
             return
         prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-        self._run = prototype(self._native.addresses["fused_run"])
+        self._run = prototype(self._native.addresses[_EXPORTS[0]])
 
     def play(self, limit: int) -> int:
         """Play at most `limit` events, fused where that is possible now."""
@@ -174,7 +177,7 @@ class FusedReplay(LinkedReplay):
     def loop(self) -> tuple[int, int]:
         """Addresses of the FUSED record and of fused_run, while it may be used; (0, 0) where the linked loop must do."""
         self.prepare()
-        return (int(self._fused.ctypes.data), self._native.addresses["fused_run"]) if self._native and self._stable else (0, 0)
+        return (int(self._fused.ctypes.data), self._native.addresses[_EXPORTS[0]]) if self._native and self._stable else (0, 0)
 
     def give_up(self) -> None:
         """From now on the linked loop plays: links have changed."""

@@ -58,6 +58,8 @@ def several_cpus(kernel: Kernel) -> Iterator[None]:
     try:
         with kernel.lock:
             for prog in kernel.progs:
+                prog.smp_native()  # all are compiled at the same time
+            for prog in kernel.progs:
                 prog.run_smp()
         yield
     finally:
