@@ -27,6 +27,7 @@ from fastrtp.native.intrinsics import (
     store32,
     store64,
     store_relaxed,
+    store_release,
     store_release32,
 )
 
@@ -59,6 +60,26 @@ def spin_unlock(lock: int) -> None:
     """Give it back."""
     if smp() != 0:
         store_release32(lock, 0)
+
+
+@device
+def take64(flag: int) -> bool:
+    """Set a flag that is 0; False when it is not."""
+    if smp() != 0:
+        return cmpxchg64(flag, 0, 1) == 0
+    if load64(flag) != 0:
+        return False
+    store64(flag, 1)
+    return True
+
+
+@device
+def give64(flag: int) -> None:
+    """Set it to 0 again, after all else that was written."""
+    if smp() == 0:
+        store64(flag, 0)
+    else:
+        store_release(flag, 0)
 
 
 @device
