@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench.generated import NAME, bound, player
 
+from bench.generated import NAME, bound, player
 from fastrtp.errors import BpfError
 from fastrtp.kernel import Kernel
 from fastrtp.kernel.object import BpfObject
