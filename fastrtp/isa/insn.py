@@ -50,16 +50,19 @@ def decode(data: bytes) -> list[Insn]:
 
 def encode(insns: Iterable[Insn]) -> bytes:
     """Bytes of `insns`. AsmError names the instruction and the field that does not fit."""
-    out = bytearray()
-    for index, insn in enumerate(insns):
-        code, dst_reg, src_reg, off, imm = insn
-        if not (0 <= dst_reg <= 15 and 0 <= src_reg <= 15):
-            raise _misfit(index, insn)
-        try:
-            out += _SLOT.pack(code, dst_reg | src_reg << 4, off, imm)
-        except struct.error:
-            raise _misfit(index, insn) from None
-    return bytes(out)
+    insns = list(insns)
+    pack = _SLOT.pack
+    try:
+        out = b"".join([pack(code, dst_reg | src_reg << 4, off, imm) for code, dst_reg, src_reg, off, imm in insns])
+    except struct.error:
+        out = b""
+    if len(out) != INSN_SIZE * len(insns) or any(dst_reg >> 4 for _, dst_reg, *_ in insns):
+        raise next(_misfit(index, insn) for index, insn in enumerate(insns) if not _fits(insn))
+    return out
+
+
+def _fits(insn: Insn) -> bool:
+    return all(low <= value <= high for value, (low, high) in zip(insn, _FIELDS.values(), strict=True))
 
 
 def _misfit(index: int, insn: Insn) -> AsmError:
