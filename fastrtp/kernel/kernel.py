@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastrtp.btf import Btf, default_btf, host_btf, load_btf, tracepoints
 from fastrtp.btf.types import COMPOSITES
@@ -51,6 +51,17 @@ _PRINTK = "bpf_trace_printk"
 _MIN_POSSIBLE_CPUS = 8
 
 _TASK_OFFSETS = {"pid_at": "pid", "tgid_at": "tgid", "comm_at": "comm"}
+
+
+class Signal(NamedTuple):
+    """bpf_send_signal (`thread`: bpf_send_signal_thread) at `time` ns on `cpu`, from the task `pid` of process `tgid`."""
+
+    time: int
+    cpu: int
+    pid: int
+    tgid: int
+    signal: int
+    thread: bool
 
 
 class Kernel(Verbs):
@@ -180,6 +191,13 @@ class Kernel(Verbs):
         is fired and every test run; a replay has them fire at the time that it has come to.
         """
         return self.memory.lib.machine_run_timers(self.memory.machine_address)
+
+    def signals(self) -> list[Signal]:
+        """Signals that programs asked for since the last call, oldest first. None is ever sent to anything."""
+        return [
+            Signal(int(row["time"]), int(row["cpu"]), int(row["pid"]), int(row["tgid"]), int(row["signal"]), bool(row["thread"]))
+            for row in self.memory.take_signals()
+        ]
 
     def hold_stats(self, count: int) -> None:
         """One holder of BPF_ENABLE_STATS more (1) or less (-1)."""

@@ -42,6 +42,7 @@ _NO_BTF = frozenset({
     BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS, BpfMapType.BPF_MAP_TYPE_DEVMAP,
     BpfMapType.BPF_MAP_TYPE_CPUMAP, BpfMapType.BPF_MAP_TYPE_XSKMAP, BpfMapType.BPF_MAP_TYPE_SOCKMAP,
     BpfMapType.BPF_MAP_TYPE_SOCKHASH, BpfMapType.BPF_MAP_TYPE_RINGBUF,
+    BpfMapType.BPF_MAP_TYPE_USER_RINGBUF,
 })  # fmt: skip
 _NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_.")
 
@@ -126,7 +127,7 @@ def _new_map(process: Process, obj: BpfObject, spec: MapSpec) -> int:
     max_entries = spec.max_entries
     if spec.map_type == BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY and not max_entries:
         max_entries = process.kernel.cpus
-    if spec.map_type == BpfMapType.BPF_MAP_TYPE_RINGBUF:
+    if spec.map_type in (BpfMapType.BPF_MAP_TYPE_RINGBUF, BpfMapType.BPF_MAP_TYPE_USER_RINGBUF):
         max_entries = _ringbuf_size(max_entries)
     inner_fd = _new_map(process, obj, spec.inner) if spec.inner is not None else -1
     try:

@@ -49,10 +49,10 @@ def field_offset(map: int, kind: int) -> int:
 def has_field(map: int, kind: int) -> bool:
     """Whether a map's values have a field of a kind."""
     fields = load64(map + _FIELDS)
+    found = False
     for number in range(load64(fields) if fields != 0 else 0):
-        if load64(fields + 8 + number * 8) >> 32 & 0xFF == kind:
-            return True
-    return False
+        found |= load64(fields + 8 + number * 8) >> 32 & 0xFF == kind
+    return found
 
 
 @device

@@ -29,6 +29,7 @@ MACHINE = np.dtype(
         ("timer_next", I8),  # when the next bpf_timer expires, NEVER for none
         ("timers", I8),  # TIMERS record
         ("heap", I8),  # HEAP record
+        ("signals", I8),  # SIGNALS record
         ("deferred", I8),  # freed objects that wait for the end of this turn, linked through their headers
     ]
 )
@@ -39,6 +40,9 @@ NEVER = (1 << 63) - 1
 
 HEAP = np.dtype([("next", I8), ("end", I8), ("live", I8), ("free", I8, (12,))])
 """Where programs' objects come from: memory never used so far, objects in use, freed ones by size (32 << n bytes)."""
+
+SIGNALS = np.dtype([("data", I8), ("room", I8), ("count", I8), ("lost", I8)])
+"""What bpf_send_signal would have sent: `count` records of 32 bytes at `data` (helpers/signal_native.py)."""
 
 TIMERS = np.dtype([("queue", I8), ("count", I8), ("room", I8), ("seq", I8), ("list", I8), ("running", I8)])
 """The machine's bpf_timers: a binary heap of TIMER addresses by (expires, seq), and the list of all that there are."""

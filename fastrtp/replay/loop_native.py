@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from fastrtp.maps.timer_native import timers_run
 from fastrtp.native.intrinsics import call_materialize, call_trace, load16, load32, load64, native, stack_bytes, store64
-from fastrtp.native.layout import ENV, ENV_STRIDE, FUSED, FUSED_ROW, MACHINE, NEVER, PROG_STATS, REPLAY, REPLAY_EVENT, TRACEPOINT, at
+from fastrtp.native.layout import (
+    ENV,
+    ENV_STRIDE,
+    FUSED,
+    FUSED_ROW,
+    MACHINE,
+    NEVER,
+    PROG_STATS,
+    REPLAY,
+    REPLAY_EVENT,
+    TRACEPOINT,
+    at,
+)
 from fastrtp.native.machine_native import enter, leave
 
 _MACHINE = at(REPLAY, "machine")

@@ -252,6 +252,8 @@ def _check_timer(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: in
 
 def _check_dynptr(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
     if arg_type & OBJ_RELEASE:
+        if reg.type == CONST_PTR_TO_DYNPTR:
+            env.reject(EINVAL, "cannot release unowned const bpf_dynptr")
         held = held_dynptr(env, reg)
         if held is None or not held.ref_obj_id:
             env.reject(EINVAL, f"arg {regno} is an unacquired reference")
