@@ -79,9 +79,10 @@ def _aux(aux: Sequence[Any]) -> tuple[list[tuple[Any, ...]], list[int]]:
     if not aux:
         return [], []
     row = attrgetter(*(member.name for member in fields(aux[0])))
+    objects = {id(one): one for one in aux}  # of a cached program, equal ones are the same
     distinct: dict[tuple[Any, ...], int] = {}
-    which = [distinct.setdefault(row(one), len(distinct)) for one in aux]
-    return list(distinct), which
+    number = {name: distinct.setdefault(row(one), len(distinct)) for name, one in objects.items()}
+    return list(distinct), [number[id(one)] for one in aux]
 
 
 def _resolved(program: LowerInput, index: int) -> Any:
