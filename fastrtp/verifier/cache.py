@@ -38,6 +38,7 @@ _MAPS = frozenset({BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_VALUE, 
 _BY_INDEX = frozenset({BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE})
 _SOURCES = ("verifier", "helpers", "isa", "btf")
 _ACCESS = frozenset({None, "ctx", "stack", "map_value", "mem", "btf", "tp_buffer"})
+_MEMBERS = tuple(member.name for member in fields(LoadAttr) if member.name not in ("insns", "fd_to_map", "fd_array"))
 _KEPT = frozenset({"insns", "used_maps", "aux", "subprogs", "stats"})
 
 
@@ -147,17 +148,15 @@ def _map(found: Any) -> object:
 
 def _key(attr: LoadAttr, insns: Sequence[Insn], maps: Sequence[Any]) -> str:
     facts: list[object] = [sources_digest(), [_map(found) for found in maps]]
-    for member in fields(attr):
-        value = getattr(attr, member.name)
-        if member.name in ("insns", "fd_to_map", "fd_array"):
-            continue
-        if member.name in ("btf", "kernel_btf"):
+    for name in _MEMBERS:
+        value = getattr(attr, name)
+        if name in ("btf", "kernel_btf"):
             value = _btf(value)
-        elif member.name in ("func_info", "line_info"):
+        elif name in ("func_info", "line_info"):
             value = _records(value)
-        elif member.name == "attach":
+        elif name == "attach":
             value = None if value is None else (value.name, value.btf_id)
-        facts.append((member.name, value))
+        facts.append((name, value))
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     digest.update(encode(insns))
     return digest.hexdigest()
