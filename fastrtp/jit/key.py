@@ -40,9 +40,9 @@ def toolchain() -> str:
     return f"{files_digest(package, (path for pattern in _SOURCES for path in package.glob(pattern)))} {library.key()}"
 
 
-def text_key(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = ()) -> str:
-    """Key of the code of an IR text and its parts."""
-    digest = hashlib.blake2b(f"text\0{toolchain()}\0{tuple(exports)!r}\0{text}".encode(), digest_size=16)
+def text_key(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = (), *, smp: bool = False) -> str:
+    """Key of the code of an IR text and its parts, for one CPU or (`smp`) several."""
+    digest = hashlib.blake2b(f"text\0{toolchain()}\0{smp}\0{tuple(exports)!r}\0{text}".encode(), digest_size=16)
     for part in parts:
         digest.update(f"\0{part.names!r}\0{part.text}".encode())
     return digest.hexdigest()

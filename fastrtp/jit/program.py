@@ -46,18 +46,20 @@ class NativeText:
 
     `symbols`: addresses of what it names and does not define, besides the native library's functions. Code is found in the
     cache, or compiled: at once, or (`wait` False) meanwhile; then whatever needs it waits for it, and may raise JitError.
+    `smp`: helpers and maps in their form for several CPUs that run at a time, which is right for one, too.
     """
 
     def __init__(
         self, name: str, source: str | LowerInput, exports: Sequence[str], symbols: Mapping[str, int] | None = None,
-        parts: Sequence[Part] = (), *, wait: bool = True,
+        parts: Sequence[Part] = (), *, smp: bool = False, wait: bool = True,
     ) -> None:  # fmt: skip
         self.name = name
         self.symbols = dict(symbols or {})
         self._source = source
         self._exports = tuple(exports)
         self._parts = tuple(parts)
-        self._key = text_key(source, parts, exports) if isinstance(source, str) else program_key(source)
+        self._smp = smp
+        self._key = text_key(source, parts, exports, smp=smp) if isinstance(source, str) else program_key(source)
         self._module: NativeModule | None = None
         self._pending: Pending | None = None
         self._lock = threading.Lock()
@@ -129,7 +131,7 @@ class NativeText:
         return server().compile(self._job(), "assembly")[0].decode()
 
     def _job(self) -> Job:
-        return Job(self.text, str(library.library().bitcode_path), self._parts, self._exports)
+        return Job(self.text, str(library.library().bitcode_path), self._parts, self._exports, self._smp)
 
     def _keep(self, made: tuple[bytes, tuple[str, ...]]) -> None:
         """Load what was compiled, and store it."""
@@ -147,7 +149,7 @@ class NativeProgram(NativeText):
     """A program's native code."""
 
     def __init__(self, name: str, source: LowerInput, symbols: Mapping[str, int] | None = None, *, wait: bool = True) -> None:
-        super().__init__(name, source, [ENTRY], symbols, wait=wait)
+        super().__init__(name, source, [ENTRY], symbols, smp=source.smp, wait=wait)
         self.source = source
 
     @functools.cached_property
