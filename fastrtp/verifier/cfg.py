@@ -166,7 +166,7 @@ def _mark_helper_call(env: BpfVerifierEnv, i: int, insn: Insn) -> None:
 def compute_live_registers(env: BpfVerifierEnv) -> None:
     """For each instruction the registers that may be read from there on (backward dataflow over the whole program)."""
     count = env.insn_cnt
-    effects = [_use_def(insn) for insn in env.insns]
+    effects = [use_def(insn) for insn in env.insns]
     following = [tuple(s for s in successors(env, i) if s < count) for i in range(count)]
     live = [0] * (count + 1)
     changed = True
@@ -184,7 +184,7 @@ def compute_live_registers(env: BpfVerifierEnv) -> None:
     env.live_regs = live[:count]
 
 
-def _use_def(insn: Insn) -> tuple[int, int]:
+def use_def(insn: Insn) -> tuple[int, int]:
     """Registers read and registers written (masks)."""
     dst, src, code = 1 << insn.dst_reg, 1 << insn.src_reg, insn.code
     cls = BPF_CLASS(code)
