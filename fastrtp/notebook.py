@@ -169,7 +169,7 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: s
     """An HTML table; everything in it is escaped."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
-    above = f"<caption style='text-align:left'>{html.escape(caption)}</caption>" if caption else ""
+    above = f"<caption style='text-align:left;white-space:nowrap'>{html.escape(caption)}</caption>" if caption else ""
     return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -241,7 +241,9 @@ def recording_html(recording: Recording) -> str:
     """A recording's summary and its most frequent events."""
     info = recording.info()
     span = f" in {info['seconds']:.3g} s" if info["seconds"] is not None else ""
-    caption = f"{info['events']:,} events{span}, {info['cpus']} cpus, {info['host']}"
+    kinds = len(info["by_name"])
+    note = f"; {ROWS} of {kinds} kinds shown" if kinds > ROWS else ""
+    caption = f"{info['events']:,} events{span}, {info['cpus']} cpus, {info['host']}{note}"
     return table_html(("event", "count"), list(info["by_name"].items())[:ROWS], caption)
 
 
