@@ -123,6 +123,8 @@ def check_cfg(env: BpfVerifierEnv) -> None:
         if code == _CALL:
             if insn.src_reg == 0:
                 _mark_helper_call(env, i, insn)
+            elif i in env.kfuncs and env.kfuncs[i].name == "bpf_rbtree_add_impl":
+                env.calls_callback[i] = env.force_checkpoint[i] = env.prune_point[i] = 1
             elif i in env.kfuncs and env.kfuncs[i].iterator == "next":
                 env.prune_point[i] = env.force_checkpoint[i] = 1
             elif insn.src_reg == BPF_PSEUDO_CALL:
