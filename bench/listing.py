@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _LD_IMM64 = 0x18
 _PRE = "<td style='text-align:left;vertical-align:top;white-space:pre;font-family:monospace'>"
 
-Row = tuple[str, list[str], list[str]]
-"""(C line, BPF instructions, native instructions)"""
+Row = tuple[str, str, list[str]]
+"""(C line where it is another than the row's before, BPF instruction, native instructions)"""
 
 
 def c_lines(prog: BpfProg) -> dict[int, str]:
@@ -28,29 +28,32 @@ def c_lines(prog: BpfProg) -> dict[int, str]:
 
 
 def rows(prog: BpfProg) -> list[Row]:
-    """In the order of the native code: the compiler moves things, so a line may come up again. JitError."""
+    """In the order of the native code: the compiler moves things, so a line or an instruction may come up again. JitError."""
     lines, insns = c_lines(prog), prog.verified.insns
-    found: list[Row] = []
-    shown: set[int] = set()
+    found: list[tuple[str, int | None, list[str]]] = []
     for piece in prog.native.annotated.pieces:
-        line = source_line(piece.insn, lines) if piece.insn is not None else found[-1][0] if found else ""
-        if not found or found[-1][0] != line:
-            found.append((line, [], []))
-        _, bpf, native = found[-1]
-        if piece.insn is not None and piece.insn not in shown:
-            shown.add(piece.insn)
-            following = insns[piece.insn + 1] if insns[piece.insn].code == _LD_IMM64 else None
-            bpf.append(f"{piece.insn:3}: {print_bpf_insn(insns[piece.insn], following)}")
-        native += [f"{piece.label}:"] * bool(piece.label) + [f"  {text.expandtabs()}" for text in piece.lines]
-    return [row for row in found if row[2]]
+        native = [f"{piece.label}:"] * bool(piece.label) + [f"  {text.expandtabs()}" for text in piece.lines]
+        if found and piece.insn in (None, found[-1][1]):
+            found[-1][2].extend(native)
+        else:
+            found.append((source_line(piece.insn, lines) if piece.insn is not None else "", piece.insn, native))
+    made: list[Row] = []
+    last = ""
+    for line, insn, native in found:
+        text = ""
+        if insn is not None:
+            text = f"{insn:3}: {print_bpf_insn(insns[insn], insns[insn + 1] if insns[insn].code == _LD_IMM64 else None)}"
+        made.append((line if line != last else "", text, native))
+        last = line or last
+    return made
 
 
 def listing_html(prog: BpfProg) -> str:
     """The three columns as an HTML table."""
-    body = "".join(
-        f"<tr>{_PRE}{html.escape(line)}</td>" + "".join(f"{_PRE}{html.escape(chr(10).join(cell))}</td>" for cell in (bpf, native))
-        + "</tr>"
-        for line, bpf, native in rows(prog)
-    )  # fmt: skip
+    body = "".join(f"<tr>{_cell(line)}{_cell(bpf)}{_cell(chr(10).join(native))}</tr>" for line, bpf, native in rows(prog))
     heads = "".join(f"<th style='text-align:left'>{head}</th>" for head in ("C", "BPF", "native"))
     return f"<table style='font-size:85%'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    return f"{_PRE}{html.escape(text)}</td>"
