@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAME = "generated"
 PROTO = "u64 key, u64 value, u32 flags"
 
-Numbers = "np.ndarray[Any, np.dtype[Any]]"
+
 
 
 def bound(kernel: Kernel, cpu: Any, key: Any, value: Any, name: str = NAME) -> BoundRecording:

@@ -205,6 +205,11 @@ class ParallelReplay:
             return "linked"
         return "fused" if self._fused_events == self._played else "fused, linked"
 
+    def rewind(self) -> None:
+        """Start over: what programs counted stays."""
+        for lane in self._lanes:
+            lane.rewind()
+
     def close(self) -> None:
         """End the threads, free the native code."""
         if self._pool is not None:
