@@ -17,6 +17,8 @@ from bench.machine import NativeLoop
 from bench.measure import best_ns, budget, times
 from bench.scaling import EVENTS, Players
 
+_RESOLUTION = 0.3
+"""ns below which a difference of two loops says nothing."""
 _OPERATIONS: tuple[tuple[str, str, str, int], ...] = (
     # case, program of transition.bpf.c, function of transition_native.c ("" for none that compares), keys
     ("array_lookup", "array_count", "array_count", 1024),
@@ -45,7 +47,8 @@ def operation(program: str, function: str, keys: int) -> tuple[float, float | No
     native.compiler()
     theirs, empty = NativeLoop([function]), NativeLoop(["empty"])
     best = best_ns({"with": lambda n: theirs.fire(n, keys), "without": lambda n: empty.fire(n, keys)})
-    return ours, max(best["with"] - best["without"], 0.01)
+    reference = best["with"] - best["without"]
+    return ours, reference if reference > _RESOLUTION else None
 
 
 class Maps(Suite):

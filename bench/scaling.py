@@ -47,7 +47,8 @@ class Players:
         self._stack = stack
         self._program = program
         rng = np.random.default_rng(1)
-        cpu, key = rng.integers(0, 2, EVENTS), rng.integers(0, keys, EVENTS)
+        cpu = rng.integers(0, 2, EVENTS)
+        key = (np.arange(EVENTS, dtype=np.uint64) * 0x9E3779B1 & 0xFFFFFFFF) * keys >> 32  # as loops.py and fire() in C
         if own and keys > 1:
             key = (key % (keys // 2)) + cpu * (keys // 2)
         self._columns = cpu, key, rng.integers(0, 1 << 30, EVENTS)
@@ -68,7 +69,8 @@ class Players:
         from bench.generated import player
 
         kernel = self._kernel()
-        made = self._stack.enter_context(player(kernel, self._bound(kernel, *self._columns), cpus=count, window=None, chunk=EVENTS))
+        events = self._bound(kernel, *self._columns)
+        made = self._stack.enter_context(player(kernel, events, cpus=count, window=None, chunk=EVENTS))
 
         def play() -> None:
             made.rewind()
