@@ -61,7 +61,7 @@ def _seconds(loop: Loop, count: int) -> float:
 
 
 def _calibrate(loop: Loop, seconds: float) -> tuple[int, float]:
-    """How many iterations take about that long, and how long they take; also the warm-up: the first call may compile something."""
+    """How many iterations take about that long, and how long they take; also the warm-up: a first call may compile something."""
     loop(1)
     count = 1
     while True:
