@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastrtp.jit.cache import CachedObject, ObjectCache
+from fastrtp.jit.facts import ProgramFacts, program_facts
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
+from fastrtp.jit.probe_text import PROBE, probe_text
 from fastrtp.maps import Map
 from fastrtp.native import compiler_rt, engine, library
 from fastrtp.native.compiler import Job, Part, server
@@ -76,6 +78,10 @@ class NativeText:
         """Free the code; nobody may be running in it."""
         self._module.close()
 
+    def object_code(self) -> bytes:
+        """The object file that was loaded, from the cache or made again."""
+        return build(self._job.text, self._job.parts, self._job.exports).code
+
     def ir(self, *, optimise: bool = True) -> str:
         """The LLVM IR."""
         return server().compile(self._job, "ir")[0].decode() if optimise else self.text
@@ -86,15 +92,32 @@ class NativeText:
 
 
 class NativeProgram(NativeText):
-    """A program's native code. `entry`: its address, `u64 entry(u64 *ctx, Env *env)`."""
+    """A program's native code. `entry`: its address, `u64 entry(u64 *ctx, Env *env)`; `probes`: by argument widths the
+    address of its probe for them; `facts`: what it can ask of a run.
+    """
 
-    def __init__(self, name: str, text: str, symbols: Mapping[str, int] | None = None) -> None:
-        super().__init__(name, text, [ENTRY], symbols)
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        symbols: Mapping[str, int] | None = None,
+        facts: ProgramFacts = ProgramFacts(frozenset()),  # noqa: B008 - frozen
+        widths: str = "",
+    ) -> None:
+        exports, parts = ([ENTRY, PROBE], [Part(probe_text(ENTRY, widths, facts))]) if widths else ([ENTRY], [])
+        super().__init__(name, text, exports, symbols, parts)
+        self.facts = facts
         self.entry: int = self.addresses[ENTRY]
+        self.probes = {widths: self.addresses[PROBE]} if widths else {}
 
 
-def compile_program(verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory) -> NativeProgram:
-    """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it."""
+def compile_program(
+    verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory, widths: str = ""
+) -> NativeProgram:
+    """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it.
+
+    `widths`: argument sizes of the tracepoint that it is for, where that is known: it gets a probe of its own.
+    """
     linker = Linker(maps, verified.aux, memory.lib.parameters)
     text = lower(
         LowerInput(
@@ -107,4 +130,5 @@ def compile_program(verified: VerifiedProgram, maps: Sequence[Map], name: str, m
             smp=False,
         )
     )
-    return NativeProgram(name, text, map_addresses(maps))
+    facts = program_facts(verified, linker.resolve, memory.lib.uses)
+    return NativeProgram(name, text, map_addresses(maps), facts, widths)

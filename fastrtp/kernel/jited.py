@@ -26,16 +26,11 @@ def jited_functions(prog: BpfProg) -> list[JitedFunction]:
 
     Differs: Linux has one for each subprogram.
     """
+    from fastrtp.jit.program import ENTRY
+
     native = prog.native
-    size = _symbol_size(native.ir(optimise=False))
+    size = symbol_sizes(native.object_code()).get(ENTRY, 0)
     return [JitedFunction(native.entry, ctypes.string_at(native.entry, size), prog.tag)]
-
-
-def _symbol_size(text: str) -> int:
-    """Bytes of the entry function in the object made from an IR text; 0 where the object is not ELF."""
-    from fastrtp.jit.program import ENTRY, build
-
-    return symbol_sizes(build(text).code).get(ENTRY, 0)
 
 
 def symbol_sizes(obj: bytes) -> dict[str, int]:

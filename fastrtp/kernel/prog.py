@@ -81,7 +81,7 @@ class BpfProg(RefCounted):
             if btf is not None:
                 btf.get()
         self.id = ids.alloc_cyclic(self)
-        self.record = ProgRecord(memory, native.entry, self.id)
+        self.record = ProgRecord(memory, native.entry, self.id, native.probes)
 
     def __repr__(self) -> str:
         return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"

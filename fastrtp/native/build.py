@@ -21,7 +21,7 @@ import numba
 import fastrtp
 from fastrtp.errors import JitError
 from fastrtp.native import engine
-from fastrtp.native.intrinsics import ALWAYS_INLINE, EXTERNALS, REGISTRY, NativeFunction
+from fastrtp.native.intrinsics import ALWAYS_INLINE, EXTERNALS, REGISTRY, NativeFunction, uses
 
 
 def native_modules() -> list[str]:
@@ -70,7 +70,10 @@ def build(folder: Path, stem: str, shims: list[str]) -> None:
         raise JitError(f"the native library calls {', '.join(sorted(strange))}")
     _write(folder / f"{stem}.bc", _inlinable(library.clone(), wanted))  # before the code generator has changed the module
     _write(folder / f"{stem}.o", engine.emit_object(library))
-    manifest = {entry.name: {"parameters": entry.parameters, "inline": entry.inline} for entry in wanted.values()}
+    manifest = {
+        entry.name: {"parameters": entry.parameters, "inline": entry.inline, "uses": sorted(uses(entry))}
+        for entry in wanted.values()
+    }
     _write(folder / f"{stem}.json", json.dumps(manifest).encode())
 
 

@@ -24,7 +24,6 @@ MACHINE = np.dtype(
         ("cpus", I8),
         ("arena_base", I8),
         ("arena_size", I8),
-        ("stop", I8),  # non-zero: a running replay returns at its next event
         ("generation", I8),  # grows whenever the probes of a tracepoint change
     ]
 )
@@ -74,8 +73,10 @@ TRACEPOINT = np.dtype([("key", I8), ("funcs", I8)])
 TRACEPOINT_FUNC = np.dtype([("func", I8), ("data", I8), ("prio", I8)])
 """`struct tracepoint_func`; an array of them ends with func == 0."""
 
-LINK = np.dtype([("prog", I8), ("cookie", I8), ("tail_calls", I8), ("id", I8), ("tp", I8)])
-"""`struct bpf_raw_tp_link`: the probe's private data. `cookie` and `tail_calls` (always 0) are what a RUN_CTX starts as."""
+LINK = np.dtype([("prog", I8), ("stats", I8), ("cookie", I8), ("tail_calls", I8), ("id", I8), ("tp", I8)])
+"""`struct bpf_raw_tp_link`: the probe's private data. `stats`: the program's, so that they are one load away. `cookie` and
+`tail_calls` (always 0) are what a RUN_CTX starts as.
+"""
 
 PROG = np.dtype([("entry", I8), ("stats", I8), ("cpus", I8), ("id", I8)])
 """`struct bpf_prog`: native entry point and the address of PROG_STATS[cpus]."""
@@ -124,25 +125,12 @@ REPLAY = np.dtype(
         ("row", I8),  # uint32[n]
         ("current", I8),  # uint64[n]
         ("stacks", I8),  # uint64[n][2]: addresses of kernel and user stack; 0: the recording has none
-        ("events", I8),  # address of REPLAY_EVENT[]
         ("position", I8),  # next event; kept across chunks
         ("end", I8),
         ("fired", I8),  # events that had a tracepoint with a probe
     ]
 )
 """State of one replay loop."""
-
-REPLAY_EVENT = np.dtype(
-    [
-        ("tracepoint", I8),  # TRACEPOINT record, 0: none
-        ("trace", I8),  # trace_call<N>
-        ("materialize", I8),  # native code that fills args[] and does the stores; 0: nothing to do
-        ("after", I8),  # native code for the stores behind the probes, 0: none
-        ("sources", I8),  # what both take their columns from
-        ("stores", I8),  # whether there is something to store even without a probe
-    ]
-)
-"""One kind of event: its tracepoint, and the code that builds its arguments from the recording."""
 
 FUSED = np.dtype(
     [
@@ -162,11 +150,30 @@ FUSED_ROW = np.dtype([("kind", I8), ("stats", I8)])
 """An inlined program: the kind of events that it runs on, and its PROG_STATS, which take the counts at the end of a chunk."""
 
 
-def at(dtype: np.dtype[Any], field: str) -> int:
+_NAMED = {id(ENV): "env", id(RUN_CTX): "run_ctx"}
+
+
+class Offset(int):
+    """A byte offset that knows what it is the offset of: the build notes for each function which of these it names.
+
+    `field`: "env.time"; "" for records whose use is of no interest.
+    """
+
+    field: str
+
+    def __new__(cls, value: int, field: str) -> Offset:
+        """An int with a field's name."""
+        offset = super().__new__(cls, value)
+        offset.field = field
+        return offset
+
+
+def at(dtype: np.dtype[Any], field: str) -> Offset:
     """Byte offset of a field of one of the records above."""
     fields = dtype.fields
     assert fields is not None
-    return int(fields[field][1])
+    record = _NAMED.get(id(dtype), "")
+    return Offset(int(fields[field][1]), f"{record}.{field}" if record else "")
 
 
 ENV_ARENA_BASE = at(ENV, "arena_base")

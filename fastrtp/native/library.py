@@ -55,7 +55,8 @@ def key() -> str:
 
 
 class NativeLibrary:
-    """A loaded library. `symbols`: address by function name; `bitcode_path`: the file of the bodies that programs may inline.
+    """A loaded library. `symbols`: address by function name; `bitcode_path`: the file of the bodies that programs may inline;
+    `uses`: what each function asks of a run (`fastrtp.native.intrinsics.uses`).
 
     Given `symbols` are what an extension may call of the main library.
     """
@@ -66,6 +67,7 @@ class NativeLibrary:
         self.bitcode_path = (folder / f"{stem}.bc").resolve(strict=True)
         self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in manifest.items()}
         self.inline = frozenset(name for name, row in manifest.items() if row["inline"])
+        self.uses = {name: frozenset(row["uses"]) for name, row in manifest.items()}
         self._module = engine.NativeModule((folder / f"{stem}.o").read_bytes(), list(manifest), symbols or {}, "native-library")
         self.symbols = self._module.addresses
 

@@ -1,112 +1,146 @@
 """The fused tier: loop, arguments, casts and programs in one LLVM module, so that nothing is between event and program.
 
 It holds for one set of links. A chunk runs fused only when no tracepoint's probes have changed since the code was made
-(MACHINE.generation), no program is in the middle of a run, and BPF_ENABLE_STATS is not held; otherwise it runs linked, and
-after a change of links everything that is left does. Results are the same; runs are counted a chunk at a time.
+(MACHINE.generation), no program is in the middle of a run, and BPF_ENABLE_STATS is not held; otherwise it runs linked.
+After a change the links are fused anew, once a chunk has gone by without another one. Results are the same as the linked
+tier's; runs are counted a chunk at a time.
 
-The recursion guard is left out where nothing can nest: a program that calls a helper which fires an event
-(bpf_trace_printk), makes tail calls, reads its cookie or calls kernel functions stays behind its tracepoint's probes, with
-all others there.
+The recursion guard is left out where nothing can nest: kinds of events with a program that can fire an event, makes tail
+calls or reads its cookie (jit/facts.py) stay behind their tracepoint's probes, with all others there.
 
 Must not know: what programs do, file formats.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fastrtp.errors import JitError
-from fastrtp.helpers.table import HELPER_IDS
-from fastrtp.jit.program import ENTRY, NativeText, digest, object_cache
+from fastrtp.jit.program import ENTRY, digest, object_cache
 from fastrtp.native.compiler import Part
 from fastrtp.native.layout import FUSED, FUSED_ROW
 from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundRecording
-from fastrtp.replay.fused_text import COLUMNS, Kind, fused_text
-from fastrtp.replay.linked import LinkedReplay
-from fastrtp.replay.materialize import DECLARATIONS
+from fastrtp.replay.linked import LinkedReplay, Loop
+from fastrtp.replay.loop_text import SURROUNDINGS, Kind, loop_text
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
     from fastrtp.kernel.link import BpfRawTpLink
-    from fastrtp.kernel.prog import BpfProg
 
 Tier = Literal["auto", "linked", "fused"]
-
-_CALL = 0x85
-_KFUNC = 2
-
-
-def _ids(*names: str) -> frozenset[int]:
-    return frozenset(HELPER_IDS[name] for name in names)
-
-
-NOT_FUSED = _ids("trace_printk", "trace_vprintk", "tail_call", "get_attach_cookie")
-"""Helpers that fire events, leave the program, or ask what bpf_trace_run keeps for each run."""
-_PLAIN = _ids(
-    "map_lookup_elem", "map_update_elem", "map_delete_elem", "map_lookup_percpu_elem", "for_each_map_elem", "loop",
-    "probe_read", "probe_read_str", "probe_read_kernel", "probe_read_kernel_str", "probe_read_user", "probe_read_user_str",
-    "get_smp_processor_id", "get_numa_node_id", "get_prandom_u32", "strncmp",
-    "ringbuf_reserve", "ringbuf_submit", "ringbuf_discard", "ringbuf_output", "ringbuf_query",
-)  # fmt: skip
-"""Helpers that ask neither for the time nor for the current task."""
-_TIME = _PLAIN | _ids("ktime_get_ns", "ktime_get_boot_ns", "ktime_get_tai_ns", "jiffies64")
-"""Helpers that do not ask for the current task."""
-_CURRENT = _PLAIN | _ids(
-    "get_current_pid_tgid", "get_current_uid_gid", "get_current_comm", "get_current_task", "get_current_task_btf"
-)
-"""Helpers that do not ask for the time."""
-STACKS = _ids("get_stack", "get_stackid", "get_task_stack")
-"""Helpers that ask for the event's stack, which the fused loop does not hand out."""
+Links = Callable[[], Iterable["BpfRawTpLink"]]
+"""The kernel's raw tracepoint links now."""
 
 COMPILE_NS = 40_000_000
 """About what it costs to compile a program into the loop; to find it in the cache costs CACHED_NS for all."""
 CACHED_NS = 5_000_000
-GAIN_NS = 10
+GAIN_NS = 4
 """About what an event gains."""
+_CHANGED = -1
 
 
-def helpers(prog: BpfProg) -> frozenset[int]:
-    """Numbers of the helpers that a program may call; -1 for a kernel function."""
-    verified = prog.verified
-    calls = [insn for insn, aux in zip(verified.insns, verified.aux, strict=True) if insn.code == _CALL and aux.seen]
-    return frozenset(insn.imm for insn in calls if insn.src_reg == 0) | {-1 for insn in calls if insn.src_reg == _KFUNC}
+class Plan:
+    """What is inlined at which kind of event, for the links of a moment.
+
+    `rows`: (kind, address of PROG_STATS) of each inlined program; `parts`, `symbols`: their texts and what these name.
+    """
+
+    def __init__(self, replay: LinkedReplay, links: Iterable[BpfRawTpLink]) -> None:
+        # read first: a probe that comes while this is made makes it out of date
+        self.generation = int(replay.memory.machine["generation"][0])
+        self.parts: list[Part] = []
+        self.symbols: dict[str, int] = {}
+        self.rows: list[tuple[int, int]] = []
+        self._programs: dict[int, str] = {}
+        self._addresses: dict[int, str] = {}
+        by_address = {link.record.address: link for link in links if link.record}
+        self.kinds = [self._kind(replay, number, by_address) for number in replay.makers]
+        self.text = loop_text(self.kinds, replay.memory.cpus, fused=True, stacks=replay.stacks)
+        self.parts.insert(0, replay.makers_part(self.kinds))
+
+    @property
+    def programs(self) -> int:
+        """How many programs are inlined."""
+        return len(self._programs)
+
+    @property
+    def cached(self) -> bool:
+        """Whether the code is in the cache."""
+        return digest(self.text, self.parts) in object_cache()
+
+    def _kind(self, replay: LinkedReplay, number: int, links: Mapping[int, BpfRawTpLink]) -> Kind:
+        kind = replay.kind(number)
+        tp = replay.tracepoints.get(replay.bound.events[number].name)
+        if tp is None or not tp.funcs:
+            return kind
+        here = [links[func.data] for func in tp.funcs if func.data in links]
+        facts = [link.prog.native.facts for link in here]
+        if len(here) < len(tp.funcs) or any(fact.nests or fact.run_ctx for fact in facts):
+            return replay.through_probes(number)
+        needs = {field for field in SURROUNDINGS if any(fact.asks(field) for fact in facts)}
+        needs |= {"run_ctx"} if any(fact.stack for fact in facts) else set()
+        return kind.at(tp.widths, programs=tuple(self._program(number, link) for link in here), needs=frozenset(needs))
+
+    def _program(self, number: int, link: BpfRawTpLink) -> str:
+        """Symbol of the link's program, one of the programs that run at this kind."""
+        prog = link.prog
+        self.rows.append((number, prog.record.stats_address))
+        if prog.id not in self._programs:
+            self._programs[prog.id] = f"prog.{len(self._programs)}"
+            names = [(ENTRY, self._programs[prog.id])]
+            for symbol, address in prog.native.symbols.items():
+                shared = self._addresses.setdefault(address, f"at.{len(self._addresses)}")
+                names.append((symbol, shared))
+                self.symbols[shared] = address
+            self.parts.append(Part(prog.native.text, tuple(names)))
+        return self._programs[prog.id]
 
 
-@dataclass
-class _Loop:
-    """What goes into the module: kinds, the programs' texts, addresses of symbols, rows of (kind, stats)."""
+class _FusedLoop:
+    """The code of a plan, and the records that it works on. JitError where LLVM refuses it."""
 
-    kinds: list[Kind]
-    parts: list[Part]
-    symbols: dict[str, int]
-    rows: list[tuple[int, int]]
+    def __init__(self, plan: Plan, replay: LinkedReplay, state: np.ndarray) -> None:
+        count, cpus = max(len(replay.bound.events), 1), replay.memory.cpus
+        self._counts = np.zeros(count * cpus, np.int64)
+        self._last = np.full(cpus, -1, np.int64)
+        self._rows = np.array(plan.rows or [(0, 0)], FUSED_ROW)
+        self._fused = np.zeros(1, FUSED)
+        arrays = {"counts": self._counts, "last": self._last, "rows": self._rows, "replay": state}
+        sizes = {"generation": plan.generation, "kinds": count, "cpus": cpus, "row_count": len(plan.rows)}
+        for field, value in [*((name, array.ctypes.data) for name, array in arrays.items()), *sizes.items()]:
+            self._fused[field] = value
+        places = {name: int(arrays[name].ctypes.data) for name in ("counts", "last")}
+        self.loop = Loop("fused", plan.text, plan.parts, replay.symbols(plan.kinds) | plan.symbols | places)
+
+    def run(self, limit: int) -> int:
+        """Events played, or what fused_begin says."""
+        return int(self.loop.run(self._fused.ctypes.data, limit))
 
 
 class FusedReplay(LinkedReplay):
-    """A LinkedReplay that plays fused what can be. `links`: the kernel's; the caller holds its lock meanwhile.
+    """A LinkedReplay that plays fused what can be. `links` is asked with `lock` held, now and after changes.
 
-    `fused_events`: events that were played fused. `worth`: whether code is there already, or pays for its compilation.
+    `eager`: fuse again after every change, not only where it pays. `fused_events`: events that were played fused.
     """
 
     def __init__(
-        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Iterable[BpfRawTpLink]
-    ) -> None:
+        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Links,
+        lock: AbstractContextManager[object], *, eager: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(memory, bound, tracepoints)
         self.fused_events = self._played = 0
-        self._generation = int(memory.machine["generation"][0])
-        self._native: NativeText | None = None
-        self._run: Any = None
-        self._stable = True
-        self._loop = loop = self._plan(bound, tracepoints, {link.record.address: link for link in links if link.record})
-        self._text = fused_text(loop.kinds, memory.cpus)
-        makers = "".join(self._makers[kind.number].text for kind in loop.kinds) + DECLARATIONS
-        self._parts = [Part(makers), *loop.parts]
+        self._links = links
+        self._lock = lock
+        self._eager = eager
+        self._loop: _FusedLoop | None = None
+        self._plan = self._new_plan()
+        self._seen = self._plan.generation
+        self._tried = -1
 
     @property
     def tier(self) -> str:
@@ -117,110 +151,67 @@ class FusedReplay(LinkedReplay):
 
     @property
     def worth(self) -> bool:
-        """Whether fusing pays for these events, going by rule of thumb."""
-        if not self._loop.parts:
+        """Whether fusing pays for the events to come, going by rule of thumb."""
+        plan = self._plan
+        if not plan.programs:
             return False
-        cost = CACHED_NS if digest(self._text, self._parts) in object_cache() else COMPILE_NS * len(self._loop.parts)
-        return self.events * GAIN_NS > cost
+        cost = CACHED_NS if plan.cached else COMPILE_NS * plan.programs
+        return (self.events - self.position) * GAIN_NS > cost
 
     def prepare(self) -> None:
         """Compile the loop, or find it in the cache; the linked one where LLVM refuses."""
-        if not self._stable:
+        if self._loop is None and self._plan.generation != self._tried:
+            self._tried = self._plan.generation
+            try:
+                self._loop = _FusedLoop(self._plan, self, self._state)
+            except JitError:  # the programs are fine one by one, so the replay is not to fail
+                pass
+        if self._loop is None:
             super().prepare()
-            return
-        if self._native is not None:
-            return
-        try:
-            self._native = NativeText("fused", self._text, ["fused_run"], self._symbols(), self._parts)
-        except JitError:  # the programs are fine one by one, so the replay is not to fail
-            self._stable = False
-            super().prepare()
-            return
-        prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-        self._run = prototype(self._native.addresses["fused_run"])
 
     def play(self, limit: int) -> int:
         """Play at most `limit` events, fused where that is possible now."""
-        if self._stable:
-            self.prepare()
-        if self._stable:
-            played = int(self._run(self._fused.ctypes.data, limit))
-            if played >= 0:
-                self.fused_events += played
-                self._played += played
-                return played
-            self._stable = played != -1
-        super().prepare()
-        played = self.memory.lib.replay_run(self._state.ctypes.data, limit)
+        played = _CHANGED
+        self._fuse_again()
+        if self._loop is not None:
+            played = self._loop.run(limit)
+            if played == _CHANGED:
+                self._drop()
+        if played >= 0:
+            self.fused_events += played
+        else:
+            played = super().play(limit)
         self._played += played
         return played
+
+    def rewind(self) -> None:
+        """Start over: what programs counted stays."""
+        super().rewind()
+        self.fused_events = self._played = 0
 
     def close(self) -> None:
         """Free the native code."""
         super().close()
-        if self._native is not None:
-            self._native.close()
-            self._native = self._run = None
+        self._drop()
 
-    def _plan(self, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Mapping[int, BpfRawTpLink]) -> _Loop:
-        loop = _Loop([], [], {}, [])
-        numbers: dict[int, str] = {}
-        maps: dict[int, str] = {}
-        tables: list[Any] = []
-        offset = 0
-        for number, maker in self._makers.items():
-            event = bound.events[number]
-            tp = tracepoints.get(event.name)
-            calls = [links.get(func.data) for func in tp.funcs] if tp is not None else []
-            sources = [source if isinstance(source, int) else int(source.ctypes.data) for source in maker.sources]
-            kind = Kind(number, maker.name, offset, maker.has_after, "" if tp is None else tp.widths)
-            if tp is not None and calls:
-                asked = frozenset[int]().union(*(helpers(link.prog) if link is not None else {-1} for link in calls))
-                if asked & (NOT_FUSED | {-1}):
-                    kind = replace(kind, tracepoint=f"tp.{number}")
-                    loop.symbols[f"tp.{number}"] = tp.address
-                else:
-                    programs = tuple(self._calls(loop, number, [link for link in calls if link is not None], numbers, maps))
-                    time, current = not asked <= _CURRENT, not asked <= _TIME
-                    kind = replace(kind, programs=programs, needs_time=time, needs_current=current)
-            if kind.live or event.stores or event.after:
-                loop.kinds.append(kind)
-                tables += sources
-                offset += 8 * len(sources)
-        self._sources = np.array(tables or [0], np.uint64)
-        return loop
+    def _new_plan(self) -> Plan:
+        with self._lock:
+            return Plan(self, self._links())
 
-    def _calls(
-        self, loop: _Loop, number: int, links: list[BpfRawTpLink], numbers: dict[int, str], maps: dict[int, str]
-    ) -> Iterator[str]:
-        """The programs of one kind; their texts and symbols go into the loop."""
-        for link in links:
-            prog = link.prog
-            loop.rows.append((number, prog.record.stats_address))
-            if prog.id not in numbers:
-                numbers[prog.id] = f"prog.{len(numbers)}"
-                names = [(ENTRY, numbers[prog.id])]
-                for symbol, address in prog.native.symbols.items():
-                    shared = maps.setdefault(address, f"at.{len(maps)}")
-                    names.append((symbol, shared))
-                    loop.symbols[shared] = address
-                loop.parts.append(Part(prog.native.text, tuple(names)))
-            yield numbers[prog.id]
+    def _fuse_again(self) -> None:
+        """Make the loop for the links of now, when they have stayed the same for a chunk."""
+        generation = int(self.memory.machine["generation"][0])
+        stable, self._seen = generation == self._seen, generation
+        if self._loop is not None or not stable or generation == self._tried:
+            return
+        if self._plan.generation != generation:
+            self._plan = self._new_plan()
+        if self._eager or self.worth:
+            self.prepare()
+        else:
+            self._tried = generation
 
-    def _symbols(self) -> dict[str, int]:
-        """Addresses of everything that the module names; the records behind them are made here."""
-        memory, loop, state = self.memory, self._loop, self._state[0]
-        count = len(self._kinds)
-        self._counts = np.zeros(count * memory.cpus, np.int64)
-        self._last = np.full(memory.cpus, -1, np.int64)
-        self._rows = np.array(loop.rows or [(0, 0)], FUSED_ROW)
-        self._fused = np.zeros(1, FUSED)
-        addresses = {"counts": self._counts, "last": self._last, "rows": self._rows, "replay": self._state}
-        for field, array in addresses.items():
-            self._fused[field] = array.ctypes.data
-        sizes = {"generation": self._generation, "kinds": count, "cpus": memory.cpus, "row_count": len(loop.rows)}
-        for field, value in sizes.items():
-            self._fused[field] = value
-        places = {name: int(state[name]) for name in COLUMNS}
-        places |= {name: int(addresses[name].ctypes.data) for name in ("counts", "last")}
-        return loop.symbols | places | {"sources": int(self._sources.ctypes.data), "envs": memory.env_address}
+    def _drop(self) -> None:
+        if self._loop is not None:
+            self._loop.loop.close()
+            self._loop = None

@@ -1,41 +1,26 @@
-"""The linked replay loop: events in time order, their objects brought up to date, their tracepoints fired; and what goes
-before and after a chunk of the fused loop (fused.py).
+"""What goes before and after a chunk of the replay loop (loop_text.py): taking the machine, the positions, the counters.
 
-Must not know: programs, links, BTF. It calls trace_call<N> and the code of materialize.py through REPLAY_EVENT.
+Must not know: programs, links, BTF.
 """
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import call_materialize, call_trace, load16, load32, load64, native, stack_bytes, store64
-from fastrtp.native.layout import ENV, ENV_STRIDE, FUSED, FUSED_ROW, MACHINE, PROG_STATS, REPLAY, REPLAY_EVENT, TRACEPOINT, at
+from fastrtp.native.intrinsics import device, load64, native, store64
+from fastrtp.native.layout import ENV, ENV_STRIDE, FUSED, FUSED_ROW, MACHINE, PROG_STATS, REPLAY, at
 from fastrtp.native.machine_native import enter, leave
 
 _MACHINE = at(REPLAY, "machine")
 _TIMES = at(REPLAY, "time")
-_CPUS = at(REPLAY, "cpu")
-_EVENTS_OF = at(REPLAY, "event")
-_ROWS = at(REPLAY, "row")
 _CURRENTS = at(REPLAY, "current")
 _STACKS = at(REPLAY, "stacks")
-_KINDS = at(REPLAY, "events")
 _POSITION = at(REPLAY, "position")
 _END = at(REPLAY, "end")
 _FIRED = at(REPLAY, "fired")
 _ENVS = at(MACHINE, "env")
-_STOP = at(MACHINE, "stop")
-_TRACEPOINT = at(REPLAY_EVENT, "tracepoint")
-_TRACE = at(REPLAY_EVENT, "trace")
-_MATERIALIZE = at(REPLAY_EVENT, "materialize")
-_AFTER = at(REPLAY_EVENT, "after")
-_SOURCES = at(REPLAY_EVENT, "sources")
-_STORES = at(REPLAY_EVENT, "stores")
-_KIND_SIZE = REPLAY_EVENT.itemsize
-_KEY = at(TRACEPOINT, "key")
 _TIME = at(ENV, "time")
 _CURRENT = at(ENV, "current")
 _KERNEL_STACK = at(ENV, "kernel_stack")
 _USER_STACK = at(ENV, "user_stack")
-_RUN_CTX = at(ENV, "run_ctx")
 _KEEP_STATS = at(ENV, "stats")
 _GENERATION = at(MACHINE, "generation")
 _REPLAY = at(FUSED, "replay")
@@ -56,70 +41,51 @@ _CHANGED = -1
 _NOT_NOW = -2
 
 
-@native()
-def replay_run(replay: int, limit: int) -> int:
-    """Play at most `limit` events; how many were played. Stops early when the machine is told to."""
-    machine = load64(replay + _MACHINE)
-    enter(machine)
-    times = load64(replay + _TIMES)
-    cpus = load64(replay + _CPUS)
-    events = load64(replay + _EVENTS_OF)
-    rows = load64(replay + _ROWS)
-    currents = load64(replay + _CURRENTS)
-    stacks = load64(replay + _STACKS)
-    kinds = load64(replay + _KINDS)
-    envs = load64(machine + _ENVS)
-    first = load64(replay + _POSITION)
-    position = first
+@device
+def _chunk_end(replay: int, limit: int) -> int:
+    """Index of the event before which a chunk of at most `limit` events ends."""
     end = load64(replay + _END)
-    if end > position + limit:
-        end = position + limit
-    fired = 0
-    args = stack_bytes(96)
-    while position < end:
-        kind = kinds + load16(events + position * 2) * _KIND_SIZE
-        tracepoint = load64(kind + _TRACEPOINT)
-        live = tracepoint != 0 and load64(tracepoint + _KEY) != 0
-        after = load64(kind + _AFTER)
-        if live or after != 0 or load64(kind + _STORES) != 0:
-            row = load32(rows + position * 4)
-            sources = load64(kind + _SOURCES)
-            call_materialize(load64(kind + _MATERIALIZE), row, args, sources)
-            if live:
-                env = envs + load16(cpus + position * 2) * ENV_STRIDE
-                store64(env + _TIME, load64(times + position * 8))
-                store64(env + _CURRENT, load64(currents + position * 8))
-                if stacks != 0:
-                    store64(env + _KERNEL_STACK, load64(stacks + position * 16))
-                    store64(env + _USER_STACK, load64(stacks + position * 16 + 8))
-                call_trace(load64(kind + _TRACE), tracepoint, args, env)
-                fired += 1
-            if after != 0:
-                call_materialize(after, row, args, sources)
-            if load64(machine + _STOP) != 0:
-                position += 1
-                break
-        position += 1
+    stop = load64(replay + _POSITION) + limit
+    return stop if stop < end else end
+
+
+@device
+def _played(replay: int, position: int, fired: int) -> int:
+    """Note how far it came, and give the machine back; how many events were played."""
+    count = position - load64(replay + _POSITION)
     store64(replay + _POSITION, position)
     store64(replay + _FIRED, load64(replay + _FIRED) + fired)
-    leave(machine)
-    return position - first
+    leave(load64(replay + _MACHINE))
+    return count
 
 
 @native()
-def fused_begin(fused: int, run_ctx: int) -> int:
-    """Take the machine for a chunk of the fused loop: 0. Otherwise it is not taken: -1 when probes have changed since the
-    code was made, -2 when this chunk must be linked (runs are timed, or one of the programs is running).
+def replay_begin(replay: int, limit: int) -> int:
+    """Take the machine for a chunk of the linked loop; where the chunk ends."""
+    enter(load64(replay + _MACHINE))
+    return _chunk_end(replay, limit)
+
+
+@native()
+def replay_end(replay: int, position: int, fired: int) -> int:
+    """Account for a chunk of the linked loop; how many events were played."""
+    return _played(replay, position, fired)
+
+
+@native()
+def fused_begin(fused: int, limit: int) -> int:
+    """Take the machine for a chunk of the fused loop: where the chunk ends. Otherwise it is not taken: -1 when probes have
+    changed since the code was made, -2 when this chunk must be linked (runs are timed, or one of the programs is running).
     """
-    machine = load64(load64(fused + _REPLAY) + _MACHINE)
+    replay = load64(fused + _REPLAY)
+    machine = load64(replay + _MACHINE)
     enter(machine)
     if load64(machine + _GENERATION) != load64(fused + _MADE_FOR):
         leave(machine)
         return _CHANGED
-    envs = load64(machine + _ENVS)
     cpus = load64(fused + _CPUS_NUMBER)
     rows = load64(fused + _ROWS_OF)
-    busy = load64(machine + _STOP) | load64(envs + _KEEP_STATS)
+    busy = load64(load64(machine + _ENVS) + _KEEP_STATS)
     for cpu in range(cpus):
         for row in range(load64(fused + _ROW_COUNT)):
             busy |= load64(load64(rows + row * _ROW_SIZE + _ROW_STATS) + cpu * _STATS_SIZE + _ACTIVE)
@@ -127,16 +93,14 @@ def fused_begin(fused: int, run_ctx: int) -> int:
         leave(machine)
         return _NOT_NOW
     for cpu in range(cpus):
-        store64(envs + cpu * ENV_STRIDE + _RUN_CTX, run_ctx)
         store64(load64(fused + _LAST) + cpu * 8, -1)
-    return 0
+    return _chunk_end(replay, limit)
 
 
 @native()
-def fused_end(fused: int, position: int) -> int:
+def fused_end(fused: int, position: int, fired: int) -> int:
     """Account for the chunk that ended before event `position`, and give the machine back; how many events were played."""
     replay = load64(fused + _REPLAY)
-    machine = load64(replay + _MACHINE)
     cpus = load64(fused + _CPUS_NUMBER)
     counts = load64(fused + _COUNTS)
     rows = load64(fused + _ROWS_OF)
@@ -146,18 +110,16 @@ def fused_end(fused: int, position: int) -> int:
         for cpu in range(cpus):
             runs = stats + cpu * _STATS_SIZE
             store64(runs, load64(runs) + load64(of_kind + cpu * 8))
-    fired = 0
     for item in range(load64(fused + _KINDS_NUMBER) * cpus):
-        fired += load64(counts + item * 8)
         store64(counts + item * 8, 0)
+    stacks = load64(replay + _STACKS)
     for cpu in range(cpus):
-        env = load64(machine + _ENVS) + cpu * ENV_STRIDE
+        env = load64(load64(replay + _MACHINE) + _ENVS) + cpu * ENV_STRIDE
         last = load64(load64(fused + _LAST) + cpu * 8)
         if last >= 0:
             store64(env + _TIME, load64(load64(replay + _TIMES) + last * 8))
             store64(env + _CURRENT, load64(load64(replay + _CURRENTS) + last * 8))
-    played = position - load64(replay + _POSITION)
-    store64(replay + _POSITION, position)
-    store64(replay + _FIRED, load64(replay + _FIRED) + fired)
-    leave(machine)
-    return played
+            if stacks != 0:
+                store64(env + _KERNEL_STACK, load64(stacks + last * 16))
+                store64(env + _USER_STACK, load64(stacks + last * 16 + 8))
+    return _played(replay, position, fired)

@@ -15,10 +15,9 @@ from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, Policy, bind
-from fastrtp.replay.fused import STACKS, FusedReplay, Tier, helpers
+from fastrtp.replay.fused import FusedReplay, Tier
 from fastrtp.replay.linked import CHUNK, LinkedReplay
 from fastrtp.replay.report import ProgramReport, ReplayReport
-from fastrtp.replay.stacks import has_stacks
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def replay(
             links = _raw_tp_links(kernel)
             wanted = {link.tp_name for link in links}
             bound = bind(recording, objects, protos, policy=missing, wanted=wanted)
-            linked = _make(tier, kernel, bound, {name: kernel.tracepoints[name] for name in protos}, links)
+            linked = _make(tier, kernel, bound, {name: kernel.tracepoints[name] for name in protos})
         linked.prepare()
         interrupted = False
         with _virtual_clock(kernel.memory):
@@ -100,16 +99,12 @@ def replay(
         objects.close()
 
 
-def _make(
-    tier: Tier, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Sequence[BpfRawTpLink]
-) -> LinkedReplay:
-    """The replay in the tier that is asked for, or that is likely to be done first; where a program asks for what only the
-    linked one has, that.
-    """
-    asked = frozenset[int]().union(*(helpers(prog) for prog in kernel.progs))
-    if tier != "linked" and not (asked & STACKS and has_stacks(bound.recording)):
-        fused = FusedReplay(kernel.memory, bound, tracepoints, links)
-        if tier == "fused" or fused.worth:
+def _make(tier: Tier, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> LinkedReplay:
+    """The replay in the tier that is asked for, or that is likely to be done first."""
+    if tier != "linked":
+        eager = tier == "fused"
+        fused = FusedReplay(kernel.memory, bound, tracepoints, lambda: _raw_tp_links(kernel), kernel.lock, eager=eager)
+        if eager or fused.worth:
             return fused
     return LinkedReplay(kernel.memory, bound, tracepoints)
 
