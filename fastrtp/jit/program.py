@@ -11,11 +11,13 @@ from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.facts import ProgramFacts, program_facts
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
+from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.jit.probe_text import PROBE, probe_text
 from fastrtp.maps import Map
-from fastrtp.native import compiler_rt, engine, library
+from fastrtp.native import compiler_rt, library
 from fastrtp.native.compiler import Job, Part, server
 from fastrtp.native.memory import Memory
+from fastrtp.native.module import NativeModule
 
 if TYPE_CHECKING:
     from fastrtp.verifier import VerifiedProgram
@@ -70,7 +72,7 @@ class NativeText:
         self.symbols = dict(symbols or {})
         self._job = _job(text, parts, exports)
         wanted = {s: every[s] for s in built.symbols if s in every} | compiler_rt.symbols(built.code)
-        self._module = engine.NativeModule(built.code, exports, wanted, name)
+        self._module = NativeModule(built.code, exports, wanted, name)
         self.addresses = self._module.addresses
         self.code_size = len(built.code)
 
@@ -112,13 +114,19 @@ class NativeProgram(NativeText):
 
 
 def compile_program(
-    verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory, widths: str = ""
+    verified: VerifiedProgram,
+    maps: Sequence[Map],
+    name: str,
+    memory: Memory,
+    options: CodeOptions = DEFAULT,
+    *,
+    widths: str = "",
 ) -> NativeProgram:
     """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it.
 
     `widths`: argument sizes of the tracepoint that it is for, where that is known: it gets a probe of its own.
     """
-    linker = Linker(maps, verified.aux, memory.lib.parameters)
+    linker = Linker(maps, verified.aux, memory.lib.parameters, options)
     text = lower(
         LowerInput(
             name=ENTRY,
@@ -127,7 +135,8 @@ def compile_program(
             aux=verified.aux,
             resolve=linker.resolve,
             map_symbols=linker.map_symbols(verified.insns),
-            smp=False,
+            smp=options.smp,
+            options=options,
         )
     )
     facts = program_facts(verified, linker.resolve, memory.lib.uses)

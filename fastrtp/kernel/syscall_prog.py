@@ -181,7 +181,7 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
     assert verified is not None
     used_maps = [found[contents.id] for contents in verified.used_maps]
     maps = [bpf_map.map for bpf_map in used_maps]
-    native = compile_program(verified, maps, name or "prog", call.kernel.memory, _expected_widths(call, aux))
+    native = compile_program(verified, maps, name or "prog", call.kernel.memory, widths=_expected_widths(call, aux))
     tag = bpf_prog_calc_tag(insns)
     prog = BpfProg(call.kernel.progs, attr.prog_type, name, tag, aux, verified, used_maps, native, call.kernel.memory)
     for bpf_map in used_maps:
