@@ -14,7 +14,7 @@ Must not know: what programs do, file formats.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -59,7 +59,8 @@ class Plan:
         self._programs: dict[int, str] = {}
         self._addresses: dict[int, str] = {}
         by_address = {link.record.address: link for link in links if link.record}
-        self.kinds = [self._kind(replay, number, by_address) for number in replay.makers]
+        kinds = [self._kind(replay, number, by_address) for number in replay.makers]
+        self.kinds = [kind for kind in kinds if kind.stores or kind.has_after or kind.tracepoint or kind.programs]
         self.text = loop_text(self.kinds, replay.memory.cpus, fused=True, stacks=replay.stacks)
         self.parts.insert(0, replay.makers_part(self.kinds))
 
@@ -91,10 +92,10 @@ class Plan:
         prog = link.prog
         self.rows.append((number, prog.record.stats_address))
         if prog.id not in self._programs:
-            self._programs[prog.id] = f"prog.{len(self._programs)}"
+            self._programs[prog.id] = f"prog:{len(self._programs)}"
             names = [(ENTRY, self._programs[prog.id])]
             for symbol, address in prog.native.symbols.items():
-                shared = self._addresses.setdefault(address, f"at.{len(self._addresses)}")
+                shared = self._addresses.setdefault(address, f"at:{len(self._addresses)}")
                 names.append((symbol, shared))
                 self.symbols[shared] = address
             self.parts.append(Part(prog.native.text, tuple(names)))
@@ -162,10 +163,8 @@ class FusedReplay(LinkedReplay):
         """Compile the loop, or find it in the cache; the linked one where LLVM refuses."""
         if self._loop is None and self._plan.generation != self._tried:
             self._tried = self._plan.generation
-            try:
+            with suppress(JitError):  # the programs are fine one by one, so the replay is not to fail
                 self._loop = _FusedLoop(self._plan, self, self._state)
-            except JitError:  # the programs are fine one by one, so the replay is not to fail
-                pass
         if self._loop is None:
             super().prepare()
 

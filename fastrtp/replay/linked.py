@@ -132,7 +132,7 @@ class LinkedReplay:
     def through_probes(self, number: int) -> Kind:
         """The kind, with the probes of its tracepoint where the kernel has one."""
         kind, tp = self.kind(number), self.tracepoints.get(self.bound.events[number].name)
-        return kind if tp is None else kind.at(tp.widths, tracepoint=f"tp.{number}")
+        return kind if tp is None else kind.at(tp.widths, tracepoint=f"tp:{number}")
 
     def makers_part(self, kinds: Sequence[Kind]) -> Part:
         """The code that builds the arguments of these kinds."""
@@ -171,7 +171,7 @@ class LinkedReplay:
             if tracepoint is not None and tracepoint.num_args != len(event.args):
                 raise ReplayError(f"{event.name}: {len(event.args)} arguments bound, {tracepoint.num_args} in the prototype")
             if rows[number] and (tracepoint is not None or _moves_objects(event)):
-                made[number] = Materializer(f"event.{number}", event, int(rows[number]))
+                made[number] = Materializer(f"make:{number}", event, int(rows[number]))
         return made
 
 

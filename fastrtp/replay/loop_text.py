@@ -7,6 +7,7 @@ inline), so that a probe is one call through a pointer away, and may change betw
 themselves, for one set of links.
 
 Columns, counters and records are symbols, so that the same recording layout and programs find their code in the cache.
+Their numbers follow a colon: LLVM renames what it has twice to "name.N", and would meet ours.
 The loop is a function of its own: everything in its frame, the programs' stacks too, lies below the frame of its caller,
 where they are told that their stack ends.
 
@@ -68,7 +69,7 @@ def loop_text(kinds: Sequence[Kind], cpus: int, *, fused: bool, stacks: bool = F
     for kind in kinds:
         lines.append(f'declare void @"{kind.maker}"(i64, ptr)')
         if kind.has_after:
-            lines.append(f'declare void @"{kind.maker}.after"(i64, ptr)')
+            lines.append(f'declare void @"{kind.maker}:after"(i64, ptr)')
     for kind in kinds:
         lines += _kind(kind, cpus, fused, stacks)
     return "\n".join([*lines, *_loop(kinds), _FUSED_RUN if fused else _LINKED_RUN, _TRAILER])
@@ -79,7 +80,7 @@ def _kind(kind: Kind, cpus: int, fused: bool, stacks: bool) -> list[str]:
     make = f'  call void @"{kind.maker}"(i64 %row, ptr %args)'
     always = kind.stores or kind.has_after
     lines = [
-        f'define internal i64 @"kind.{kind.number}"(i64 %i, i64 %run_ctx) alwaysinline nounwind {{',
+        f'define internal i64 @"kind:{kind.number}"(i64 %i, i64 %run_ctx) alwaysinline nounwind {{',
         "entry:",
         f"  %args = alloca [{8 * max(len(kind.widths), 1)} x i8], align 16",
         "  %row_at = getelementptr i32, ptr @row, i64 %i",
@@ -110,7 +111,7 @@ def _kind(kind: Kind, cpus: int, fused: bool, stacks: bool) -> list[str]:
         if kind.programs:
             lines += [*_env(), *_last(), *_count(kind, cpus), *_surroundings(kind.needs, stacks), *_inlined(kind)]
     if kind.has_after:
-        lines.append(f'  call void @"{kind.maker}.after"(i64 %row, ptr %args)')
+        lines.append(f'  call void @"{kind.maker}:after"(i64 %row, ptr %args)')
     return [*lines, "  ret i64 %fired", "}"]
 
 
@@ -193,7 +194,8 @@ def _loop(kinds: Sequence[Kind]) -> list[str]:
     cases = "\n".join(f"    i16 {_signed16(kind.number)}, label %k{kind.number}" for kind in kinds)
     lines = [_LOOP_HEAD, f"  switch i16 %kind, label %next [\n{cases}\n  ]"]
     for kind in kinds:
-        lines += [f"k{kind.number}:", f'  %f{kind.number} = call i64 @"kind.{kind.number}"(i64 %i, i64 %run_ctx)', "  br label %next"]
+        call = f'  %f{kind.number} = call i64 @"kind:{kind.number}"(i64 %i, i64 %run_ctx)'
+        lines += [f"k{kind.number}:", call, "  br label %next"]
     arms = "".join(f", [ %f{kind.number}, %k{kind.number} ]" for kind in kinds)
     return [*lines, f"next:\n  %one = phi i64 [ 0, %loop ]{arms}", _LOOP_TAIL]
 

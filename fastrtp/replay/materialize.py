@@ -21,10 +21,11 @@ from fastrtp.replay.bind import BoundArg, BoundEvent, BoundStore
 
 Column = np.ndarray[Any, Any]
 _WIDTHS = (1, 2, 4, 8)
+_LOWEST_ADDRESS = 1 << 32
 
 
 class Materializer:
-    """IR text of the functions `<name>` (arguments and stores before the probes) and `<name>.after` (stores behind them).
+    """IR text of the functions `<name>` (arguments and stores before the probes) and `<name>:after` (stores behind them).
 
     `rows`: how many rows every column must have. `sources`: symbol -> the column, or the plain address, that it stands for.
     """
@@ -45,7 +46,7 @@ class Materializer:
             for store in event.after:
                 self._store(store, values)
         self.has_after = bool(event.after)
-        after = self._function(f"{name}.after") if event.after else ""
+        after = self._function(f"{name}:after") if event.after else ""
         self.text = "".join(f'@"{source}" = external global [0 x i8]\n' for source in self.sources) + before + after
 
     def _function(self, name: str) -> str:
@@ -64,7 +65,7 @@ class Materializer:
         """The symbol that stands for the source."""
         if not isinstance(source, int) and len(source) < self.rows:
             raise ReplayError(f"{self.name}: a column has {len(source)} rows where an event names row {self.rows - 1}")
-        name = f"{self.name}.{len(self.sources)}"
+        name = f"{self.name}:{len(self.sources)}"
         self.sources[name] = source
         return f'@"{name}"'
 
@@ -80,15 +81,22 @@ class Materializer:
         width = column.dtype.itemsize
         if column.dtype.kind not in "iu" or width not in _WIDTHS:
             raise ReplayError(f"{self.name}: a column of {column.dtype} holds no integers")
-        value = self._value(f"load i{8 * width}, ptr {self._item(np.ascontiguousarray(column), width)}, align 1, !invariant.load !0")
+        item = self._item(np.ascontiguousarray(column), width)
+        value = self._value(f"load i{8 * width}, ptr {item}, align 1, !invariant.load !0")
         if width == 8:
             return value
         return self._value(f"{'sext' if column.dtype.kind == 'i' else 'zext'} i{8 * width} {value} to i64")
 
     def _argument(self, index: int, arg: BoundArg) -> str:
-        value = str(_signed(arg.const)) if arg.column is None else self._integer(arg.column)
+        value = self._constant(arg.const) if arg.column is None else self._integer(arg.column)
         self._lines.append(f"store i64 {value}, ptr {self._at('%args', 8 * index)}, align 8")
         return value
+
+    def _constant(self, value: int) -> str:
+        """A number; one that may be an object's address, which differs from run to run, is a symbol."""
+        if not _LOWEST_ADDRESS <= value < 1 << 63:
+            return str(_signed(value))
+        return self._value(f"ptrtoint ptr {self._source(value)} to i64")
 
     def _base(self, store: BoundStore, values: Sequence[str]) -> str:
         if store.base_arg >= len(values):
@@ -112,7 +120,7 @@ class Materializer:
         else:
             if store.size not in _WIDTHS:
                 raise ReplayError(f"{self.name}: a store of {store.size} bytes from an integer")
-            value = str(_signed(store.const)) if store.column is None else self._integer(store.column)
+            value = self._constant(store.const) if store.column is None else self._integer(store.column)
             kind = f"i{8 * store.size}"
             narrow = value if store.size == 8 else self._value(f"trunc i64 {value} to {kind}")
             self._lines.append(f"store {kind} {narrow}, ptr {target}, align 1")
