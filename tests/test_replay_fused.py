@@ -34,7 +34,7 @@ def make(kernel: Kernel, recording: Recording, tier: str) -> Any:
     tracepoints = {name: kernel.tracepoints[name] for name in protos}
     if tier == "linked":
         return LinkedReplay(kernel.memory, bound, tracepoints)
-    return FusedReplay(kernel.memory, bound, tracepoints, lambda: list(kernel.links), kernel.lock, eager=tier == "fused")
+    return FusedReplay(kernel, bound, tracepoints, eager=tier == "fused")
 
 
 @pytest.fixture(scope="module")

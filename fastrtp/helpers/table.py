@@ -147,6 +147,14 @@ _IMPLEMENTED = frozenset(
         "get_stack",
         "get_stackid",
         "get_task_stack",
+        "timer_init",
+        "timer_set_callback",
+        "timer_start",
+        "timer_cancel",
+        "send_signal",
+        "send_signal_thread",
+        "find_vma",
+        "user_ringbuf_drain",
     ]
 )
 

@@ -1,7 +1,7 @@
 """What a program can ask of its run, from the native functions that it calls: what a probe or a loop may leave out.
 
-The build of the native library notes for every function which fields of ENV and RUN_CTX it names and whether it can fire an
-event (`fastrtp.native.intrinsics.uses`), so a new helper needs no line here.
+The build of the native library notes for every function which fields of ENV, RUN_CTX and TIMERS it names and whether it can
+fire an event (`fastrtp.native.intrinsics.uses`), so a new helper needs no line here.
 """
 
 from __future__ import annotations
@@ -41,9 +41,18 @@ class ProgramFacts:
         """Whether an event can fire while it runs: by a helper, or in a program that it tail-calls."""
         return "fires" in self.uses or "run_ctx.tail_calls" in self.uses
 
+    @property
+    def timers(self) -> bool:
+        """Whether callbacks may run between two events because of it."""
+        return "timers.seq" in self.uses  # taken by whoever arms one
+
     def asks(self, field: str) -> bool:
         """Whether it asks for a field of ENV, e.g. "time"."""
         return f"env.{field}" in self.uses
+
+
+NO_FACTS = ProgramFacts(frozenset())
+"""Of a program that calls nothing."""
 
 
 def program_facts(

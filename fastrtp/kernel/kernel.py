@@ -8,20 +8,22 @@ Kernel counterpart: the global tables of kernel/bpf/, kernel/tracepoint.c and ke
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastrtp.btf import Btf, default_btf, host_btf, load_btf, tracepoints
 from fastrtp.btf.types import COMPOSITES
 from fastrtp.errors import BpfError, BtfError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
+from fastrtp.native.perf_map import PerfMap, requested
 
 from .bpf_map import BpfMap
 from .bpffs import BpfFs
@@ -51,21 +53,40 @@ _MIN_POSSIBLE_CPUS = 8
 _TASK_OFFSETS = {"pid_at": "pid", "tgid_at": "tgid", "comm_at": "comm"}
 
 
+class Signal(NamedTuple):
+    """bpf_send_signal (`thread`: bpf_send_signal_thread) at `time` ns on `cpu`, from the task `pid` of process `tgid`."""
+
+    time: int
+    cpu: int
+    pid: int
+    tgid: int
+    signal: int
+    thread: bool
+
+
 class Kernel(Verbs):
     """A kernel with `cpus` possible CPUs (None: as many as the host has, and at least 8, so that recordings of other machines
     replay without asking).
 
-    `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf.
+    `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf. `perf_map`: tell `perf` about compiled code, True or
+    "dump" (fastrtp.native.perf_map); None: as $FASTRTP_PERF_MAP says. OSError where it cannot be told.
 
     The verbs (map_create, prog_load, ...) are system calls of `current`, the process that stands for the caller.
     A context manager: on exit it is shut down.
     """
 
-    def __init__(self, btf: Btf | str | os.PathLike[str] | None = None, cpus: int | None = None) -> None:
+    def __init__(
+        self, btf: Btf | str | os.PathLike[str] | None = None, cpus: int | None = None, perf_map: bool | str | None = None
+    ) -> None:
         self.btf = _btf(btf)
         self.cpus = cpus = max(_MIN_POSSIBLE_CPUS, os.cpu_count() or 1) if cpus is None else cpus
         self.lock = threading.RLock()
+        self._compiling = threading.local()
         self.memory = Memory(cpus)
+        wanted = requested() if perf_map is None else perf_map
+        if wanted:
+            self.memory.perf_map = PerfMap(dump=wanted == "dump")
+            self.memory.perf_map.add_symbols(self.memory.lib.symbols)
         self.objects = ObjectSpace(self.memory.arena, self.btf)
         self.tracepoints = TracepointRegistry(self.btf, tracepoints(self.btf), self.memory)
         self.progs: Idr[BpfProg] = Idr()
@@ -120,6 +141,25 @@ class Kernel(Verbs):
         """
         return self.current.bpf(cmd, attr, size)
 
+    # loading
+
+    @property
+    def compiles_later(self) -> bool:
+        """Whether programs that this thread loads may still be at the compiler when PROG_LOAD returns."""
+        return bool(getattr(self._compiling, "later", False))
+
+    @contextlib.contextmanager
+    def compile_together(self) -> Iterator[None]:
+        """PROG_LOADs of this thread do not wait for the compiler meanwhile, so that it works on several programs at a time.
+
+        Whoever wants to know that all went well then calls `prog.finish()` on each.
+        """
+        self._compiling.later = True
+        try:
+            yield
+        finally:
+            self._compiling.later = False
+
     # processes
 
     def new_process(self, *, uid: int = 0, comm: str = "", capable: bool = True) -> Process:
@@ -145,6 +185,19 @@ class Kernel(Verbs):
         from fastrtp.trace.probe import bpf_prog_test_run_raw_tp
 
         return bpf_prog_test_run_raw_tp(self.memory, prog.record, ctx, cpu)
+
+    def run_timers(self) -> int:
+        """Let the timers of programs fire that are due by the host's clock; how many did. They also do before every event that
+        is fired and every test run; a replay has them fire at the time that it has come to.
+        """
+        return self.memory.lib.machine_run_timers(self.memory.machine_address)
+
+    def signals(self) -> list[Signal]:
+        """Signals that programs asked for since the last call, oldest first. None is ever sent to anything."""
+        return [
+            Signal(int(row["time"]), int(row["cpu"]), int(row["pid"]), int(row["tgid"]), int(row["signal"]), bool(row["thread"]))
+            for row in self.memory.take_signals()
+        ]
 
     def hold_stats(self, count: int) -> None:
         """One holder of BPF_ENABLE_STATS more (1) or less (-1)."""

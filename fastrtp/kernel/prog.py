@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.trace.probe import ProgRecord
@@ -81,7 +82,17 @@ class BpfProg(RefCounted):
             if btf is not None:
                 btf.get()
         self.id = ids.alloc_cyclic(self)
-        self.record = ProgRecord(memory, native.entry, self.id, native.probes)
+        if native.is_ready:
+            self.finish()
+
+    @cached_property
+    def record(self) -> ProgRecord:
+        """What links and program arrays point at. Waits for the compiler; JitError when it refused the program."""
+        return ProgRecord(self._memory, self.native.entry, self.id, self.native.probes)
+
+    def finish(self) -> None:
+        """Wait for the compiler. JitError when it refused the program."""
+        _ = self.record
 
     def __repr__(self) -> str:
         return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"
@@ -136,15 +147,26 @@ class BpfProg(RefCounted):
 
     def release(self) -> None:
         """Free code and give back what it held. Kernel: kernel/bpf/syscall.c:__bpf_prog_put_noref"""
+        if not self._release():
+            self._memory.park(self._release)
+
+    def _release(self) -> bool:
+        """Free all, unless a timer has a callback in the code: then it is for the sweep after the timer's end."""
+        if self.native.is_ready and self._memory.timers["list"][0]:
+            low, high = self.native.entry - self.native.code_size, self.native.entry + self.native.code_size
+            if self._memory.lib.timers_within(self._memory.machine_address, low, high):
+                return False
         self._ids.remove(self.id)
         self._memory.synchronize_rcu()
         self.native.close()
-        self.record.close()
+        if "record" in self.__dict__:
+            self.record.close()
         for bpf_map in self.used_maps:
             bpf_map.put()
         for btf in (self.aux.btf, self.aux.attach_btf):
             if btf is not None:
                 btf.put()
+        return True
 
     def xlated(self) -> bytes:
         """The verified instructions as bpftool shows them: maps by id instead of by descriptor.

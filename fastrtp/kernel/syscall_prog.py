@@ -35,6 +35,7 @@ from .btf_object import BtfObject
 from .call import Call
 from .core_relo import check_core_relo
 from .func_info import read_func_info, read_line_info
+from .jited import profile
 from .names import GPL_COMPATIBLE, bpf_obj_name_cpy
 from .prog import BpfProg, ProgAux, bpf_prog_calc_tag
 from .uaccess import copy_from_user, strncpy_from_user
@@ -180,10 +181,13 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
         raise failure
     assert verified is not None
     used_maps = [found[contents.id] for contents in verified.used_maps]
+    wait = not call.kernel.compiles_later
     maps = [bpf_map.map for bpf_map in used_maps]
-    native = compile_program(verified, maps, name or "prog", call.kernel.memory, widths=_expected_widths(call, aux))
+    widths = _expected_widths(call, aux)
+    native = compile_program(verified, maps, name or "prog", call.kernel.memory, wait=wait, widths=widths)
     tag = bpf_prog_calc_tag(insns)
     prog = BpfProg(call.kernel.progs, attr.prog_type, name, tag, aux, verified, used_maps, native, call.kernel.memory)
+    profile(prog, call.kernel.memory.perf_map)
     for bpf_map in used_maps:
         if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PROG_ARRAY and not bpf_map.compatible(prog):
             prog.put()
@@ -203,7 +207,8 @@ def _check(call: Call, insns: list[Insn], license_text: str, aux: ProgAux, found
 
     CO-RE relocations of the attr are applied to `insns` in place, before the program's tag is taken.
     """
-    from fastrtp.native import library
+    from fastrtp.entry_cache import cache_folder
+    from fastrtp.native.compiler import server
     from fastrtp.verifier import AttachTarget, LoadAttr, VerifiedCache
 
     attr = call.attr
@@ -226,7 +231,7 @@ def _check(call: Call, insns: list[Insn], license_text: str, aux: ProgAux, found
         aux.func_info = read_func_info(call)
         aux.line_info = read_line_info(call)
         insns[:] = check_core_relo(call, insns, aux.btf.btf)
-    return VerifiedCache(library.cache_folder()).bpf_check(
+    return VerifiedCache(cache_folder(), missed=server().start).bpf_check(
         LoadAttr(
             prog_type=attr.prog_type,
             insns=insns,

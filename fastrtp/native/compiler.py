@@ -12,6 +12,7 @@ Must not know: BPF, maps, the cache.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib.util
 import json
@@ -164,9 +165,12 @@ class CompileServer:
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
             pipe = subprocess.PIPE
             # a session of its own: Ctrl-C is the user's to us, not to the compiler
-            self._process = subprocess.Popen(
-                _command(), stdin=pipe, stdout=pipe, stderr=self._errors, bufsize=0, start_new_session=True
-            )
+            try:
+                self._process = subprocess.Popen(
+                    _command(), stdin=pipe, stdout=pipe, stderr=self._errors, bufsize=0, start_new_session=True
+                )
+            except OSError as error:
+                raise JitError(f"the compiler's process could not be started: {error}") from error
             self._owner = os.getpid()
         return self._process
 
@@ -239,7 +243,8 @@ class Compilers:
                 self._count += 1
                 self._idle.append(first)
         if first is not None:
-            first.start()
+            with contextlib.suppress(JitError):  # the first job will say it
+                first.start()
 
     def compile(self, job: Job, what: str = "object") -> Output:
         """("object" code, "assembly" or "ir" of a job, the symbols that it names and does not define). JitError."""

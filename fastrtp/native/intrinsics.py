@@ -85,8 +85,8 @@ OUTLINED: list[tuple[Any, str]] = []
 
 
 def uses(entry: NativeFunction) -> frozenset[str]:
-    """What a registered function and all it calls ask of a run: fields of ENV and RUN_CTX ("env.time"), and "fires" when it
-    can fire an event. Found from the names in their bodies, so nobody has to keep a list.
+    """What a registered function and all it calls ask of a run: fields of ENV, RUN_CTX and TIMERS ("env.time"), and "fires" when
+    it can fire an event. Found from the names in their bodies, so nobody has to keep a list.
     """
     found: set[str] = set()
     seen: set[int] = set()

@@ -120,6 +120,7 @@ class NativeModule:
     """An object in memory: `addresses` of the symbols asked for, until close() (or the last reference goes).
 
     `symbols`: addresses of what it names and does not define; what is not there is looked up in the process (memcpy).
+    `size`: bytes of the object.
     """
 
     def __init__(self, obj: bytes, exports: Sequence[str], symbols: Mapping[str, int], name: str = "module") -> None:

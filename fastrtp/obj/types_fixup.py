@@ -26,7 +26,7 @@ def load_btf(elf: ElfFile, section: Section) -> Btf:
     try:
         raw = bytearray(_apply_relocs(elf, section))
         btf = Btf.parse(bytes(raw))
-        for record in [record for record in btf if record.kind == BtfKind.DATASEC]:
+        for record in [btf.type(type_id) for type_id in btf.ids_of_kind(BtfKind.DATASEC)]:
             placed = elf.section(record.name)
             if placed is not None:
                 _place_datasec(raw, btf.record_offset(record.id), record.vlen, placed.size)

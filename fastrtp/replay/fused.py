@@ -1,9 +1,9 @@
 """The fused tier: loop, arguments, casts and programs in one LLVM module, so that nothing is between event and program.
 
 It holds for one set of links. A chunk runs fused only when no tracepoint's probes have changed since the code was made
-(MACHINE.generation), no program is in the middle of a run, and BPF_ENABLE_STATS is not held; otherwise it runs linked.
-After a change the links are fused anew, once a chunk has gone by without another one. Results are the same as the linked
-tier's; runs are counted a chunk at a time.
+(MACHINE.generation), no program is in the middle of a run, no timer is armed, and BPF_ENABLE_STATS is not held; otherwise it
+runs linked. After a change the links are fused anew, once a chunk has gone by without another one. Results are the same as
+the linked tier's; runs are counted a chunk at a time. While a program is loaded that can arm timers, all is linked.
 
 The recursion guard is left out where nothing can nest: kinds of events with a program that can fire an event, makes tail
 calls or reads its cookie (jit/facts.py) stay behind their tracepoint's probes, with all others there.
@@ -13,28 +13,27 @@ Must not know: what programs do, file formats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fastrtp.errors import JitError
-from fastrtp.jit.program import ENTRY, digest, object_cache
+from fastrtp.jit.key import text_key
+from fastrtp.jit.program import ENTRY, object_cache
+from fastrtp.kernel.link import BpfRawTpLink
 from fastrtp.native.compiler import Part
 from fastrtp.native.layout import FUSED, FUSED_ROW
-from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundRecording
 from fastrtp.replay.linked import LinkedReplay, Loop
-from fastrtp.replay.loop_text import SURROUNDINGS, Kind, loop_text
+from fastrtp.replay.loop_text import RUN, SURROUNDINGS, Kind, loop_text
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
-    from fastrtp.kernel.link import BpfRawTpLink
+    from fastrtp.kernel import Kernel
 
 Tier = Literal["auto", "linked", "fused"]
-Links = Callable[[], Iterable["BpfRawTpLink"]]
-"""The kernel's raw tracepoint links now."""
 
 COMPILE_NS = 40_000_000
 """About what it costs to compile a program into the loop; to find it in the cache costs CACHED_NS for all."""
@@ -45,12 +44,12 @@ _CHANGED = -1
 
 
 class Plan:
-    """What is inlined at which kind of event, for the links of a moment.
+    """What is inlined at which kind of event, for the links of a moment. `timers`: a program may arm some.
 
     `rows`: (kind, address of PROG_STATS) of each inlined program; `parts`, `symbols`: their texts and what these name.
     """
 
-    def __init__(self, replay: LinkedReplay, links: Iterable[BpfRawTpLink]) -> None:
+    def __init__(self, replay: LinkedReplay, kernel: Kernel) -> None:
         # read first: a probe that comes while this is made makes it out of date
         self.generation = int(replay.memory.machine["generation"][0])
         self.parts: list[Part] = []
@@ -58,7 +57,8 @@ class Plan:
         self.rows: list[tuple[int, int]] = []
         self._programs: dict[int, str] = {}
         self._addresses: dict[int, str] = {}
-        by_address = {link.record.address: link for link in links if link.record}
+        by_address = {link.record.address: link for link in kernel.links if isinstance(link, BpfRawTpLink) and link.record}
+        self.timers = any(prog.native.facts.timers for prog in kernel.progs)
         kinds = [self._kind(replay, number, by_address) for number in replay.makers]
         self.kinds = [kind for kind in kinds if kind.stores or kind.has_after or kind.tracepoint or kind.programs]
         self.text = loop_text(self.kinds, replay.memory.cpus, fused=True, stacks=replay.stacks)
@@ -72,7 +72,7 @@ class Plan:
     @property
     def cached(self) -> bool:
         """Whether the code is in the cache."""
-        return digest(self.text, self.parts) in object_cache()
+        return text_key(self.text, self.parts, [RUN]) in object_cache()
 
     def _kind(self, replay: LinkedReplay, number: int, links: Mapping[int, BpfRawTpLink]) -> Kind:
         kind = replay.kind(number)
@@ -116,7 +116,7 @@ class _FusedLoop:
         for field, value in [*((name, array.ctypes.data) for name, array in arrays.items()), *sizes.items()]:
             self._fused[field] = value
         places = {name: int(arrays[name].ctypes.data) for name in ("counts", "last")}
-        self.loop = Loop("fused", plan.text, plan.parts, replay.symbols(plan.kinds) | plan.symbols | places)
+        self.loop = Loop(replay.memory, "fused", plan.text, plan.parts, replay.symbols(plan.kinds) | plan.symbols | places)
 
     def run(self, limit: int) -> int:
         """Events played, or what fused_begin says."""
@@ -124,19 +124,17 @@ class _FusedLoop:
 
 
 class FusedReplay(LinkedReplay):
-    """A LinkedReplay that plays fused what can be. `links` is asked with `lock` held, now and after changes.
+    """A LinkedReplay that plays fused what can be. The kernel is asked for its links now and after changes.
 
     `eager`: fuse again after every change, not only where it pays. `fused_events`: events that were played fused.
     """
 
     def __init__(
-        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Links,
-        lock: AbstractContextManager[object], *, eager: bool = True,
-    ) -> None:  # fmt: skip
-        super().__init__(memory, bound, tracepoints)
+        self, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], *, eager: bool = True
+    ) -> None:
+        super().__init__(kernel.memory, bound, tracepoints)
         self.fused_events = self._played = 0
-        self._links = links
-        self._lock = lock
+        self._kernel = kernel
         self._eager = eager
         self._loop: _FusedLoop | None = None
         self._plan = self._new_plan()
@@ -154,7 +152,7 @@ class FusedReplay(LinkedReplay):
     def worth(self) -> bool:
         """Whether fusing pays for the events to come, going by rule of thumb."""
         plan = self._plan
-        if not plan.programs:
+        if not plan.programs or plan.timers:
             return False
         cost = CACHED_NS if plan.cached else COMPILE_NS * plan.programs
         return (self.events - self.position) * GAIN_NS > cost
@@ -163,8 +161,9 @@ class FusedReplay(LinkedReplay):
         """Compile the loop, or find it in the cache; the linked one where LLVM refuses."""
         if self._loop is None and self._plan.generation != self._tried:
             self._tried = self._plan.generation
-            with suppress(JitError):  # the programs are fine one by one, so the replay is not to fail
-                self._loop = _FusedLoop(self._plan, self, self._state)
+            if not self._plan.timers:
+                with suppress(JitError):  # the programs are fine one by one, so the replay is not to fail
+                    self._loop = _FusedLoop(self._plan, self, self._state)
         if self._loop is None:
             super().prepare()
 
@@ -194,8 +193,8 @@ class FusedReplay(LinkedReplay):
         self._drop()
 
     def _new_plan(self) -> Plan:
-        with self._lock:
-            return Plan(self, self._links())
+        with self._kernel.lock:
+            return Plan(self, self._kernel)
 
     def _fuse_again(self) -> None:
         """Make the loop for the links of now, when they have stayed the same for a chunk."""

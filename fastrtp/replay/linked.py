@@ -32,8 +32,9 @@ CHUNK = 1 << 16
 class Loop:
     """A compiled replay loop. `text` of loop_text(), `parts`: makers and programs, `symbols`: all that they name."""
 
-    def __init__(self, name: str, text: str, parts: Sequence[Part], symbols: Mapping[str, int]) -> None:
+    def __init__(self, memory: Memory, name: str, text: str, parts: Sequence[Part], symbols: Mapping[str, int]) -> None:
         self.code = NativeText(name, text, [RUN], symbols, parts)
+        self.code.profile(memory.perf_map, {"prog": "bpf_prog"})
         self.run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(self.code.addresses[RUN])
 
     def close(self) -> None:
@@ -141,7 +142,8 @@ class LinkedReplay:
     def symbols(self, kinds: Sequence[Kind]) -> dict[str, int]:
         """Address of everything that the loop names, programs and counters aside."""
         state = self._state[0]
-        found = {name: int(state[name]) for name in COLUMNS} | {"envs": self.memory.env_address}
+        found = {name: int(state[name]) for name in COLUMNS}
+        found |= {"envs": self.memory.env_address, "machine": self.memory.machine_address}
         for kind in kinds:
             for name, source in self.makers[kind.number].sources.items():
                 found[name] = source if isinstance(source, int) else int(source.ctypes.data)
@@ -153,7 +155,7 @@ class LinkedReplay:
         if self._linked is None:
             kinds = [self.through_probes(number) for number in self.makers]
             text = loop_text(kinds, self.memory.cpus, fused=False, stacks=self.stacks)
-            self._linked = Loop("replay", text, [self.makers_part(kinds)], self.symbols(kinds))
+            self._linked = Loop(self.memory, "replay", text, [self.makers_part(kinds)], self.symbols(kinds))
         return self._linked
 
     def _address(self, array: Column) -> int:

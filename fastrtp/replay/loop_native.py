@@ -6,7 +6,7 @@ Must not know: programs, links, BTF.
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import device, load64, native, store64
-from fastrtp.native.layout import ENV, ENV_STRIDE, FUSED, FUSED_ROW, MACHINE, PROG_STATS, REPLAY, at
+from fastrtp.native.layout import ENV, ENV_STRIDE, FUSED, FUSED_ROW, MACHINE, NEVER, PROG_STATS, REPLAY, at
 from fastrtp.native.machine_native import enter, leave
 
 _MACHINE = at(REPLAY, "machine")
@@ -22,6 +22,7 @@ _CURRENT = at(ENV, "current")
 _KERNEL_STACK = at(ENV, "kernel_stack")
 _USER_STACK = at(ENV, "user_stack")
 _KEEP_STATS = at(ENV, "stats")
+_TIMER_NEXT = at(MACHINE, "timer_next")
 _GENERATION = at(MACHINE, "generation")
 _REPLAY = at(FUSED, "replay")
 _MADE_FOR = at(FUSED, "generation")
@@ -75,7 +76,8 @@ def replay_end(replay: int, position: int, fired: int) -> int:
 @native()
 def fused_begin(fused: int, limit: int) -> int:
     """Take the machine for a chunk of the fused loop: where the chunk ends. Otherwise it is not taken: -1 when probes have
-    changed since the code was made, -2 when this chunk must be linked (runs are timed, or one of the programs is running).
+    changed since the code was made, -2 when this chunk must be linked (runs are timed, a timer is armed, or one of the
+    programs is running).
     """
     replay = load64(fused + _REPLAY)
     machine = load64(replay + _MACHINE)
@@ -85,7 +87,7 @@ def fused_begin(fused: int, limit: int) -> int:
         return _CHANGED
     cpus = load64(fused + _CPUS_NUMBER)
     rows = load64(fused + _ROWS_OF)
-    busy = load64(load64(machine + _ENVS) + _KEEP_STATS)
+    busy = load64(load64(machine + _ENVS) + _KEEP_STATS) | (load64(machine + _TIMER_NEXT) ^ NEVER)
     for cpu in range(cpus):
         for row in range(load64(fused + _ROW_COUNT)):
             busy |= load64(load64(rows + row * _ROW_SIZE + _ROW_STATS) + cpu * _STATS_SIZE + _ACTIVE)

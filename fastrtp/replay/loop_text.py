@@ -3,8 +3,8 @@
     i64 replay_run(ptr state, i64 limit)      how many events were played; below 0: none, see fused_begin in loop_native.py
 
 What a kind does depends on the tier. Linked: the static key is tested and the tracepoint's probes are walked (trace_call<N>,
-inline), so that a probe is one call through a pointer away, and may change between two chunks. Fused: the programs
-themselves, for one set of links.
+inline), so that a probe is one call through a pointer away, and may change between two chunks; timers that are due run
+first. Fused: the programs themselves, for one set of links, and no timers.
 
 Columns, counters and records are symbols, so that the same recording layout and programs find their code in the cache.
 Their numbers follow a colon: LLVM renames what it has twice to "name.N", and would meet ours.
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastrtp.native.layout import ENV, ENV_STRIDE, REPLAY, TRACEPOINT, at
+from fastrtp.native.layout import ENV, ENV_STRIDE, MACHINE, REPLAY, TRACEPOINT, at
 
 COLUMNS = ("time", "cpu", "event", "row", "current", "stacks")
 """Symbols of the recording's columns; also fields of REPLAY."""
@@ -60,7 +60,7 @@ def loop_text(kinds: Sequence[Kind], cpus: int, *, fused: bool, stacks: bool = F
 
     `fused`: it runs between fused_begin and fused_end, and counts. `stacks`: the recording has stacks.
     """
-    names = [*COLUMNS, "envs", "counts", "last", *dict.fromkeys(kind.tracepoint for kind in kinds if kind.tracepoint)]
+    names = [*COLUMNS, "envs", "machine", "counts", "last", *dict.fromkeys(kind.tracepoint for kind in kinds if kind.tracepoint)]
     lines = [f'@"{name}" = external global [0 x i8]' for name in names]
     calls = {len(kind.widths): "" for kind in kinds if kind.tracepoint}
     lines += [f"declare i64 @trace_call{count}(i64, i64, ptr)" for count in calls]
@@ -72,7 +72,7 @@ def loop_text(kinds: Sequence[Kind], cpus: int, *, fused: bool, stacks: bool = F
             lines.append(f'declare void @"{kind.maker}:after"(i64, ptr)')
     for kind in kinds:
         lines += _kind(kind, cpus, fused, stacks)
-    return "\n".join([*lines, *_loop(kinds), _FUSED_RUN if fused else _LINKED_RUN, _TRAILER])
+    return "\n".join([*lines, *_loop(kinds, fused), _FUSED_RUN if fused else _LINKED_RUN, _TRAILER])
 
 
 def _kind(kind: Kind, cpus: int, fused: bool, stacks: bool) -> list[str]:
@@ -190,14 +190,15 @@ def _inlined(kind: Kind) -> list[str]:
     return lines
 
 
-def _loop(kinds: Sequence[Kind]) -> list[str]:
+def _loop(kinds: Sequence[Kind], fused: bool) -> list[str]:
     cases = "\n".join(f"    i16 {_signed16(kind.number)}, label %k{kind.number}" for kind in kinds)
-    lines = [_LOOP_HEAD, f"  switch i16 %kind, label %next [\n{cases}\n  ]"]
+    lines = [_LOOP_HEAD, *([] if fused else [_TIMERS]), _LOOP_KIND, f"  switch i16 %kind, label %next [\n{cases}\n  ]"]
     for kind in kinds:
         call = f'  %f{kind.number} = call i64 @"kind:{kind.number}"(i64 %i, i64 %run_ctx)'
         lines += [f"k{kind.number}:", call, "  br label %next"]
+    before = "loop" if fused else "event"
     arms = "".join(f", [ %f{kind.number}, %k{kind.number} ]" for kind in kinds)
-    return [*lines, f"next:\n  %one = phi i64 [ 0, %loop ]{arms}", _LOOP_TAIL]
+    return [*lines, f"next:\n  %one = phi i64 [ 0, %{before} ]{arms}", _LOOP_TAIL]
 
 
 def _signed16(number: int) -> int:
@@ -210,8 +211,21 @@ entry:
   br i1 %some, label %loop, label %done
 loop:
   %i = phi i64 [ %first, %entry ], [ %after, %next ]
-  %sum = phi i64 [ 0, %entry ], [ %more_fired, %next ]
-  %kind_at = getelementptr i16, ptr @event, i64 %i
+  %sum = phi i64 [ 0, %entry ], [ %more_fired, %next ]"""
+
+_TIMERS = f"""  %due_at = getelementptr i8, ptr @machine, i64 {at(MACHINE, "timer_next")}
+  %due = load i64, ptr %due_at, align 8
+  %now_at = getelementptr i64, ptr @time, i64 %i
+  %now = load i64, ptr %now_at, align 8, !invariant.load !0
+  %expired = icmp sle i64 %due, %now
+  br i1 %expired, label %timers, label %event, !prof !1
+timers:
+  %machine_at = ptrtoint ptr @machine to i64
+  %ran = call i64 @timers_run(i64 %machine_at, i64 %now)
+  br label %event
+event:"""
+
+_LOOP_KIND = """  %kind_at = getelementptr i16, ptr @event, i64 %i
   %kind = load i16, ptr %kind_at, align 2, !invariant.load !0"""
 
 _LOOP_TAIL = """  %more_fired = add i64 %sum, %one
@@ -234,6 +248,7 @@ entry:
   ret i64 %played
 }}
 declare i64 @replay_begin(i64, i64)
+declare i64 @timers_run(i64, i64)
 declare i64 @replay_end(i64, i64, i64)"""
 
 _FUSED_RUN = f"""define i64 @{RUN}(ptr %fused, i64 %limit) nounwind {{
@@ -258,4 +273,5 @@ declare i64 @fused_begin(i64, i64)
 declare i64 @fused_end(i64, i64, i64)"""
 
 _TRAILER = """!0 = !{}
+!1 = !{!"branch_weights", i32 1, i32 1000}
 """

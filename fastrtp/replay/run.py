@@ -68,7 +68,8 @@ def replay(
             linked = _make(tier, kernel, bound, {name: kernel.tracepoints[name] for name in protos})
         linked.prepare()
         interrupted = False
-        with _virtual_clock(kernel.memory):
+        times = (int(bound.time[0]), int(bound.time[-1])) if len(bound.time) else (0, 0)
+        with _virtual_clock(kernel.memory, *times):
             played = _Counters(kernel)
             prepared = time.perf_counter()
             try:
@@ -102,9 +103,8 @@ def replay(
 def _make(tier: Tier, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> LinkedReplay:
     """The replay in the tier that is asked for, or that is likely to be done first."""
     if tier != "linked":
-        eager = tier == "fused"
-        fused = FusedReplay(kernel.memory, bound, tracepoints, lambda: _raw_tp_links(kernel), kernel.lock, eager=eager)
-        if eager or fused.worth:
+        fused = FusedReplay(kernel, bound, tracepoints, eager=tier == "fused")
+        if tier == "fused" or fused.worth:
             return fused
     return LinkedReplay(kernel.memory, bound, tracepoints)
 
@@ -114,18 +114,23 @@ def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:
 
 
 @contextmanager
-def _virtual_clock(memory: Memory) -> Iterator[None]:
-    """The events' time and task for the programs; the caller's again afterwards. A kernel has one time: replays take turns."""
+def _virtual_clock(memory: Memory, first: int, last: int) -> Iterator[None]:
+    """The events' time and task for the programs; the caller's again afterwards. A kernel has one time: replays take turns.
+
+    Timers that are armed when the clock changes stay as far away as they were.
+    """
     if memory.clock_holder == threading.get_ident():
         raise ReplayError("a replay cannot begin inside another one of the same kernel")
     with memory.clock_lock:
         memory.clock_holder = threading.get_ident()
         current = memory.env["current"].copy()
         memory.set_clock(virtual=True)
+        memory.shift_timers(first - time.monotonic_ns())
         try:
             yield
         finally:
             memory.set_clock(virtual=False)
+            memory.shift_timers(time.monotonic_ns() - last)
             memory.env["current"] = current
             memory.env["kernel_stack"] = memory.env["user_stack"] = 0
             memory.clock_holder = 0

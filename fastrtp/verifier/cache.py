@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,11 @@ _KEPT = frozenset({"insns", "used_maps", "aux", "subprogs", "stats"})
 
 
 class VerifiedCache:
-    """Verified programs in `folder`, at most about `max_bytes` of them."""
+    """Verified programs in `folder`, at most about `max_bytes` of them. `missed()` is called before one is verified anew."""
 
-    def __init__(self, folder: Path, max_bytes: int = 16 << 20) -> None:
+    def __init__(self, folder: Path, max_bytes: int = 16 << 20, missed: Callable[[], None] | None = None) -> None:
         self.entries = EntryCache(folder, "verified", ".json", max_bytes)
+        self._missed = missed
 
     def bpf_check(self, attr: LoadAttr) -> VerifiedProgram:
         """As `bpf_check`, without the work when the program was accepted before. VerifierError, as there."""
@@ -59,6 +60,8 @@ class VerifiedCache:
             program = _load(found[1], insns, maps)
             if program is not None:
                 return program
+        if self._missed is not None:
+            self._missed()
         program = bpf_check(attr)
         body = _dump(program)
         if body is not None and program.insns == insns and all(a is b for a, b in zip(program.used_maps, maps, strict=True)):
@@ -110,14 +113,9 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-@functools.lru_cache(maxsize=16)
-def _bytes_digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def _btf(btf: Any) -> object:
     """Identity of a BTF: the digest of its bytes and of its base's."""
-    return None if btf is None else (_bytes_digest(bytes(btf.data)), _btf(btf.base))
+    return None if btf is None else btf.digest
 
 
 def _records(info: Any) -> object:

@@ -45,6 +45,7 @@ from fastrtp.isa import (
 from fastrtp.uapi import BPF_F_SLEEPABLE, BpfProgType
 from fastrtp.verifier.alu_insn import check_alu_op
 from fastrtp.verifier.api import LoadAttr, VerifiedProgram
+from fastrtp.verifier.async_cb import do_check_async_callbacks
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call import check_helper_call, check_reference_leak
 from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers, jmp_offset
@@ -113,6 +114,8 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         compute_live_registers(env)
         do_check_main(env, do_check)
         do_check_subprogs(env, do_check)
+        while do_check_async_callbacks(env, do_check):
+            do_check_subprogs(env, do_check)
         check_max_stack_depth(env)
         _fixup(env)
     except Refusal as refusal:

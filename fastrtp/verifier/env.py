@@ -78,7 +78,9 @@ class BpfVerifierEnv:
         # global_func.py
         self.subprog_args: dict[int, Any] = {}
         self.called_globals: set[int] = set()
-        self.map_fields: dict[int, list[tuple[int, int, str]]] = {}
+        self.map_fields: dict[int, list[Any]] = {}
+        self.async_callbacks: dict[tuple[int, int], Any] = {}
+        self.async_verified: set[tuple[int, int]] = set()
 
     def set_state(self, state: BpfVerifierState) -> None:
         """Make `state` the current one."""
