@@ -37,13 +37,12 @@ _EVENTS: dict[str, tuple[str, ...]] = {
     "inline": ("array_count", "hash_count", "hash_update", "ringbuf_discard"),
     "known_maps": ("array_count", "hash_count", "hash_update"),
     "no_lock": ("global_count", "array_count", "hash_count"),
-    "private_stack": ("array_count", "hash_count"),
 }
 """Programs of transition.bpf.o to measure an idea by."""
 
 _CODE: dict[str, tuple[str, ...]] = {
     "bases": ("internet_checksum", "to_upper", "copy_words", "classify", "histogram"),
-    "private_stack": ("matrix", "siphash"),
+    "private_stack": ("matrix", "siphash", "jenkins"),
     "narrow": ("predictable", "classify", "binary_search", "gcd", "murmur3"),
     "whole_slots": ("predictable", "classify", "binary_search", "sparse_switch"),
     "host_cpu": ("bits", "matrix", "to_upper", "internet_checksum", "alu64"),

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastrtp.errors import BtfError
 
-from .types import COMPOSITES, MAX_RESOLVE_DEPTH, MODIFIERS, BtfKind
+from .types import COMPOSITES, MAX_RESOLVE_DEPTH, MODIFIERS, SIZED, BtfKind
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,6 +27,8 @@ _ELEMENTS = (
     ((BtfKind.ENUM64,), 3, 0, None), ((BtfKind.DATASEC,), 3, None, 0),
 )  # fmt: skip
 """(kinds, words of an element, where its name is, where its type is)."""
+_SIZED = tuple(SIZED)
+_MAX_SIZE = 1 << 31
 
 
 def check(btf: Btf) -> None:
@@ -66,9 +68,16 @@ def _is_fine(btf: Btf) -> bool:
         end = following
     else:
         return False
+    # elements with a size of their own; what is an array of something else is followed
+    kind_of = np.concatenate([np.zeros(1, kinds.dtype), kinds])
+    element = end[words[arrays + 3]]
+    sized = np.isin(kind_of[element], _SIZED)
+    size = words[at[np.maximum(element, 1) - 1] + 2].astype(np.int64)
+    if np.any(size[sized] * words[arrays + 5][sized] >= _MAX_SIZE):
+        return False
     try:
-        for type_id in btf.ids_of_kind(BtfKind.ARRAY):
-            btf.sizeof(type_id)
+        for type_id in np.flatnonzero(kinds == BtfKind.ARRAY)[~sized]:
+            btf.sizeof(btf.start_id + int(type_id))
     except BtfError:
         return False
     return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ _INDEX = b"fastrtp btf index 1"
 _LARGE = 1 << 19
 """Bytes from which on a BTF is worth an entry in the cache."""
 _MAX_CACHED = 64 << 20
+_RECENT = 8
 _MAX_BTF = 1 << 28
 """Bytes that a compressed BTF may expand to."""
 
@@ -46,6 +47,14 @@ def _shipped() -> bytes:
         from importlib import resources
 
         return resources.files(__package__).joinpath("data", DEFAULT_BTF).read_bytes()
+
+
+@lru_cache(maxsize=_RECENT)
+def object_btf(data: bytes) -> Btf:
+    """The BTF of an object. The last few are kept: whoever loads an object parses the same bytes again for BPF_BTF_LOAD, and
+    loads the same object again. Raises `BtfError`.
+    """
+    return Btf.parse(data)
 
 
 def host_btf() -> Btf:

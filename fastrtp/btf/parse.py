@@ -66,6 +66,7 @@ class Btf:
     ) -> None:
         self.data = data
         self._digest = digest
+        self._checked = False
         self.base: Btf | None = base
         self.start_id = len(base) if base is not None else 1
         self.str_start: int = base.str_end if base is not None else 0
@@ -289,7 +290,9 @@ class Btf:
 
     def check(self) -> None:
         """Decode and follow every type of this blob, as BPF_BTF_LOAD does; raises `BtfError` for the first bad one."""
-        check(self)
+        if not self._checked:
+            check(self)
+            self._checked = True
 
     def ids_of_kind(self, kind: BtfKind) -> list[int]:
         """Ids of this blob's own types of a kind, ascending."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastrtp.helpers.time_native import bpf_ktime_get_ns
 from fastrtp.native.intrinsics import device, load32, load64, native, store32, store64
 from fastrtp.native.layout import ENV, MACHINE, SIGNALS, at
+from fastrtp.native.smp_native import add64, spin_lock, spin_unlock
 
 _CURRENT = at(ENV, "current")
 _PID_AT = at(ENV, "pid_at")
@@ -20,6 +21,7 @@ _DATA = at(SIGNALS, "data")
 _ROOM = at(SIGNALS, "room")
 _COUNT = at(SIGNALS, "count")
 _LOST = at(SIGNALS, "lost")
+_LOCK = at(SIGNALS, "lock")
 _RECORD = 32
 _NSIG = 64
 _EPERM = -1
@@ -42,9 +44,14 @@ def _send(signal: int, thread: int, env: int) -> int:
     if signal == 0:
         return 0
     signals = load64(load64(env + _MACHINE) + _SIGNALS)
+    spin_lock(signals + _LOCK)
     count = load64(signals + _COUNT)
-    if count == load64(signals + _ROOM):
-        store64(signals + _LOST, load64(signals + _LOST) + 1)
+    full = count == load64(signals + _ROOM)
+    if not full:
+        store64(signals + _COUNT, count + 1)
+    spin_unlock(signals + _LOCK)
+    if full:
+        add64(signals + _LOST, 1)
         return 0
     record = load64(signals + _DATA) + count * _RECORD
     store64(record, bpf_ktime_get_ns(env))
@@ -53,7 +60,6 @@ def _send(signal: int, thread: int, env: int) -> int:
     store32(record + 16, tgid)
     store32(record + 20, signal)
     store32(record + 24, thread)
-    store64(signals + _COUNT, count + 1)
     return 0
 
 

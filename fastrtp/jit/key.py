@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastrtp.entry_cache import files_digest
 from fastrtp.isa import BPF_PSEUDO_CALL, encode
-from fastrtp.jit.lower import LowerInput
+from fastrtp.jit.lower import CallTarget, LowerInput
 from fastrtp.native import library
 from fastrtp.native.compiler import Part
 
@@ -40,9 +40,9 @@ def toolchain() -> str:
     return f"{files_digest(package, (path for pattern in _SOURCES for path in package.glob(pattern)))} {library.key()}"
 
 
-def text_key(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = ()) -> str:
-    """Key of the code of an IR text and its parts."""
-    digest = hashlib.blake2b(f"text\0{toolchain()}\0{tuple(exports)!r}\0{text}".encode(), digest_size=16)
+def text_key(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = (), *, smp: bool = False) -> str:
+    """Key of the code of an IR text and its parts, for one CPU or (`smp`) several."""
+    digest = hashlib.blake2b(f"text\0{toolchain()}\0{smp}\0{tuple(exports)!r}\0{text}".encode(), digest_size=16)
     for part in parts:
         digest.update(f"\0{part.names!r}\0{part.text}".encode())
     return digest.hexdigest()
@@ -53,40 +53,49 @@ def program_key(program: LowerInput, parts: Sequence[Part] = (), exports: Sequen
     insns = program.insns
     loads = [index for index, insn in enumerate(insns) if insn.code == _LD_IMM64 and insn.src_reg]
     facts: list[Any] = ["program", toolchain(), tuple(exports), [(part.names, part.text) for part in parts]]
-    for member in fields(program):
-        value = getattr(program, member.name)
-        if member.name == "insns":
-            value = hashlib.blake2b(encode(list(insns))).hexdigest()
-        elif member.name == "aux":
+    for name in _names(LowerInput):
+        value = getattr(program, name)
+        if name == "insns":
+            value = encode(insns)
+        elif name == "aux":
             value = None if value is None else _aux(value)
-        elif member.name == "subprogs":
+        elif name == "subprogs":
             value = [(int(start), int(end)) for start, end in value]
-        elif member.name == "resolve":
+        elif name == "resolve":
             calls = (index for index, insn in enumerate(insns) if insn.code == _CALL and insn.src_reg != BPF_PSEUDO_CALL)
             value = [(index, _resolved(program, index)) for index in calls]
-        elif member.name == "map_symbols":
+        elif name == "map_symbols":
             value = [(index, _symbol(program, index)) for index in loads]
-        elif member.name == "constants":
+        elif name == "constants":
             value = [(index, _content(program, index)) for index in loads]
         else:
-            value = _plain(value, f"LowerInput.{member.name}")
-        facts.append((member.name, value))
+            value = _plain(value, f"LowerInput.{name}")
+        facts.append((name, value))
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+
+
+@functools.cache
+def _names(record: Hashable) -> tuple[str, ...]:
+    return tuple(member.name for member in fields(cast("type[Any]", record)))
 
 
 def _aux(aux: Sequence[Any]) -> tuple[list[tuple[Any, ...]], list[int]]:
     """Facts on the instructions: the distinct ones, and which of them each instruction has."""
     if not aux:
         return [], []
-    row = attrgetter(*(member.name for member in fields(aux[0])))
+    row = attrgetter(*_names(cast(Hashable, type(aux[0]))))
+    objects = {id(one): one for one in aux}  # of a cached program, equal ones are the same
     distinct: dict[tuple[Any, ...], int] = {}
-    which = [distinct.setdefault(row(one), len(distinct)) for one in aux]
-    return list(distinct), which
+    number = {name: distinct.setdefault(row(one), len(distinct)) for name, one in objects.items()}
+    return list(distinct), [number[id(one)] for one in aux]
+
+
+_target = attrgetter(*(member.name for member in fields(CallTarget)))
 
 
 def _resolved(program: LowerInput, index: int) -> Any:
     try:
-        return program.resolve(index, program.insns[index])
+        return _target(program.resolve(index, program.insns[index]))
     except KeyError:  # the lowering will say so, if it gets there
         return None
 
@@ -108,7 +117,7 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(one, where) for one in value]
     if is_dataclass(value):
-        return [(member.name, _plain(getattr(value, member.name), f"{where}.{member.name}")) for member in fields(value)]
+        return [(name, _plain(getattr(value, name), where)) for name in _names(cast(Hashable, type(value)))]
     if type(value) not in _PLAIN:
         raise TypeError(f"{where} has no form for the key: {type(value).__name__}")
     return value

@@ -33,8 +33,8 @@ def _hash_call(name: str, map: HashMap) -> CallTarget | None:
     mask = map.slots - 1
     if name == "map_lookup_elem":
         symbol = f"htab{'_lru' if lru else ''}{'_percpu' if map.percpu else ''}_map_lookup_elem"
-        stride = (map.stride,) if map.percpu else ()
-        return CallTarget(symbol, _constants(*shape, map.value_at, mask, *stride), 2)
+        where = (map.percpu_size, mask, map.stride) if map.percpu else (map.value_at, mask)
+        return CallTarget(symbol, _constants(*shape, *where), 2)
     if name == "map_update_elem":
         cpus = map.memory.cpus
         values = (map.key_size, map.value_size, map.elem_size, map.value_at, mask, map.max_entries, int(lru), map.stride, cpus)

@@ -48,19 +48,23 @@ class NativeText:
 
     `symbols`: addresses of what it names and does not define, besides the native library's functions. Code is found in the
     cache, or compiled: at once, or (`wait` False) meanwhile; then whatever needs it waits for it, and may raise JitError.
+    `smp`: helpers and maps in their form for several CPUs that run at a time, which is right for one, too.
     """
 
     def __init__(
         self, name: str, source: str | LowerInput, exports: Sequence[str], symbols: Mapping[str, int] | None = None,
-        parts: Sequence[Part] = (), *, wait: bool = True,
+        parts: Sequence[Part] = (), *, smp: bool = False, wait: bool = True,
     ) -> None:  # fmt: skip
         self.name = name
         self.symbols = dict(symbols or {})
         self._source = source
         self._exports = tuple(exports)
         self._parts = tuple(parts)
-        named = (self._parts, self._exports)
-        self._key = text_key(source, *named) if isinstance(source, str) else program_key(source, *named)
+        self._smp = smp
+        if isinstance(source, str):
+            self._key = text_key(source, parts, exports, smp=smp)
+        else:
+            self._key = program_key(source, parts, exports)
         self._module: NativeModule | None = None
         self._pending: Pending | None = None
         self._lock = threading.Lock()
@@ -132,7 +136,7 @@ class NativeText:
         return server().compile(self._job(), "assembly")[0].decode()
 
     def _job(self) -> Job:
-        return Job(self.text, str(library.library().bitcode_path), self._parts, self._exports)
+        return Job(self.text, str(library.library().bitcode_path), self._parts, self._exports, self._smp)
 
     def _keep(self, made: tuple[bytes, tuple[str, ...]]) -> None:
         """Load what was compiled, and store it."""
@@ -156,7 +160,7 @@ class NativeProgram(NativeText):
         facts: ProgramFacts = NO_FACTS, widths: str = "",
     ) -> None:  # fmt: skip
         parts = [Part(probe_text(ENTRY, widths, facts))] if widths else []
-        super().__init__(name, source, [ENTRY, PROBE] if widths else [ENTRY], symbols, parts, wait=wait)
+        super().__init__(name, source, [ENTRY, PROBE] if widths else [ENTRY], symbols, parts, smp=source.smp, wait=wait)
         self.source = source
         self.facts = facts
         self.widths = widths

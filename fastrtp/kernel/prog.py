@@ -60,7 +60,7 @@ class ProgAux:
 
 
 class BpfProg(RefCounted):
-    """`struct bpf_prog` with its aux. `native`: the compiled program."""
+    """`struct bpf_prog` with its aux. `native`: the compiled program, for one CPU that runs programs at a time."""
 
     def __init__(
         self, ids: Idr[BpfProg], prog_type: int, name: str, tag: bytes, aux: ProgAux, verified: VerifiedProgram,
@@ -74,6 +74,7 @@ class BpfProg(RefCounted):
         self.verified = verified
         self.used_maps = list(used_maps)
         self.native = native
+        self._smp_native: NativeProgram | None = None
         self._ids = ids
         self._memory = memory
         for bpf_map in self.used_maps:
@@ -88,11 +89,31 @@ class BpfProg(RefCounted):
     @cached_property
     def record(self) -> ProgRecord:
         """What links and program arrays point at. Waits for the compiler; JitError when it refused the program."""
-        return ProgRecord(self._memory, self.native.entry, self.id, self.native.probes)
+        native = self.smp_native() if self._memory.parallel else self.native
+        return ProgRecord(self._memory, native.entry, self.id, self.native.probes)
 
     def finish(self) -> None:
         """Wait for the compiler. JitError when it refused the program."""
         _ = self.record
+
+    def smp_native(self) -> NativeProgram:
+        """The program for several CPUs that run programs at a time; compiled when it is first wanted, meanwhile. JitError."""
+        from fastrtp.jit import compile_program
+        from fastrtp.jit.options import CodeOptions
+
+        if self._smp_native is None:
+            maps = [bpf_map.map for bpf_map in self.used_maps[: len(self.verified.used_maps)]]
+            name = self.name or "prog"
+            self._smp_native = compile_program(self.verified, maps, name, self._memory, CodeOptions(smp=True), wait=False)
+        return self._smp_native
+
+    def run_smp(self) -> None:
+        """Run that form from now on. JitError."""
+        self.record.switch(self.smp_native().entry)
+
+    def run_alone(self) -> None:
+        """Run the other form again."""
+        self.record.switch(self.native.entry)
 
     def __repr__(self) -> str:
         return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"
@@ -159,6 +180,8 @@ class BpfProg(RefCounted):
         self._ids.remove(self.id)
         self._memory.synchronize_rcu()
         self.native.close()
+        if self._smp_native is not None:
+            self._smp_native.close()
         if "record" in self.__dict__:
             self.record.close()
         for bpf_map in self.used_maps:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fastrtp.native.intrinsics import device, load64, memcpy, memset
 from fastrtp.native.layout import MAP, at
+from fastrtp.native.smp_native import copy_value
 
 FIELD_LOCK = 1
 FIELD_TIMER = 2
@@ -60,7 +61,7 @@ def copy_map_value(map: int, target: int, source: int, size: int) -> None:
     """Copy a value, but for its special fields. Kernel: copy_map_value."""
     fields = load64(map + _FIELDS)
     if fields == 0:
-        memcpy(target, source, size)
+        copy_value(target, source, size)
         return
     start = 0
     for number in range(load64(fields)):

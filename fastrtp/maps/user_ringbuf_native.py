@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fastrtp.native.intrinsics import call_subprog, load32, load64, native, stack_bytes, store32, store64
 from fastrtp.native.layout import MAP, at
+from fastrtp.native.smp_native import give64, take64
 
 _VALUES = at(MAP, "values")
 _SIZE = at(MAP, "max_entries")
@@ -25,12 +26,12 @@ _EINVAL = -22
 
 @native()
 def bpf_user_ringbuf_drain(map: int, callback: int, data: int, flags: int, env: int) -> int:
-    """How many samples the callback saw, until it returned 1; -EINVAL (flags), -EBUSY (called from a callback of its own)."""
+    """How many samples the callback saw, until it returned 1; -EINVAL (flags), -EBUSY (in a callback of its own, or
+    while another CPU drains it)."""
     if (flags & ~_WAKEUP_FLAGS) != 0:
         return _EINVAL
-    if load64(map + _BUSY) != 0:
+    if not take64(map + _BUSY):
         return _EBUSY
-    store64(map + _BUSY, 1)
     dynptr = stack_bytes(16)
     seen = 0
     walked = 0
@@ -50,5 +51,5 @@ def bpf_user_ringbuf_drain(map: int, callback: int, data: int, flags: int, env: 
             stop = call_subprog(callback, dynptr, data, 0, 0, 0, env)
             seen += 1
         store64(map + _CONSUMER, position + ((length + _HEADER + 7) & ~7))
-    store64(map + _BUSY, 0)
+    give64(map + _BUSY)
     return seen

@@ -50,12 +50,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Job:
-    """A module: `text` and `parts`, bodies to inline from the `bitcode` file, and the symbols to keep (all without parts)."""
+    """A module: `text` and `parts`, bodies to inline from the `bitcode` file, and the symbols to keep (all without parts).
+
+    `smp`: other CPUs run beside the one that runs this code.
+    """
 
     text: str
     bitcode: str
     parts: tuple[Part, ...] = ()
     exports: tuple[str, ...] = ()
+    smp: bool = False
 
 
 def send(to: int, data: bytes) -> None:
@@ -128,7 +132,8 @@ class CompileServer:
 
     def _ask(self, job: Job, what: str, level: int) -> Output:
         fields = {"what": what, "codegen": level, "text": job.text, "bitcode": job.bitcode, "exports": job.exports}
-        request = json.dumps(fields | {"parts": [(part.text, part.names) for part in job.parts]}).encode()
+        parts = [(part.text, part.names) for part in job.parts]
+        request = json.dumps(fields | {"smp": job.smp, "parts": parts}).encode()
         try:
             head, body = self._exchange(self._running(), request)
         except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -21,6 +21,7 @@ from pathlib import Path
 from fastrtp.entry_cache import cache_folder, files_digest
 from fastrtp.errors import JitError
 from fastrtp.native import host
+from fastrtp.native.layout import SMP
 from fastrtp.native.module import NativeModule
 
 __all__ = ["NativeLibrary", "cache_folder", "ensure_built", "extension", "is_built", "key", "library", "sources"]
@@ -62,12 +63,20 @@ class NativeLibrary:
         self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in functions.items()}
         self.inline = frozenset(name for name, row in functions.items() if row["inline"])
         self.uses = {name: frozenset(row["uses"]) for name, row in functions.items()}
+        self._smp = ctypes.c_int64(0)
+        given = dict(symbols or {SMP: ctypes.addressof(self._smp)})
         parts = {suffix: (folder / f"{stem}.{suffix}").read_bytes() for suffix in ("bc", "o")}
         for suffix, data in parts.items():
             if hashlib.sha256(data).hexdigest() != manifest["sha256"][suffix]:
                 raise JitError(f"{folder / stem}.{suffix} is damaged")
-        self._module = NativeModule(parts["o"], [*functions, *manifest["runtime"]], symbols or {}, "native-library")
-        self.symbols = self._module.addresses
+        self._module = NativeModule(parts["o"], [*functions, *manifest["runtime"]], given, "native-library")
+        self.symbols = self._module.addresses | ({} if symbols else given)
+
+    def several_cpus(self) -> None:
+        """From now on functions that are not part of a program's code reckon with other CPUs. There is no way back: one of them
+        may be running.
+        """
+        self._smp.value = 1
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         """The function `name` over Python ints (int64, wrapping); it releases the GIL while it runs."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from fastrtp.native.layout import FUSED, FUSED_ROW
 from fastrtp.replay.bind import BoundRecording
 from fastrtp.replay.linked import LinkedReplay, Loop
 from fastrtp.replay.loop_text import RUN, SURROUNDINGS, Kind, loop_text
+from fastrtp.replay.materialize import Column
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ CACHED_NS = 5_000_000
 GAIN_NS = 4
 """About what an event gains."""
 _CHANGED = -1
+
+
+def _lines(count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Zeroed integers in cache lines that nothing else is in: threads write to theirs at every event."""
+    room = np.zeros(count + 16, np.int64)
+    skip = -room.ctypes.data % 64 // 8
+    return room[skip : skip + count]
 
 
 class Plan:
@@ -58,6 +66,7 @@ class Plan:
         self._programs: dict[int, str] = {}
         self._addresses: dict[int, str] = {}
         by_address = {link.record.address: link for link in kernel.links if isinstance(link, BpfRawTpLink) and link.record}
+        self.smp = replay.smp
         self.timers = any(prog.native.facts.timers for prog in kernel.progs)
         kinds = [self._kind(replay, number, by_address) for number in replay.makers]
         self.kinds = [kind for kind in kinds if kind.stores or kind.has_after or kind.tracepoint or kind.programs]
@@ -72,7 +81,7 @@ class Plan:
     @property
     def cached(self) -> bool:
         """Whether the code is in the cache."""
-        return text_key(self.text, self.parts, [RUN]) in object_cache()
+        return text_key(self.text, self.parts, [RUN], smp=self.smp) in object_cache()
 
     def _kind(self, replay: LinkedReplay, number: int, links: Mapping[int, BpfRawTpLink]) -> Kind:
         kind = replay.kind(number)
@@ -94,11 +103,12 @@ class Plan:
         if prog.id not in self._programs:
             self._programs[prog.id] = f"prog:{len(self._programs)}"
             names = [(ENTRY, self._programs[prog.id])]
-            for symbol, address in prog.native.symbols.items():
+            native = prog.smp_native() if self.smp else prog.native
+            for symbol, address in native.symbols.items():
                 shared = self._addresses.setdefault(address, f"at:{len(self._addresses)}")
                 names.append((symbol, shared))
                 self.symbols[shared] = address
-            self.parts.append(Part(prog.native.text, tuple(names)))
+            self.parts.append(Part(native.text, tuple(names)))
         return self._programs[prog.id]
 
 
@@ -107,20 +117,26 @@ class _FusedLoop:
 
     def __init__(self, plan: Plan, replay: LinkedReplay, state: np.ndarray) -> None:
         count, cpus = max(len(replay.bound.events), 1), replay.memory.cpus
-        self._counts = np.zeros(count * cpus, np.int64)
-        self._last = np.full(cpus, -1, np.int64)
+        self._counts = _lines(count * cpus)
+        self._last = _lines(cpus)
+        self._mine = np.ones(cpus, np.int64)
+        if replay.smp:
+            self._mine[:] = 0
+            self._mine[np.unique(replay.bound.cpu)] = 1
         self._rows = np.array(plan.rows or [(0, 0)], FUSED_ROW)
         self._fused = np.zeros(1, FUSED)
-        arrays = {"counts": self._counts, "last": self._last, "rows": self._rows, "replay": state}
+        arrays = {"counts": self._counts, "last": self._last, "rows": self._rows, "replay": state, "mine": self._mine}
         sizes = {"generation": plan.generation, "kinds": count, "cpus": cpus, "row_count": len(plan.rows)}
         for field, value in [*((name, array.ctypes.data) for name, array in arrays.items()), *sizes.items()]:
             self._fused[field] = value
         places = {name: int(arrays[name].ctypes.data) for name in ("counts", "last")}
-        self.loop = Loop(replay.memory, "fused", plan.text, plan.parts, replay.symbols(plan.kinds) | plan.symbols | places)
+        symbols = replay.symbols(plan.kinds) | plan.symbols | places
+        self.loop = Loop(replay.memory, "fused", plan.text, plan.parts, symbols, smp=replay.smp)
 
-    def run(self, limit: int) -> int:
-        """Events played, or what fused_begin says."""
-        return int(self.loop.run(self._fused.ctypes.data, limit))
+    @property
+    def address(self) -> int:
+        """Address of the FUSED record."""
+        return int(self._fused.ctypes.data)
 
 
 class FusedReplay(LinkedReplay):
@@ -130,13 +146,14 @@ class FusedReplay(LinkedReplay):
     """
 
     def __init__(
-        self, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], *, eager: bool = True
-    ) -> None:
-        super().__init__(kernel.memory, bound, tracepoints)
+        self, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], picked: Column | None = None,
+        *, eager: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(kernel.memory, bound, tracepoints, picked)
         self.fused_events = self._played = 0
         self._kernel = kernel
         self._eager = eager
-        self._loop: _FusedLoop | None = None
+        self._fused: _FusedLoop | None = None
         self._plan = self._new_plan()
         self._seen = self._plan.generation
         self._tried = -1
@@ -151,36 +168,55 @@ class FusedReplay(LinkedReplay):
     @property
     def worth(self) -> bool:
         """Whether fusing pays for the events to come, going by rule of thumb."""
+        return self.pays(self.events - self.position)
+
+    def pays(self, events: int) -> bool:
+        """Whether fusing pays for so many events."""
         plan = self._plan
         if not plan.programs or plan.timers:
             return False
-        cost = CACHED_NS if plan.cached else COMPILE_NS * plan.programs
-        return (self.events - self.position) * GAIN_NS > cost
+        return events * GAIN_NS > (CACHED_NS if plan.cached else COMPILE_NS * plan.programs)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the loop that plays next is a fused one."""
+        return self._fused is not None
 
     def prepare(self) -> None:
         """Compile the loop, or find it in the cache; the linked one where LLVM refuses."""
-        if self._loop is None and self._plan.generation != self._tried:
+        if self._fused is None and self._plan.generation != self._tried:
             self._tried = self._plan.generation
             if not self._plan.timers:
                 with suppress(JitError):  # the programs are fine one by one, so the replay is not to fail
-                    self._loop = _FusedLoop(self._plan, self, self._state)
-        if self._loop is None:
+                    self._fused = _FusedLoop(self._plan, self, self._state)
+        if self._fused is None:
             super().prepare()
 
     def play(self, limit: int) -> int:
         """Play at most `limit` events, fused where that is possible now."""
         played = _CHANGED
         self._fuse_again()
-        if self._loop is not None:
-            played = self._loop.run(limit)
+        if self._fused is not None:
+            played = int(self._fused.loop.run(self._fused.address, limit))
             if played == _CHANGED:
-                self._drop()
+                self.give_up()
         if played >= 0:
             self.fused_events += played
         else:
             played = super().play(limit)
         self._played += played
         return played
+
+    def loop(self) -> tuple[int, int]:
+        """(record, address) of the loop that is to play next."""
+        self._fuse_again()
+        return (self._fused.address, self._fused.loop.address) if self._fused is not None else self.linked_loop()
+
+    def give_up(self) -> None:
+        """Links have changed: what was compiled for them goes."""
+        if self._fused is not None:
+            self._fused.loop.close()
+            self._fused = None
 
     def rewind(self) -> None:
         """Start over: what programs counted stays."""
@@ -190,7 +226,7 @@ class FusedReplay(LinkedReplay):
     def close(self) -> None:
         """Free the native code."""
         super().close()
-        self._drop()
+        self.give_up()
 
     def _new_plan(self) -> Plan:
         with self._kernel.lock:
@@ -200,7 +236,7 @@ class FusedReplay(LinkedReplay):
         """Make the loop for the links of now, when they have stayed the same for a chunk."""
         generation = int(self.memory.machine["generation"][0])
         stable, self._seen = generation == self._seen, generation
-        if self._loop is not None or not stable or generation == self._tried:
+        if self._fused is not None or not stable or generation == self._tried:
             return
         if self._plan.generation != generation:
             self._plan = self._new_plan()
@@ -208,8 +244,3 @@ class FusedReplay(LinkedReplay):
             self.prepare()
         else:
             self._tried = generation
-
-    def _drop(self) -> None:
-        if self._loop is not None:
-            self._loop.loop.close()
-            self._loop = None

@@ -32,10 +32,13 @@ CHUNK = 1 << 16
 class Loop:
     """A compiled replay loop. `text` of loop_text(), `parts`: makers and programs, `symbols`: all that they name."""
 
-    def __init__(self, memory: Memory, name: str, text: str, parts: Sequence[Part], symbols: Mapping[str, int]) -> None:
-        self.code = NativeText(name, text, [RUN], symbols, parts)
+    def __init__(
+        self, memory: Memory, name: str, text: str, parts: Sequence[Part], symbols: Mapping[str, int], *, smp: bool = False
+    ) -> None:
+        self.code = NativeText(name, text, [RUN], symbols, parts, smp=smp)
         self.code.profile(memory.perf_map, {"prog": "bpf_prog"})
-        self.run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(self.code.addresses[RUN])
+        self.address = self.code.addresses[RUN]
+        self.run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(self.address)
 
     def close(self) -> None:
         """Free the code; nobody may be running in it."""
@@ -43,10 +46,16 @@ class Loop:
 
 
 class LinkedReplay:
-    """One recording, ready to be played on a machine. Keeps every column alive that native code points into."""
+    """One recording, ready to be played on a machine. Keeps every column alive that native code points into.
 
-    def __init__(self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> None:
+    `picked`: what `bound` has are these events of its recording, for one thread of a parallel replay (parallel.py).
+    """
+
+    def __init__(
+        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], picked: Column | None = None
+    ) -> None:
         self.memory = memory
+        self.smp = picked is not None
         self.bound = bound
         self.tracepoints = tracepoints
         self.events = count = len(bound.time)
@@ -76,7 +85,8 @@ class LinkedReplay:
         if stacks is not None:
             columns, memory_of = stacks
             self._keep.append(memory_of)
-            state["stacks"] = self._address(columns)
+            state["stacks"] = self._address(columns if picked is None else np.ascontiguousarray(columns[picked]))
+        state["held"] = self.smp
 
     def run(self, progress: Callable[[int, int], None] | None = None, chunk: int = CHUNK) -> int:
         """Play from where it stands to the end; how many events were played. KeyboardInterrupt ends it between chunks."""
@@ -89,11 +99,24 @@ class LinkedReplay:
 
     def play(self, limit: int) -> int:
         """Play at most `limit` events; how many were played."""
-        return int(self._linked_loop().run(self._state.ctypes.data, limit))
+        return int(self._linked_code().run(self.state_address, limit))
 
     def prepare(self) -> None:
         """Compile the loop, unless that has been done."""
-        self._linked_loop()
+        self._linked_code()
+
+    def linked_loop(self) -> tuple[int, int]:
+        """(address of the record that it is called with, address of the loop), linked; compiled if need be."""
+        return self.state_address, self._linked_code().address
+
+    def loop(self) -> tuple[int, int]:
+        """The same of the loop that is to play next."""
+        return self.linked_loop()
+
+    @property
+    def state_address(self) -> int:
+        """Address of the REPLAY record."""
+        return int(self._state.ctypes.data)
 
     @property
     def position(self) -> int:
@@ -151,11 +174,12 @@ class LinkedReplay:
                 found[kind.tracepoint] = self.tracepoints[self.bound.events[kind.number].name].address
         return found
 
-    def _linked_loop(self) -> Loop:
+    def _linked_code(self) -> Loop:
         if self._linked is None:
             kinds = [self.through_probes(number) for number in self.makers]
-            text = loop_text(kinds, self.memory.cpus, fused=False, stacks=self.stacks)
-            self._linked = Loop(self.memory, "replay", text, [self.makers_part(kinds)], self.symbols(kinds))
+            # timers fire in the order of all events, so not while loops run side by side
+            text = loop_text(kinds, self.memory.cpus, fused=False, stacks=self.stacks, timers=not self.smp)
+            self._linked = Loop(self.memory, "replay", text, [self.makers_part(kinds)], self.symbols(kinds), smp=self.smp)
         return self._linked
 
     def _address(self, array: Column) -> int:

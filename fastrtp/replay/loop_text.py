@@ -3,8 +3,8 @@
     i64 replay_run(ptr state, i64 limit)      how many events were played; below 0: none, see fused_begin in loop_native.py
 
 What a kind does depends on the tier. Linked: the static key is tested and the tracepoint's probes are walked (trace_call<N>,
-inline), so that a probe is one call through a pointer away, and may change between two chunks; timers that are due run
-first. Fused: the programs themselves, for one set of links, and no timers.
+inline), so that a probe is one call through a pointer away, and may change between two chunks. Fused: the programs
+themselves, for one set of links.
 
 Columns, counters and records are symbols, so that the same recording layout and programs find their code in the cache.
 Their numbers follow a colon: LLVM renames what it has twice to "name.N", and would meet ours.
@@ -55,10 +55,11 @@ class Kind:
         return replace(self, widths=widths, **what)
 
 
-def loop_text(kinds: Sequence[Kind], cpus: int, *, fused: bool, stacks: bool = False) -> str:
+def loop_text(kinds: Sequence[Kind], cpus: int, *, fused: bool, stacks: bool = False, timers: bool = False) -> str:
     """IR of replay_run and of all it calls, but for the makers and the programs.
 
-    `fused`: it runs between fused_begin and fused_end, and counts. `stacks`: the recording has stacks.
+    `fused`: it runs between fused_begin and fused_end, and counts. `stacks`: the recording has stacks. `timers`: those that are
+    due are run before each event.
     """
     names = [*COLUMNS, "envs", "machine", "counts", "last", *dict.fromkeys(kind.tracepoint for kind in kinds if kind.tracepoint)]
     lines = [f'@"{name}" = external global [0 x i8]' for name in names]
@@ -72,7 +73,7 @@ def loop_text(kinds: Sequence[Kind], cpus: int, *, fused: bool, stacks: bool = F
             lines.append(f'declare void @"{kind.maker}:after"(i64, ptr)')
     for kind in kinds:
         lines += _kind(kind, cpus, fused, stacks)
-    return "\n".join([*lines, *_loop(kinds, fused), _FUSED_RUN if fused else _LINKED_RUN, _TRAILER])
+    return "\n".join([*lines, *_loop(kinds, timers), _FUSED_RUN if fused else _LINKED_RUN, _TRAILER])
 
 
 def _kind(kind: Kind, cpus: int, fused: bool, stacks: bool) -> list[str]:
@@ -190,13 +191,13 @@ def _inlined(kind: Kind) -> list[str]:
     return lines
 
 
-def _loop(kinds: Sequence[Kind], fused: bool) -> list[str]:
+def _loop(kinds: Sequence[Kind], timers: bool) -> list[str]:
     cases = "\n".join(f"    i16 {_signed16(kind.number)}, label %k{kind.number}" for kind in kinds)
-    lines = [_LOOP_HEAD, *([] if fused else [_TIMERS]), _LOOP_KIND, f"  switch i16 %kind, label %next [\n{cases}\n  ]"]
+    lines = [_LOOP_HEAD, *([_TIMERS] if timers else []), _LOOP_KIND, f"  switch i16 %kind, label %next [\n{cases}\n  ]"]
     for kind in kinds:
         call = f'  %f{kind.number} = call i64 @"kind:{kind.number}"(i64 %i, i64 %run_ctx)'
         lines += [f"k{kind.number}:", call, "  br label %next"]
-    before = "loop" if fused else "event"
+    before = "event" if timers else "loop"
     arms = "".join(f", [ %f{kind.number}, %k{kind.number} ]" for kind in kinds)
     return [*lines, f"next:\n  %one = phi i64 [ 0, %{before} ]{arms}", _LOOP_TAIL]
 
@@ -248,7 +249,6 @@ entry:
   ret i64 %played
 }}
 declare i64 @replay_begin(i64, i64)
-declare i64 @timers_run(i64, i64)
 declare i64 @replay_end(i64, i64, i64)"""
 
 _FUSED_RUN = f"""define i64 @{RUN}(ptr %fused, i64 %limit) nounwind {{
@@ -272,6 +272,7 @@ play:
 declare i64 @fused_begin(i64, i64)
 declare i64 @fused_end(i64, i64, i64)"""
 
-_TRAILER = """!0 = !{}
+_TRAILER = """declare i64 @timers_run(i64, i64)
+!0 = !{}
 !1 = !{!"branch_weights", i32 1, i32 1000}
 """

@@ -24,7 +24,8 @@ from fastrtp.native.intrinsics import (
     store64,
     ult,
 )
-from fastrtp.native.layout import ENV, PROG, PROG_STATS, at
+from fastrtp.native.layout import ENV, PROG, PROG_STATS, STATS_TIMED, at
+from fastrtp.native.smp_native import add64
 from fastrtp.trace.ftrace_layout import (
     PERF_CALL,
     PERF_CPU,
@@ -63,7 +64,7 @@ _CPU = at(ENV, "cpu")
 _CURRENT = at(ENV, "current")
 _TGID_AT = at(ENV, "tgid_at")
 _RUN_CTX = at(ENV, "run_ctx")
-_KEEP_STATS = at(ENV, "stats")
+_STATS_FLAGS = at(ENV, "stats")
 _SAMPLE_TID = 1 << 1
 _SAMPLE_TIME = 1 << 2
 _SAMPLE_CPU = 1 << 7
@@ -95,7 +96,7 @@ def trace_call_bpf(call: int, cpu: int, ctx: int, env: int) -> int:
         else:
             memcpy(run_ctx, item + _ITEM_COOKIE, 16)  # the cookie, and no tail calls so far
             store64(env + _RUN_CTX, run_ctx)
-            if load64(env + _KEEP_STATS) == 0:
+            if load64(env + _STATS_FLAGS) & STATS_TIMED == 0:
                 result &= call_prog(load64(prog + _ENTRY), ctx, env)
             else:
                 result &= _run_timed(prog, stats, ctx, env)
@@ -146,15 +147,14 @@ def perf_event_output(event: int, raw: int, size: int, env: int) -> None:
 @device
 def perf_swevent_event(event: int, raw: int, size: int, env: int) -> None:
     """Count, and sample when the period is over."""
-    store64(event + _COUNT, load64(event + _COUNT) + 1)
+    add64(event + _COUNT, 1)
     period = load64(event + _PERIOD)
     if period == 0:
         return
-    left = load64(event + _LEFT) + 1
+    left = add64(event + _LEFT, 1)
     if left < 0:
-        store64(event + _LEFT, left)
         return
-    store64(event + _LEFT, -period)
+    add64(event + _LEFT, -period - left)
     if load64(event + _RING) != 0:
         perf_event_output(event, raw, size, env)
 

@@ -34,7 +34,19 @@ from fastrtp.native.intrinsics import (
     stack_bytes,
     store64,
 )
-from fastrtp.native.layout import ENV, ENV_STRIDE, LINK, MACHINE, PROG, PROG_STATS, RUN_CTX, TRACEPOINT, TRACEPOINT_FUNC, at
+from fastrtp.native.layout import (
+    ENV,
+    ENV_STRIDE,
+    LINK,
+    MACHINE,
+    PROG,
+    PROG_STATS,
+    RUN_CTX,
+    STATS_TIMED,
+    TRACEPOINT,
+    TRACEPOINT_FUNC,
+    at,
+)
 from fastrtp.native.machine_native import enter, leave
 from fastrtp.trace.widths import MAX_ARGS, SHIM_WIDTHS
 
@@ -56,7 +68,7 @@ _RUN_CNT = at(PROG_STATS, "run_cnt")
 _RUN_TIME = at(PROG_STATS, "run_time_ns")
 _CPU = at(ENV, "cpu")
 _RUN_CTX = at(ENV, "run_ctx")
-_KEEP_STATS = at(ENV, "stats")
+_SPECIAL = at(ENV, "stats")
 _COOKIE = at(RUN_CTX, "cookie")
 _TAIL_CALLS = at(RUN_CTX, "tail_calls")
 _ENVS = at(MACHINE, "env")
@@ -91,8 +103,8 @@ def bpf_run_stats(link: int, env: int) -> int:
 
 @native(inline=True)
 def bpf_run_is_plain(stats: int, env: int) -> int:
-    """1 unless the program is running on this CPU already, or BPF_ENABLE_STATS is held."""
-    return 1 if load64(stats + _ACTIVE) | load64(env + _KEEP_STATS) == 0 else 0
+    """1 unless the program is running on this CPU already, or something is special about all runs (ENV.stats)."""
+    return 1 if load64(stats + _ACTIVE) | load64(env + _SPECIAL) == 0 else 0
 
 
 @native(inline=True)
@@ -126,14 +138,18 @@ def bpf_run_end(stats: int, nests: int) -> int:
 
 @native()
 def bpf_trace_run_slow(link: int, args: int, run_ctx: int, env: int) -> int:
-    """A run that is not plain: a miss, or timed."""
+    """A run that is not plain: a miss, or timed, or of the program's form for several CPUs."""
     stats = bpf_run_stats(link, env)
     if load64(stats + _ACTIVE) != 0:
         store64(stats + _MISSES, load64(stats + _MISSES) + 1)
         return 0
     bpf_run_begin(stats, 1)
     bpf_run_ctx(link, run_ctx, env)
-    bpf_prog_run_timed(load64(link + _PROG), stats, args, env)
+    prog = load64(link + _PROG)
+    if load64(env + _SPECIAL) & STATS_TIMED:
+        bpf_prog_run_timed(prog, stats, args, env)
+    else:
+        call_prog(load64(prog + _ENTRY), args, env)
     bpf_run_end(stats, 1)
     return 0
 
@@ -243,7 +259,7 @@ def bpf_prog_test_run_raw_tp(machine: int, prog: int, ctx: int, cpu: int) -> int
     store64(env + _RUN_CTX, run_ctx)
     stats = load64(prog + _STATS) + cpu * _STATS_SIZE
     entry = load64(prog + _ENTRY)
-    result = call_prog(entry, args, env) if load64(env + _KEEP_STATS) == 0 else _run_timed(prog, stats, args, env)
+    result = call_prog(entry, args, env) if load64(env + _SPECIAL) & STATS_TIMED == 0 else _run_timed(prog, stats, args, env)
     store64(stats + _RUNS, load64(stats + _RUNS) + 1)
     leave(machine)
     return result

@@ -38,6 +38,7 @@ _MAPS = frozenset({BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_VALUE, 
 _BY_INDEX = frozenset({BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE})
 _SOURCES = ("verifier", "helpers", "isa", "btf")
 _ACCESS = frozenset({None, "ctx", "stack", "map_value", "mem", "btf", "tp_buffer"})
+_MEMBERS = tuple(member.name for member in fields(LoadAttr) if member.name not in ("insns", "fd_to_map", "fd_array"))
 _KEPT = frozenset({"insns", "used_maps", "aux", "subprogs", "stats"})
 
 
@@ -147,17 +148,15 @@ def _map(found: Any) -> object:
 
 def _key(attr: LoadAttr, insns: Sequence[Insn], maps: Sequence[Any]) -> str:
     facts: list[object] = [sources_digest(), [_map(found) for found in maps]]
-    for member in fields(attr):
-        value = getattr(attr, member.name)
-        if member.name in ("insns", "fd_to_map", "fd_array"):
-            continue
-        if member.name in ("btf", "kernel_btf"):
+    for name in _MEMBERS:
+        value = getattr(attr, name)
+        if name in ("btf", "kernel_btf"):
             value = _btf(value)
-        elif member.name in ("func_info", "line_info"):
+        elif name in ("func_info", "line_info"):
             value = _records(value)
-        elif member.name == "attach":
+        elif name == "attach":
             value = None if value is None else (value.name, value.btf_id)
-        facts.append((member.name, value))
+        facts.append((name, value))
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     digest.update(encode(insns))
     return digest.hexdigest()
@@ -206,8 +205,9 @@ def _load(body: bytes, insns: list[Insn], maps: list[Any]) -> VerifiedProgram | 
         count = len(insns)
         if len(which) != count or not all(type(index) is int and 0 <= index < len(rows) for index in which):
             return None
-        for row in rows:
-            _check_aux(InsnAux(*row), count, len(maps))
+        kinds = [InsnAux(*row) for row in rows]
+        for aux in kinds:
+            _check_aux(aux, count, len(maps))
         subprogs = [_subprog(row) for row in data["subprogs"]]
         _check_subprogs(subprogs, count)
         stats = VerifierStats(*data["stats"])
@@ -216,19 +216,25 @@ def _load(body: bytes, insns: list[Insn], maps: list[Any]) -> VerifiedProgram | 
         rest = data["rest"]
         _check_rest(rest)
         return VerifiedProgram(
-            insns=insns, aux=[InsnAux(*rows[index]) for index in which], subprogs=subprogs, used_maps=maps, stats=stats, **rest
+            insns=insns, aux=[kinds[index] for index in which], subprogs=subprogs, used_maps=maps, stats=stats, **rest
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
+@functools.cache
+def _members(record: type) -> tuple[tuple[str, type | None], ...]:
+    """(name, type) of the members of a record whose members have defaults; None for one that starts as None."""
+    plain = record(0) if record is SubprogInfo else record()
+    values = ((member.name, getattr(plain, member.name)) for member in fields(plain))
+    return tuple((name, None if value is None else type(value)) for name, value in values)
+
+
 def _check_aux(aux: InsnAux, count: int, maps: int) -> None:
     """ValueError for what no verification of such a program leaves behind."""
-    plain = InsnAux()
-    for member in fields(aux):
-        value, usual = getattr(aux, member.name), getattr(plain, member.name)
-        if usual is not None and type(value) is not type(usual):
-            raise ValueError(member.name)
+    for name, kind in _members(InsnAux):
+        if kind is not None and type(getattr(aux, name)) is not kind:
+            raise ValueError(name)
     if aux.access not in _ACCESS:
         raise ValueError("access")
     for value, limit in ((aux.map, maps), (aux.callback, count)):
@@ -244,8 +250,7 @@ def _subprog(row: list[Any]) -> SubprogInfo:
 def _check_subprogs(subprogs: list[SubprogInfo], count: int) -> None:
     at = 0
     for subprog in subprogs:
-        plain = SubprogInfo(0)
-        if any(type(getattr(subprog, m.name)) is not type(getattr(plain, m.name)) for m in fields(plain)):
+        if any(type(getattr(subprog, name)) is not kind for name, kind in _members(SubprogInfo)):
             raise ValueError("subprog")
         if subprog.start != at or not at < subprog.end <= count or not 0 <= subprog.stack_depth <= 512:
             raise ValueError("subprog")
