@@ -53,7 +53,8 @@ _TIERS = ("runqlat", "syscount")
 
 
 @functools.cache
-def _v3() -> dict[str, Any]:
+def v3_programs() -> dict[str, Any]:
+    """ProgramSpec by name of the branches source, compiled to bytecode with 32-bit instructions."""
     from fastrtp.obj import ObjectSpec
 
     return ObjectSpec.parse((native.SOURCES / "jit_branches.v3.bpf.o").read_bytes(), "v3").programs
@@ -75,7 +76,7 @@ def on_code(idea: str, name: str) -> tuple[float, float]:
     from fastrtp.jit.options import DEFAULT
     from fastrtp.jit.unverified import Compiled
 
-    spec = (_v3() if idea == "whole_slots" else jit.programs())[name]
+    spec = (v3_programs() if idea == "whole_slots" else jit.programs())[name]
     data = jit.memory_for(name)
     runs: dict[str, Callable[[int], int]] = {}
     for which, options in (("without", replace(DEFAULT, **IDEAS[idea])), ("with", DEFAULT)):

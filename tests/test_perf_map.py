@@ -9,13 +9,16 @@ import struct
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import fastrtp.programs
+from fastrtp.cli import main
 from fastrtp.isa import assemble, encode
 from fastrtp.jit.unverified import Compiled
 from fastrtp.kernel import Kernel
 from fastrtp.kernel.kallsyms import prog_symbol
 from fastrtp.native.perf_map import ENVIRONMENT, PerfMap, requested
+from fastrtp.record.demo import demo_recording
 
 RUNQLAT = Path(fastrtp.programs.__file__).parent / "runqlat.bpf.o"
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="perf is Linux's")
@@ -74,6 +77,17 @@ def test_the_dump_has_code_and_lines(tmp_path: Path) -> None:
     assert number != struct.unpack_from("<IIQQQQ", second)[5]
 
 
+def test_files_of_an_earlier_process_are_not_added_to(tmp_path: Path) -> None:
+    """Process numbers come again; two kernels of one process share the files."""
+    path = tmp_path / f"perf-{os.getpid()}.map"
+    path.write_text("1 1 old\n")
+    os.utime(path, (1, 1))
+    PerfMap(tmp_path).add_symbols({"a": 0x1000})
+    PerfMap(tmp_path).add_symbols({"b": 0x1000})
+
+    assert rows(path).keys() == {"a", "b"}
+
+
 @pytest.mark.parametrize(("value", "asked"), [(None, ""), ("", ""), ("0", ""), ("1", "map"), ("dump", "dump")])
 def test_the_environment_asks(value: str | None, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """FASTRTP_PERF_MAP."""
@@ -82,6 +96,19 @@ def test_the_environment_asks(value: str | None, asked: str, monkeypatch: pytest
         monkeypatch.setenv(ENVIRONMENT, value)
 
     assert requested() == asked
+
+
+def test_replay_tells_perf_when_asked() -> None:
+    """--perf-map, before or after the names of the files."""
+    done = CliRunner().invoke(main, ["replay", "--perf-map", str(RUNQLAT), str(demo_recording()), "--format", "json"])
+    path = Path(f"/tmp/perf-{os.getpid()}.map")
+    try:
+        names = rows(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+    assert done.exit_code == 0
+    assert any(name.startswith("bpf_prog_") and name.endswith("_on_switch") for name in names)
 
 
 def test_a_kernel_names_its_programs_as_kallsyms_does() -> None:

@@ -155,6 +155,7 @@ _IMPLEMENTED = frozenset(
         "send_signal_thread",
         "find_vma",
         "user_ringbuf_drain",
+        "kptr_xchg",
     ]
 )
 

@@ -83,7 +83,9 @@ class Linker:
         """Target of the helper call at `index`; KeyError for a helper without a body."""
         if insn.src_reg == BPF_PSEUDO_KFUNC_CALL:
             symbol = "" if self._aux is None else self._aux[index].kfunc
-            return CallTarget(symbol, (), self._parameters[symbol].index("env"), "helper")
+            operands = self._aux[index].operands if self._aux is not None else ""
+            extra = _constants(*map(int, operands.split(","))) if operands else ()
+            return CallTarget(symbol, extra, self._parameters[symbol].index("env"), "helper")
         name = HELPERS[insn.imm].name
         known = None if self._aux is None else self._aux[index].map
         if known is not None and self._options.known_maps:

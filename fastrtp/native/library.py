@@ -28,7 +28,8 @@ __all__ = ["NativeLibrary", "cache_folder", "ensure_built", "extension", "is_bui
 
 Progress = Callable[[int, int, str], None]
 
-_SOURCES = ("*_native.py", "*_layout.py", "trace/widths.py")
+_SOURCES = ("_native.py", "_layout.py", "widths.py")
+"""Endings of the names of modules with native functions, and with records and tables that these take constants from."""
 _MAKERS = ("__init__", "build", "compile_server", "compiler_rt", "engine", "intrinsics", "layout")
 _KEPT_LIBRARIES = 4
 
@@ -36,7 +37,7 @@ _KEPT_LIBRARIES = 4
 def sources() -> list[Path]:
     """The files that the library is made of, and by."""
     package = Path(__file__).resolve().parent.parent
-    found = [path for pattern in _SOURCES for path in package.rglob(pattern)]
+    found = [Path(folder, name) for folder, _, names in os.walk(package) for name in names if name.endswith(_SOURCES)]
     return [*found, *(package / "native" / f"{name}.py" for name in _MAKERS)]
 
 

@@ -41,8 +41,8 @@ def do_check_async_callbacks(env: BpfVerifierEnv, do_check: Callable[[BpfVerifie
             env.open_loops = []
             env.prev_insn_idx = -1
             env.insn_idx = env.subprogs[subprogno].start
-            env.print_state = True
             env.set_state(BpfVerifierState([frame]))
+            env.insn_log.begin()
             do_check(env)
             env.log.reset(0)
     return len(env.async_verified) > before

@@ -123,6 +123,8 @@ def check_cfg(env: BpfVerifierEnv) -> None:
         if code == _CALL:
             if insn.src_reg == 0:
                 _mark_helper_call(env, i, insn)
+            elif i in env.kfuncs and env.kfuncs[i].name == "bpf_rbtree_add_impl":
+                env.calls_callback[i] = env.force_checkpoint[i] = env.prune_point[i] = 1
             elif i in env.kfuncs and env.kfuncs[i].iterator == "next":
                 env.prune_point[i] = env.force_checkpoint[i] = 1
             elif insn.src_reg == BPF_PSEUDO_CALL:
@@ -166,7 +168,7 @@ def _mark_helper_call(env: BpfVerifierEnv, i: int, insn: Insn) -> None:
 def compute_live_registers(env: BpfVerifierEnv) -> None:
     """For each instruction the registers that may be read from there on (backward dataflow over the whole program)."""
     count = env.insn_cnt
-    effects = [_use_def(insn) for insn in env.insns]
+    effects = [use_def(insn) for insn in env.insns]
     following = [tuple(s for s in successors(env, i) if s < count) for i in range(count)]
     live = [0] * (count + 1)
     changed = True
@@ -184,7 +186,7 @@ def compute_live_registers(env: BpfVerifierEnv) -> None:
     env.live_regs = live[:count]
 
 
-def _use_def(insn: Insn) -> tuple[int, int]:
+def use_def(insn: Insn) -> tuple[int, int]:
     """Registers read and registers written (masks)."""
     dst, src, code = 1 << insn.dst_reg, 1 << insn.src_reg, insn.code
     cls = BPF_CLASS(code)

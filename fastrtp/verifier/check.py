@@ -40,7 +40,6 @@ from fastrtp.isa import (
     BPF_ST,
     BPF_STX,
     Insn,
-    disassemble,
 )
 from fastrtp.uapi import BPF_F_SLEEPABLE, BpfProgType
 from fastrtp.verifier.alu_insn import check_alu_op
@@ -52,9 +51,10 @@ from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, comput
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit
 from fastrtp.verifier.global_func import check_return_code, do_check_main, do_check_subprogs
+from fastrtp.verifier.insn_log import InsnLog
 from fastrtp.verifier.jmp import check_cond_jmp_op
 from fastrtp.verifier.kfunc import add_kfunc_calls, check_kfunc_call
-from fastrtp.verifier.log import Refusal, VerifierLog, print_frame
+from fastrtp.verifier.log import Refusal, VerifierLog
 from fastrtp.verifier.mem import SIZE_BYTES, check_atomic, check_mem_access, check_reg_read, check_reg_write, save_aux_ptr_type
 from fastrtp.verifier.prune import is_state_visited, update_branch_counts
 from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, MEM_PERCPU, PTR_TO_BTF_ID, PTR_TO_FUNC, PTR_TO_MAP_VALUE
@@ -62,7 +62,7 @@ from fastrtp.verifier.report import make_report
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
 from fastrtp.verifier.section import check_call_in_section
 from fastrtp.verifier.stack import READ, WRITE
-from fastrtp.verifier.state import BpfFuncState, BpfRegState, const_scalar
+from fastrtp.verifier.state import BpfRegState, const_scalar
 
 PATH_DONE = -1
 """Returned by a handler where the path ends."""
@@ -112,6 +112,9 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         check_cfg(env)
         _check_attach(env)
         compute_live_registers(env)
+        env.insn_log = InsnLog(env)
+        if env.log.level & 2:
+            env.insn_log.live_registers()
         do_check_main(env, do_check)
         do_check_subprogs(env, do_check)
         while do_check_async_callbacks(env, do_check):
@@ -159,7 +162,7 @@ def do_check(env: BpfVerifierEnv) -> None:
         env.insn_idx = idx
         if prune_point[idx] and is_state_visited(env, idx):
             if logging:
-                env.log.line(f"from {env.prev_insn_idx} to {idx}: safe" if env.print_state else f"{idx}: safe")
+                env.insn_log.safe(idx)
             idx = _next_path(env)
             if idx == PATH_DONE:
                 return
@@ -167,10 +170,8 @@ def do_check(env: BpfVerifierEnv) -> None:
         aux[idx].seen = True
         insn = insns[idx]
         if logging:
-            before = _log_insn(env, idx, insn)
+            env.insn_log.insn(idx, insn)
         following = handlers[idx](env, insn)
-        if logging:
-            _log_effect(env, before)
         env.prev_insn_idx = idx
         if following == PATH_DONE:
             following = _next_path(env)
@@ -190,23 +191,6 @@ def _next_path(env: BpfVerifierEnv) -> int:
     env.prev_insn_idx = elem.prev_insn_idx
     env.print_state = True
     return elem.insn_idx
-
-
-def _log_insn(env: BpfVerifierEnv, idx: int, insn: Insn) -> BpfFuncState:
-    if env.print_state:
-        where = f"{idx}: " if env.prev_insn_idx < 0 else f"\nfrom {env.prev_insn_idx} to {idx}: "
-        env.log.line(where + print_frame(env.frame, env.cur_state))
-        env.print_state = False
-    following = env.insns[idx + 1] if idx + 1 < env.insn_cnt else None
-    env.log.line(f"{idx}: ({insn.code:02x}) {disassemble(insn, following)}")
-    return env.frame.copy()
-
-
-def _log_effect(env: BpfVerifierEnv, before: BpfFuncState) -> None:
-    if env.frame.frameno == before.frameno:
-        changed = print_frame(env.frame, env.cur_state, before)
-        if changed and changed != f"frame{before.frameno}:":
-            env.log.annotate(changed)
 
 
 def _do_alu(env: BpfVerifierEnv, insn: Insn) -> int:

@@ -64,7 +64,8 @@ def check_func_call(env: BpfVerifierEnv, insn: Insn) -> int:
     setup_func_entry(env, env.cur_state, subprogno, env.insn_idx, _copy_args)
     clear_caller_saved_regs(caller)
     env.set_state(env.cur_state)
-    env.print_state = True
+    if env.log.enabled:
+        env.insn_log.call(caller, env.frame)
     return env.subprogs[subprogno].start
 
 
@@ -107,6 +108,8 @@ def prepare_func_exit(env: BpfVerifierEnv) -> int:
         caller.regs[0] = r0
         caller.deps[0] = callee.deps[0]
         target = callee.callsite + 1
+    if env.log.enabled:
+        env.insn_log.back(callee, caller, target)
     state.frames.pop()
     env.set_state(state)
     env.from_callback = callee.in_callback_fn

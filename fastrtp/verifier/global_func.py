@@ -64,8 +64,7 @@ def do_check_main(env: BpfVerifierEnv, do_check: DoCheck) -> None:
 
 def do_check_subprogs(env: BpfVerifierEnv, do_check: DoCheck) -> None:
     """Verify the global functions that are called, and those that they call. Raises Refusal."""
-    verified: set[int] = set()
-    while todo := sorted(env.called_globals - verified):
+    while todo := sorted(env.called_globals - env.verified_globals):
         for subprogno in todo:
             _start(env, subprogno)
             name = subprog_name(env, subprogno)
@@ -74,7 +73,7 @@ def do_check_subprogs(env: BpfVerifierEnv, do_check: DoCheck) -> None:
                 env.regs[regno] = _argument(env, arg)
             do_check(env)
             env.log.conclude(f"Func#{subprogno} ('{name}') is safe for any args that match its prototype")
-            verified.add(subprogno)
+            env.verified_globals.add(subprogno)
 
 
 def _refuse_exception_callback(env: BpfVerifierEnv) -> None:
@@ -93,8 +92,8 @@ def _start(env: BpfVerifierEnv, subprogno: int) -> None:
     env.open_loops = []
     env.prev_insn_idx = -1
     env.insn_idx = env.subprogs[subprogno].start
-    env.print_state = True
     env.set_state(BpfVerifierState([BpfFuncState(-1, 0, subprogno)]))
+    env.insn_log.begin()
 
 
 def _argument(env: BpfVerifierEnv, arg: SubprogArg) -> BpfRegState:

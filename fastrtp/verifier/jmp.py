@@ -51,7 +51,7 @@ def _reg_not_null(reg: BpfRegState) -> bool:
         return False
     base = base_type(reg.type)
     return (base in _NOT_NULL and not reg.type & PTR_UNTRUSTED) or (
-        base == PTR_TO_BTF_ID and bool(reg.type & (PTR_TRUSTED | MEM_ALLOC))
+        base == PTR_TO_BTF_ID and bool(reg.type & (PTR_TRUSTED | MEM_ALLOC) or reg.ref_obj_id)
     )
 
 

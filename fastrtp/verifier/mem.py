@@ -16,6 +16,7 @@ from fastrtp.verifier.btf_access import check_map_ptr_access, check_ptr_to_btf_a
 from fastrtp.verifier.ctx import check_ctx_access
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import check_map_fields
+from fastrtp.verifier.kptr import check_map_kptr_access, kptr_at
 from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_MAP,
@@ -185,7 +186,12 @@ def check_mem_access(
     elif kind == PTR_TO_MAP_VALUE:
         check_map_access_type(env, reg, off, size, access)
         check_map_access(env, regno, reg, off, size, False, True)
-        if access == READ and value_regno >= 0:
+        kptr = kptr_at(env, reg, off)
+        if kptr is not None:
+            loaded = check_map_kptr_access(env, reg, kptr, access == WRITE, value_regno)
+            if loaded is not None:
+                _set_loaded(env, value_regno, loaded)
+        elif access == READ and value_regno >= 0:
             _set_loaded(env, value_regno, _read_const_map_value(reg, off, size, is_ldsx))
     elif kind == PTR_TO_CTX:
         check_ptr_off_reg(env, regno, reg)
