@@ -355,12 +355,19 @@ def test_conformance_is_the_plugin_protocol() -> None:
     assert "instructions" in error_line("conformance", stdin="xyz")
 
 
-def test_warmup_says_where_the_library_is() -> None:
-    """The path exists afterwards."""
-    out = fine("warmup")
+def test_warmup_says_what_is_ready_and_where() -> None:
+    """The folder has the library afterwards."""
+    lines = fine("warmup").splitlines()
 
-    assert out.startswith("native library ")
-    assert Path(out.rpartition(": ")[2].strip()).is_file()
+    assert lines[0] == "native library was there already" or lines[0].startswith("native library ready after ")
+    assert list(Path(lines[-1].removeprefix("kept in ")).glob("native-*.o"))
+
+
+def test_warmup_for_programs() -> None:
+    """Seconds by what was made."""
+    found = json.loads(fine("warmup", "--format", "json"))
+
+    assert list(found["seconds"]) == ["native library", "kernel's types", "shipped programs"]
 
 
 def test_python_m_fastrtp_is_the_command() -> None:

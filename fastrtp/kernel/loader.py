@@ -196,6 +196,10 @@ def _load_program(process: Process, obj: BpfObject, program: ProgramSpec) -> Non
             line_info=program.line_info.tobytes() if with_info else b"",
         )  # fmt: skip
     except BpfError as error:
+        if isinstance(error, VerifierError) and error.report is not None and program.attach_name:
+            from fastrtp.verifier.report import for_tracepoint
+
+            error.report = for_tracepoint(error.report, process.kernel.btf, program.attach_name)
         raise _wrapped(stage, error, _poisoned(obj, program, error)) from error
     finally:
         process.expected = ""

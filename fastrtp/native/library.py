@@ -23,6 +23,7 @@ from fastrtp.errors import JitError
 from fastrtp.native import host
 from fastrtp.native.layout import SMP
 from fastrtp.native.module import NativeModule
+from fastrtp.native.progress import BuildLine
 
 __all__ = ["NativeLibrary", "cache_folder", "ensure_built", "extension", "is_built", "key", "library", "sources"]
 
@@ -96,7 +97,9 @@ def is_built() -> bool:
 
 
 def ensure_built(progress: Progress | None = None) -> None:
-    """Build the library unless the cache has it. `progress(done, total, name)` is called for each function."""
+    """Build the library unless the cache has it. `progress(done, total, name)` is called for each function; None: at a
+    terminal, a line on standard error.
+    """
     if not is_built():
         _run_build(f"native-{key()}", [], progress)
         _drop_old(cache_folder(), f"native-{key()}")
@@ -107,19 +110,23 @@ def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -
     import subprocess
     import tempfile
 
+    if progress is None:
+        with BuildLine() as shown:
+            _run_build(stem, widths, shown)
+        return
     folder = cache_folder()
     command = [sys.executable, "-m", "fastrtp.native.build", str(folder), stem, *widths]
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "PYTHONPATH": path}
-    with _alone(folder / f"{stem}.lock") as waited, tempfile.TemporaryFile("w+") as errors:
-        if waited and (folder / f"{stem}.json").exists():
+    with _alone(folder / f"{stem}.lock"), tempfile.TemporaryFile("w+") as errors:
+        if (folder / f"{stem}.json").exists():
             return
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 count, _, name = line.strip().partition(" ")
                 done, _, total = count.partition("/")
-                if progress is not None and total.isdigit():
+                if total.isdigit():
                     progress(int(done), int(total), name)
         if process.returncode:
             errors.seek(0)
@@ -128,26 +135,20 @@ def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """One process at a time; gives whether another had to be waited for. Where files cannot be locked, all at once."""
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time. Where files cannot be locked, all at once: each writes whole files, and the same."""
     try:
         import fcntl
 
         file = path.open("w")
     except (ImportError, OSError):
-        yield False
+        yield
         return
     with file:
-        waited = False
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
+        with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass
         try:
-            yield waited
+            yield
         finally:
             path.unlink(missing_ok=True)
 
