@@ -46,15 +46,11 @@ def bound(kernel: Kernel, cpu: Any, key: Any, value: Any, name: str = NAME) -> B
 @contextmanager
 def player(kernel: Kernel, events: BoundRecording, *, cpus: int, fuse: bool = True, **options: Any) -> Iterator[ParallelReplay]:
     """What plays these events through the links of the kernel on several threads."""
-    from fastrtp.kernel.link import BpfRawTpLink
     from fastrtp.replay.parallel import ParallelReplay, several_cpus
 
     name = events.events[0].name
-    links = [link for link in kernel.links if isinstance(link, BpfRawTpLink)]
-    with several_cpus(kernel), kernel.lock:
-        made = ParallelReplay(
-            kernel.memory, events, {name: kernel.tracepoints[name]}, links, cpus=cpus, fuse=fuse, **options
-        )
+    with several_cpus(kernel):
+        made = ParallelReplay(kernel, events, {name: kernel.tracepoints[name]}, cpus=cpus, fuse=fuse, **options)
         kernel.memory.set_clock(virtual=True)
         try:
             made.prepare()

@@ -80,13 +80,11 @@ class Players:
 
     def ordered(self) -> Any:
         """Plays all events once, in order."""
-        from fastrtp.kernel.link import BpfRawTpLink
         from fastrtp.replay.fused import FusedReplay
 
         kernel = self._kernel()
-        links = [link for link in kernel.links if isinstance(link, BpfRawTpLink)]
         events = self._bound(kernel, *self._columns)
-        made = FusedReplay(kernel.memory, events, {self._name: kernel.tracepoints[self._name]}, links)
+        made = FusedReplay(kernel, events, {self._name: kernel.tracepoints[self._name]})
         self._stack.callback(made.close)
         made.prepare()
 

@@ -8,7 +8,7 @@ sources, so a new body has to be put somewhere):
 - alone: works on its arguments, on the program's stack, or on what is the CPU's own (ENV, PROG_STATS, a per-CPU value or
   buffer, ftrace's ring of the CPU); or is only called between turns, under the machine;
 - atomic: single words by atomic instructions: counters, ring positions, pointers, reference counts;
-- locked: a bucket, or a spin lock of the map or of the machine's record;
+- locked: a bucket, a spin lock of the map or of the machine's record, or one that the verifier makes the program hold;
 - ordered: timers, whose firing needs the order of all events: such programs are replayed by one thread.
 """
 
@@ -40,7 +40,7 @@ SHARED = {
     "helpers/probe_native": "alone", "helpers/section_native": "locked", "helpers/signal_native": "locked",
     "helpers/string_native": "alone", "helpers/tail_call_native": "alone", "helpers/task_native": "alone",
     "helpers/time_native": "alone", "jit/conformance_native": "alone", "maps/arraymap_native": "atomic",
-    "maps/bytes_native": "alone", "maps/field_rows_native": "alone", "maps/fields_native": "locked",
+    "maps/bytes_native": "alone", "maps/graph_native": "locked", "maps/field_rows_native": "alone", "maps/fields_native": "locked",
     "maps/hashtab_native": "locked", "maps/htab_elem_native": "alone", "maps/map_native": "locked",
     "maps/object_native": "atomic", "maps/ringbuf_native": "atomic", "maps/stackmap_native": "locked",
     "maps/timer_native": "ordered", "maps/user_ringbuf_native": "atomic", "native/heap_native": "locked",
