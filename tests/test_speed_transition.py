@@ -30,6 +30,19 @@ def test_events_through_the_linked_tier(benchmark: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("tier", ["linked", "fused"])
+@pytest.mark.parametrize("tier", ["linked", "fused"])
+@pytest.mark.parametrize("name", ["empty", "array_count", "hash_count"])
+def test_replayed_events(benchmark: Any, name: str, tier: str) -> None:
+    here = machine()
+    before = here.obj.programs[name].run_cnt
+    with here.replaying([name], 1024, tier) as replay:
+        benchmark(replay.play, _EVENTS)
+
+    runs = here.obj.programs[name].run_cnt - before
+    assert runs > 0
+    assert runs % _EVENTS == 0
+
+
 def test_replay_of_the_recording(benchmark: Any, tier: str) -> None:
     player = Player(["syscount"], tier=tier)
 
