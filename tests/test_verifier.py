@@ -51,6 +51,8 @@ MAPS = {
     9: CaseMap(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1),
     10: CaseMap(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1, BPF_F_RDONLY_PROG, True, b"x" * 16),
     11: CaseMap(T.BPF_MAP_TYPE_ARRAY, 4, 16, 2, BPF_F_RDONLY_PROG, True),
+    12: CaseMap(T.BPF_MAP_TYPE_STACK_TRACE, 4, 64, 16),
+    13: CaseMap(T.BPF_MAP_TYPE_USER_RINGBUF, 0, 0, 4096),
 }
 
 
