@@ -37,8 +37,8 @@ def operation(program: str, function: str, keys: int) -> tuple[float, float | No
     """(ns of the operation, ns of the same in C)."""
     with ExitStack() as stack:
         loops = {
-            "with": times(Players(stack, program, keys, own=False).ordered()),
-            "without": times(Players(stack, "empty", keys, own=False).ordered()),
+            "with": times(Players(stack, program, keys, own=False, regular=True).ordered()),
+            "without": times(Players(stack, "empty", keys, own=False, regular=True).ordered()),
         }
         best = best_ns(loops, 2 * budget())
     ours = (best["with"] - best["without"]) / EVENTS

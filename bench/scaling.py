@@ -37,9 +37,11 @@ _ORDERED = ("percpu_array", "hash_own")
 
 
 class Players:
-    """The same events with the same program on one thread, on two, and in order."""
+    """The same events with the same program on one thread, on two, and in order. `regular`: keys come in the order that the
+    transition suite has, which a processor may learn; else at random.
+    """
 
-    def __init__(self, stack: ExitStack, program: str, keys: int, *, own: bool) -> None:
+    def __init__(self, stack: ExitStack, program: str, keys: int, *, own: bool, regular: bool = False) -> None:
         import numpy as np
 
         from bench.generated import NAME, PROTO, bound
@@ -48,7 +50,9 @@ class Players:
         self._program = program
         rng = np.random.default_rng(1)
         cpu = rng.integers(0, 2, EVENTS)
-        key = (np.arange(EVENTS, dtype=np.uint64) * 0x9E3779B1 & 0xFFFFFFFF) * keys >> 32  # as loops.py and fire() in C
+        key = rng.integers(0, keys, EVENTS)
+        if regular:  # as loops.py and fire() in C
+            key = (np.arange(EVENTS, dtype=np.uint64) * 0x9E3779B1 & 0xFFFFFFFF) * keys >> 32
         if own and keys > 1:
             key = (key % (keys // 2)) + cpu * (keys // 2)
         self._columns = cpu, key, rng.integers(0, 1 << 30, EVENTS)
