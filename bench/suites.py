@@ -15,11 +15,13 @@ Progress = Callable[[int, int, str], object]
 _SUITES = {
     "jit": "bench.jit:Jit",
     "transition": "bench.transition:Transition",
+    "maps": "bench.maps:Maps",
     "compare": "bench.compare:Compare",
     "ablation": "bench.ablation:Ablation",
     "layers": "bench.layers:LayersOfAnEvent",
     "live": "bench.live:Live",
     "replay": "bench.recording:Replay",
+    "scaling": "bench.scaling:Scaling",
     "load": "bench.load:Load",
     "startup": "bench.startup:Startup",
     "memory": "bench.memory:Memory",
