@@ -41,21 +41,22 @@ class Players:
     transition suite has, which a processor may learn; else at random.
     """
 
-    def __init__(self, stack: ExitStack, program: str, keys: int, *, own: bool, regular: bool = False) -> None:
+    def __init__(self, stack: ExitStack, program: str, keys: int, *, own: bool, regular: bool = False, events: int = EVENTS) -> None:
         import numpy as np
 
         from bench.generated import NAME, PROTO, bound
 
         self._stack = stack
+        self._events = events
         self._program = program
         rng = np.random.default_rng(1)
-        cpu = rng.integers(0, 2, EVENTS)
-        key = rng.integers(0, keys, EVENTS)
+        cpu = rng.integers(0, 2, events)
+        key = rng.integers(0, keys, events)
         if regular:  # as loops.py and fire() in C
-            key = (np.arange(EVENTS, dtype=np.uint64) * 0x9E3779B1 & 0xFFFFFFFF) * keys >> 32
+            key = (np.arange(events, dtype=np.uint64) * 0x9E3779B1 & 0xFFFFFFFF) * keys >> 32
         if own and keys > 1:
             key = (key % (keys // 2)) + cpu * (keys // 2)
-        self._columns = cpu, key, rng.integers(0, 1 << 30, EVENTS)
+        self._columns = cpu, key, rng.integers(0, 1 << 30, events)
         self._bound: Any = bound
         self._name, self._proto = NAME, PROTO
 
@@ -74,7 +75,7 @@ class Players:
 
         kernel = self._kernel()
         events = self._bound(kernel, *self._columns)
-        made = self._stack.enter_context(player(kernel, events, cpus=count, window=None, chunk=EVENTS))
+        made = self._stack.enter_context(player(kernel, events, cpus=count, window=None, chunk=self._events))
 
         def play() -> None:
             made.rewind()
@@ -94,7 +95,7 @@ class Players:
 
         def play() -> None:
             made.rewind()
-            made.run(None, EVENTS)
+            made.run(None, self._events)
 
         return play
 
