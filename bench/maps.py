@@ -62,8 +62,7 @@ class Maps(Suite):
     def cases(cls) -> Iterable[Case]:
         """One case an operation."""
         baseline = native.baseline_name()
-        for name, program, function, keys in _EVENTS = 20_000
-_OPERATIONS:
+        for name, program, function, keys in _OPERATIONS:
             yield Case(name, "ns", baseline if function else "", functools.partial(operation, program, function, keys))
 
     params: ClassVar[Sequence[str]] = tuple(name for name, *_ in _OPERATIONS)
