@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import jit
+from bench.load import TYPICAL, empty_cache, loadable
 from bench.machine import machine
 from bench.recording import Player, recording
 from bench.sources import objects
@@ -65,6 +66,22 @@ def test_warm_load(benchmark: Any) -> None:
         obj = benchmark(lambda: kernel.load(objects()["syscount"]))
 
         assert set(obj.programs) == {"on_enter", "on_exit"}
+
+
+def test_cold_load(benchmark: Any) -> None:
+    from fastrtp.kernel import Kernel
+
+    with Kernel() as kernel:
+        with empty_cache():
+            kernel.load(loadable()[TYPICAL]).close()  # the compiler is started
+
+        def load() -> Any:
+            with empty_cache():
+                return kernel.load(loadable()[TYPICAL])
+
+        obj = benchmark.pedantic(load, rounds=3)
+
+        assert set(obj.programs) == {"typical"}
 
 
 @pytest.mark.parametrize("name", ["siphash", "dense_switch", "histogram"])
