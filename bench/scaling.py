@@ -41,7 +41,9 @@ class Players:
     transition suite has, which a processor may learn; else at random.
     """
 
-    def __init__(self, stack: ExitStack, program: str, keys: int, *, own: bool, regular: bool = False, events: int = EVENTS) -> None:
+    def __init__(
+        self, stack: ExitStack, program: str, keys: int, *, own: bool, regular: bool = False, events: int = EVENTS
+    ) -> None:
         import numpy as np
 
         from bench.generated import NAME, PROTO, bound
