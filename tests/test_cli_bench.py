@@ -71,6 +71,6 @@ def test_programs_run_in_every_round_of_every_way() -> None:
 def test_what_cannot_be_measured_is_refused() -> None:
     assert "no such file" in run("nothing.bpf.o").stderr
     assert run(SYSCOUNT, "--seconds", "-1").exit_code == 2
-    refused = run(Path(__file__).parents[1] / "bench/c/transition.bpf.o", "--seconds", "0")
+    refused = run(Path(__file__).parents[1] / "bench/c/jit_calls.bpf.o", "--seconds", "0")
     assert refused.exit_code == 1
     assert "no program that names its tracepoint" in refused.stderr

@@ -73,13 +73,13 @@ int loops(__u64 *ctx)
 }
 
 SEC("raw_tp/four")
-__noinline int callee_program(__u64 *ctx)
+__noinline int callee_program(struct bpf_raw_tracepoint_args *ctx)
 {
 	return bpf_get_prandom_u32() & 1;
 }
 
 SEC("raw_tp/five")
-int calls_program(__u64 *ctx)
+int calls_program(struct bpf_raw_tracepoint_args *ctx)
 {
 	return callee_program(ctx) + (int)leaf(2);
 }
