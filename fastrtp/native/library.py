@@ -24,6 +24,9 @@ from fastrtp.native import engine
 
 Progress = Callable[[int, int, str], None]
 
+_CONSTANTS = ("helpers/argtype.py", "verifier/reason.py", "verifier/regtype.py", "verifier/stacktype.py")
+"""Other modules whose constants are compiled in."""
+
 
 def cache_folder() -> Path:
     """Where compiled code is kept: $FASTRTP_CACHE, $XDG_CACHE_HOME/fastrtp or ~/.cache/fastrtp; failing these a temporary one."""
@@ -45,7 +48,7 @@ def key() -> str:
     """Name of the library that fits these sources, versions and this processor."""
     digest = hashlib.sha256()
     package = Path(__file__).resolve().parent.parent
-    sources = [*package.rglob("*_native.py"), *(package / "native").glob("*.py")]
+    sources = [*package.rglob("*_native.py"), *(package / "native").glob("*.py"), *(package / name for name in _CONSTANTS)]
     for source in sorted(sources):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     for name in ("llvmlite", "numba"):
