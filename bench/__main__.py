@@ -1,137 +1,141 @@
-"""`python -m bench [SUITE ...] [--quick] [--json FILE]`: every suite as one table, with baselines and ratios."""
+"""`python -m bench`: every suite, or some, as one table with baselines and ratios; and tables of results kept as JSON.
+
+    python -m bench [SUITE ...] [--quick] [--json FILE] [--markdown]
+    python -m bench report FILE [--compare OLD] [--markdown] [--threshold X] [--strict]
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import native
 from bench.cases import Row, Suite
+from bench.report import (
+    CHANGE_HEADINGS,
+    HEADINGS,
+    THRESHOLD,
+    change_lines,
+    changes,
+    footnote,
+    lines,
+    markdown,
+    show,
+)
+from bench.results import Document, ResultsError, surroundings
+from bench.suites import suite, titles
 
 _QUICK_SECONDS = "0.06"
+_TITLE = "fastrtp benchmarks: best of rounds in turns, ratio = value / baseline"
 
 
-def suites() -> dict[str, type[Suite]]:
-    """All suites by title, in the order of the table."""
-    from bench.compare import Compare
-    from bench.jit import Jit
-    from bench.live import Live
-    from bench.load import Load
-    from bench.memory import Memory
-    from bench.recording import Replay
-    from bench.startup import Startup
-    from bench.transition import Transition
-    from bench.verifier import Verifier
-
-    every: tuple[type[Suite], ...] = (Transition, Compare, Live, Replay, Load, Startup, Memory, Jit, Verifier)
-    return {suite.title: suite for suite in every}
-
-
-def geomean(rows: Sequence[Row]) -> float | None:
-    """Geometric mean of the rows' ratios."""
-    ratios = [row.ratio for row in rows if row.ratio]
-    return math.exp(sum(math.log(ratio) for ratio in ratios) / len(ratios)) if ratios else None
-
-
-def surroundings() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
-    import llvmlite
-    import numba
-
-    from fastrtp.native import engine
-
-    return {
-        "cpu": engine.cpu()[0],
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "numba": numba.__version__,
-        "llvmlite": llvmlite.__version__,
-        "baseline": native.baseline_name(),
-        "seconds_per_comparison": os.environ.get("FASTRTP_BENCH_SECONDS", "default"),
-    }
-
-
-def _text(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
-
-
-def measure(wanted: Sequence[type[Suite]], console: Any) -> tuple[list[Row], list[str]]:
-    """(rows, what failed) of the suites, with progress on the console."""
-    rows: list[Row] = []
-    failed: list[str] = []
+def measure(wanted: Sequence[type[Suite]], console: Any) -> Document:
+    """Measure the suites, with progress on the console."""
+    document = Document([], [suite.title for suite in wanted if suite.averaged])
+    start = time.perf_counter()
     with console.status("") as status:
-        for suite in wanted:
-            for case in suite.cases():
-                status.update(f"{suite.title}: {case.name}")
+        for number, suite in enumerate(wanted, 1):
+            cases = list(suite.cases())
+            for done, case in enumerate(cases):
+                status.update(f"suite {number} of {len(wanted)}, {suite.title}: case {done + 1} of {len(cases)}, {case.name}")
                 try:
                     value, reference = case.measure()
                 except NotImplementedError as reason:
-                    console.print(f"left out {suite.title} {case.name}: {reason}", style="dim")
+                    document.left_out.append(f"{suite.title} {case.name}: {reason}")
                     continue
                 except Exception as error:
-                    failed.append(f"{suite.title} {case.name}: {type(error).__name__}: {error}")
+                    document.failed.append(f"{suite.title} {case.name}: {type(error).__name__}: {error}")
                     continue
-                rows.append(Row(suite.title, case.name, case.unit, value, case.baseline, reference))
-    return rows, failed
+                document.rows.append(Row(suite.title, case.name, case.unit, value, case.baseline, reference))
+    document.surroundings = surroundings() | {"wall_seconds": round(time.perf_counter() - start, 1)}
+    return document
 
 
-def show(rows: Sequence[Row], console: Any) -> None:
-    """The table."""
-    from rich.table import Table
-
-    table = Table(title="fastrtp benchmarks: best of rounds in turns, ratio = value / baseline")
-    for heading in ("suite", "case", "value", "unit", "baseline", "is", "ratio"):
-        table.add_column(heading, justify="right" if heading in ("value", "baseline", "ratio") else "left")
-    for suite in dict.fromkeys(row.suite for row in rows):
-        own = [row for row in rows if row.suite == suite]
-        for row in own:
-            table.add_row(suite, row.name, _text(row.value), row.unit, _text(row.reference), row.baseline, _text(row.ratio))
-        if suite == "jit":
-            table.add_row(suite, f"geomean of {len(own)}", "", "", "", "", _text(geomean(own)), style="bold")
-        table.add_section()
-    console.print(table)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 1 when a case failed."""
-    every = suites()
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"some of: {', '.join(every)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="short rounds: under a minute for all suites, and less exact")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and the surroundings there too")
+def run(arguments: Sequence[str], console: Any) -> int:
+    """Measure and show; 1 when a case failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"some of: {', '.join(titles())} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="short rounds: less than a minute for all suites, and less exact")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write rows, geometric means and surroundings there too")
+    parser.add_argument("--markdown", action="store_true", help="print markdown")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.suites if name not in every]
+    unknown = [name for name in options.suites if name not in titles()]
     if unknown:
-        parser.error(f"no suite {unknown[0]!r}: there are {', '.join(every)}")
+        parser.error(f"no suite {unknown[0]!r}: there are {', '.join(titles())}")
     if options.quick:
         os.environ["FASTRTP_BENCH_SECONDS"] = _QUICK_SECONDS
 
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    start = time.perf_counter()
-    rows, failed = measure([every[name] for name in options.suites or every], console)
-    show(rows, console)
-    where = surroundings() | {"wall_seconds": round(time.perf_counter() - start, 1)}
-    console.print(", ".join(f"{key} {value}" for key, value in where.items()), style="dim", highlight=False)
-    for line in failed:
-        console.print(f"failed: {line}", style="red", markup=False)
+    document = measure([suite(name) for name in options.suites or titles()], Console(stderr=True))
     if options.json:
-        document = {"surroundings": where, "rows": [row.as_dict() for row in rows], "failed": failed}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
-    return 1 if failed else 0
+        document.write(options.json)
+    _print(document, console, as_markdown=options.markdown)
+    return 1 if document.failed else 0
+
+
+def report(arguments: Sequence[str], console: Any) -> int:
+    """Show kept results, or compare them with older ones; with --strict 1 when something is slower."""
+    parser = argparse.ArgumentParser(prog="python -m bench report", description="Show results that --json has written.")
+    parser.add_argument("results", type=Path, metavar="FILE")
+    parser.add_argument("--compare", type=Path, metavar="OLD", help="results of another run: how the ratios have changed")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD, metavar="X", help="smaller changes are none (%(default)s)")
+    parser.add_argument("--strict", action="store_true", help="with --compare: exit with 1 when a case has become worse")
+    parser.add_argument("--markdown", action="store_true", help="print markdown")
+    options = parser.parse_args(arguments)
+    if options.threshold <= 1:
+        parser.error(f"--threshold {options.threshold:g}: a factor above 1")
+    try:
+        document = Document.read(options.results)
+        before = None if options.compare is None else Document.read(options.compare)
+    except (OSError, ResultsError) as error:
+        parser.error(str(error))
+    if before is None:
+        _print(document, console, as_markdown=options.markdown)
+        return 1 if document.failed else 0
+    found = changes(before, document)
+    cells = change_lines(found, options.threshold)
+    if options.markdown:
+        print(markdown(CHANGE_HEADINGS, cells))
+    else:
+        show(f"{options.results} against {options.compare}", CHANGE_HEADINGS, cells, console)
+    worse = [change for change in found if change.factor > options.threshold]
+    better = [change for change in found if change.factor < 1 / options.threshold]
+    ours, theirs = ({(row.suite, row.name) for row in held.rows} for held in (document, before))
+    console.print(
+        f"{len(found)} cases in both: {len(worse)} worse, {len(better)} better by {options.threshold:g}x; "
+        f"{len(ours - theirs)} new, {len(theirs - ours)} gone",
+        highlight=False,
+    )
+    if before.surroundings.get("cpu") != document.surroundings.get("cpu"):
+        console.print("the two runs are of different processors", style="dim")
+    return 1 if options.strict and worse else 0
+
+
+def _print(document: Document, console: Any, *, as_markdown: bool) -> None:
+    if as_markdown:
+        print(markdown(HEADINGS, lines(document)))
+        print(f"\n{footnote(document)}")
+        return
+    show(_TITLE, HEADINGS, lines(document), console)
+    console.print(footnote(document), style="dim", highlight=False, markup=False)
+    for line in document.left_out:
+        console.print(f"left out: {line}", style="dim", markup=False)
+    for line in document.failed:
+        console.print(f"failed: {line}", style="red", markup=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    from rich.console import Console
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    console = Console(width=None if sys.stdout.isatty() else 132)
+    return report(given[1:], console) if given[:1] == ["report"] else run(given, console)
 
 
 if __name__ == "__main__":

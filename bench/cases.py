@@ -27,6 +27,16 @@ class Row:
         """value / reference."""
         return None if not self.reference else self.value / self.reference
 
+    @property
+    def rate(self) -> bool:
+        """More is better: the unit is something per second."""
+        return self.unit.endswith("/s")
+
+    @property
+    def timed(self) -> bool:
+        """The unit is a time or a rate."""
+        return self.rate or self.unit in ("ns", "us", "ms", "s")
+
     def as_dict(self) -> dict[str, Any]:
         """The row as JSON-ready values."""
         return asdict(self) | {"ratio": self.ratio}
@@ -52,6 +62,8 @@ class Suite:
     """
 
     title: ClassVar[str]
+    averaged: ClassVar[bool] = False
+    """All cases have one kind of baseline, so the geometric mean of the ratios says something."""
     param_names: ClassVar[Sequence[str]] = ("case",)
     timeout = 300
 

@@ -90,6 +90,7 @@ class Jit(Suite):
     """Time of a call of each program against the same C compiled natively."""
 
     title = "jit"
+    averaged = True
     params: ClassVar[Sequence[str]] = tuple(programs())
 
     @classmethod

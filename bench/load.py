@@ -30,7 +30,6 @@ class StageClock:
 
     def __enter__(self) -> StageClock:
         import fastrtp.jit.program as program
-        from fastrtp.native import engine
         from fastrtp.obj import ObjectSpec
         from fastrtp.verifier.cache import VerifiedCache
 
@@ -41,7 +40,7 @@ class StageClock:
             (VerifiedCache, "bpf_check", "verify"),
             (program, "lower", "lower"),
             (program, "build", "compile"),
-            (engine, "NativeModule", "link"),
+            (program, "NativeModule", "link"),
         ):
             self._wrap(owner, name, stage)
         return self

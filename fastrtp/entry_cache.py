@@ -1,23 +1,73 @@
 """Entries on disk, named by a digest of what they were made from: the mechanism of every cache of the package.
 
-An entry is a file: a line of JSON (the caller's facts, the length and checksum of the body), then the body. A damaged
-entry counts as absent. Writing is atomic, so processes may share a folder; the least recently used entries go when it
-outgrows its bound. What a body means is the caller's affair, and so is checking it.
+An entry is a file: a line of JSON (the caller's facts, and a checksum over its name, them and the body), then the body. An
+entry that is damaged, changed or under another's name counts as absent. Writing is atomic, so processes may share a folder;
+the least recently used entries go when it outgrows its bound. What a body means is the caller's affair, and so is checking it.
+
+The folder is the user's own: compiled code is read from it, so nobody else may write there (`cache_folder`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import stat
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-_TRIM_EVERY = 16
+_TRIM_EVERY = 32
 """One put in so many looks at the whole folder."""
+_FRESH = 3600.0
+"""Seconds after which a use is noted again, and after which what a writer left half done is thrown away."""
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept: $FASTRTP_CACHE, $XDG_CACHE_HOME/fastrtp or ~/.cache/fastrtp; failing these a temporary one.
+
+    A folder that is not ours alone to write gets one of ours inside.
+    """
+    named = os.environ.get("FASTRTP_CACHE")
+    return _folder(named) if named else _folder(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fastrtp")
+
+
+@functools.cache
+def _folder(base: str, below: str = "") -> Path:
+    import tempfile
+
+    own = f"fastrtp-{os.getuid()}" if hasattr(os, "getuid") else "fastrtp-user"
+    wanted = Path(base, below).absolute()
+    for folder in (wanted, wanted / own, Path(tempfile.gettempdir()) / own):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _is_ours(folder):
+                return folder
+        except OSError:
+            continue
+    return Path(tempfile.mkdtemp(prefix=f"{own}-"))
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether we may write there, and nobody else."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        status = folder.stat()  # a link: what it leads to has to be ours
+    owned = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+    return owned and os.access(folder, os.W_OK | os.X_OK)
+
+
+def files_digest(root: Path, paths: Iterable[Path]) -> str:
+    """Digest of the names below `root` and the contents of files: the version of the code that is in them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(set(paths)):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root)}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 class EntryCache:
@@ -28,32 +78,35 @@ class EntryCache:
         self.prefix = prefix
         self.suffix = suffix
         self.max_bytes = max_bytes
+        self._stem = f"{folder}{os.sep}{prefix}-"
 
     def get(self, key: str) -> tuple[dict[str, Any], bytes] | None:
         """Facts and body of an entry, or None when it is absent or damaged."""
-        path = self.path(key)
+        path = f"{self._stem}{key}{self.suffix}"
         try:
-            head, _, body = path.read_bytes().partition(b"\n")
+            with open(path, "rb", buffering=0) as file:
+                used = os.fstat(file.fileno()).st_mtime
+                head, _, body = file.readall().partition(b"\n")
             row = json.loads(head)
-            if row["size"] != len(body) or row["sha256"] != hashlib.sha256(body).hexdigest():
+            facts = row["facts"]
+            if row["checksum"] != _checksum(key, facts, body):
                 return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        with contextlib.suppress(OSError):
-            os.utime(path)
-        return row, body
+        if time.time() - used > _FRESH:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+        return facts, body
 
     def __contains__(self, key: str) -> bool:
         """Whether there is an entry, damaged or not."""
         return self.path(key).exists()
 
     def put(self, key: str, facts: Mapping[str, Any], body: bytes) -> None:
-        """Store an entry; a folder that cannot be written is no error."""
-        row = {**facts, "size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        """Store an entry; a folder that cannot be written, or is full, is no error."""
+        head = json.dumps({"facts": facts, "checksum": _checksum(key, facts, body)}).encode()
         try:
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=f".{self.prefix}-", delete=False) as part:
-                part.write(json.dumps(row).encode() + b"\n" + body)
-            Path(part.name).replace(self.path(key))
+            write_whole(self.path(key), head + b"\n" + body)
             if int(key[:4], 16) % _TRIM_EVERY == 0:
                 self.trim()
         except OSError:
@@ -61,19 +114,49 @@ class EntryCache:
 
     def path(self, key: str) -> Path:
         """The entry's file."""
-        return self.folder / f"{self.prefix}-{key}{self.suffix}"
+        return Path(f"{self._stem}{key}{self.suffix}")
 
     def trim(self) -> None:
         """Remove the entries that were not used for longest until the rest is within the bound."""
         rows = []
-        for path in self.folder.glob(f"{self.prefix}-*{self.suffix}"):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                rows.append((status.st_mtime, status.st_size, path))
+        now = time.time()
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.name.endswith(_PART):
+                        if now - entry.stat().st_mtime > _FRESH:
+                            os.unlink(entry.path)
+                    elif entry.name.startswith(f"{self.prefix}-") and entry.name.endswith(self.suffix):
+                        status = entry.stat()
+                        rows.append((status.st_mtime, status.st_size, entry.path))
         total = sum(size for _, size, _ in rows)
         for _, size, path in sorted(rows):
             if total <= self.max_bytes:
                 return
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)
                 total -= size
+
+
+_PART = ".part"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that others see all of it or nothing; only its owner may read it. OSError, and nothing is left behind."""
+    import tempfile
+
+    number, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=_PART)
+    try:
+        with open(number, "wb") as file:
+            file.write(data)
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def _checksum(key: str, facts: Mapping[str, Any], body: bytes) -> str:
+    digest = hashlib.sha256(json.dumps([key, facts], sort_keys=True).encode() + b"\n")
+    digest.update(body)
+    return digest.hexdigest()

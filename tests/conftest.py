@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
+    from fastrtp.record import Recording
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,15 @@ def shared() -> Path:
     if not (folder / "semantics.md").is_file():
         pytest.skip("no reference material beside the checkout (../shared)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def recording() -> Recording:
+    """The recording that the package ships."""
+    from fastrtp.record import Recording
+    from fastrtp.record.demo import demo_recording
+
+    return Recording.open(demo_recording())
 
 
 @pytest.fixture

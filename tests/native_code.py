@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fastrtp.isa import Insn
 from fastrtp.jit.lower import CallTarget, InsnFacts, LowerInput, find_subprogs, lower
 from fastrtp.native import engine
+from fastrtp.native.module import NativeModule
 
 ENTRY = "prog"
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
@@ -53,7 +54,7 @@ class NativeCode:
         self.module = engine.parse(self.text)
         engine.optimise(self.module)
         code = engine.emit_object(self.module)
-        self._keep = thunks, engine.NativeModule(code, [ENTRY], {**addresses, **(symbols or {})})
+        self._keep = thunks, NativeModule(code, [ENTRY], {**addresses, **(symbols or {})})
         self.entry = self._keep[1].addresses[ENTRY]
         self.function = _PROTOTYPE(self.entry)
 

@@ -15,12 +15,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import jit, native  # noqa: E402
-from bench.__main__ import geomean, main, suites  # noqa: E402
+from bench.__main__ import main  # noqa: E402
 from bench.cases import Case, Row, Suite  # noqa: E402
 from bench.load import STAGES, StageClock, load_once  # noqa: E402
 from bench.machine import Machine, machine  # noqa: E402
 from bench.measure import best_ns  # noqa: E402
+from bench.report import changes, markdown  # noqa: E402
+from bench.results import Document, ResultsError, geomean  # noqa: E402
 from bench.sources import objects  # noqa: E402
+from bench.suites import suites, titles  # noqa: E402
 
 _LENGTH = 192
 
@@ -48,6 +51,14 @@ def test_program_gives_what_native_code_gives(name: str) -> None:
         pytest.skip(str(reason))
 
     assert pair.subject(1) == pair.baseline(1)
+
+
+def test_a_suite_class_is_listed_once_and_under_its_title() -> None:
+    """No module of a suite is forgotten in the table."""
+    modules = {path.stem for path in (ROOT / "bench").glob("*.py") if "(Suite)" in path.read_text()}
+
+    assert list(suites()) == titles()
+    assert {suite.__module__.removeprefix("bench.") for suite in suites().values()} == modules
 
 
 def test_every_suite_lists_to_asv_what_it_measures() -> None:
@@ -178,6 +189,71 @@ def test_the_table_is_printed_and_written_as_json(
     assert {row["name"] for row in document["rows"]} == {"njit_disabled", "njit_enabled", "python_disabled", "python_enabled"}
     assert all(row["ratio"] > 0 for row in document["rows"])
     assert "njit_disabled" in capsys.readouterr().out
+
+    assert main(["report", str(target)]) == 0
+    assert "njit_disabled" in capsys.readouterr().out
+    assert main(["report", str(target), "--compare", str(target), "--strict"]) == 0
+    assert "4 cases in both: 0 worse, 0 better" in capsys.readouterr().out
+
+
+def _document(*rows: Row) -> Document:
+    return Document(list(rows), ["s"], {"cpu": "c"}, ["s x: no"], ["s y: ValueError: no"])
+
+
+def test_results_are_the_same_after_a_file(tmp_path: Path) -> None:
+    written = _document(Row("s", "a", "ns", 8.0, "b", 2.0), Row("s", "c", "ns", 1.0))
+
+    written.write(tmp_path / "r.json")
+
+    assert Document.read(tmp_path / "r.json") == written
+    assert written.geomeans() == {"s": pytest.approx(4.0)}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "rows": [{"suite": 1}]}', "\x00"])
+def test_what_is_no_document_of_results_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+
+    with pytest.raises(ResultsError, match=r"r\.json"):
+        Document.read(tmp_path / "r.json")
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "r.json")])
+
+
+def test_ratios_are_compared_and_rates_are_better_when_they_grow() -> None:
+    before = _document(
+        Row("s", "ratio", "ns", 10.0, "b", 10.0),
+        Row("s", "value", "bytes", 100.0),
+        Row("s", "rate", "k insns/s", 10.0),
+        Row("s", "gone", "ns", 1.0),
+        Row("s", "other unit", "ns", 1.0),
+    )
+    after = _document(
+        Row("s", "ratio", "ns", 90.0, "b", 30.0),
+        Row("s", "value", "bytes", 50.0),
+        Row("s", "rate", "k insns/s", 20.0),
+        Row("s", "new", "ns", 1.0),
+        Row("s", "other unit", "us", 1.0),
+    )
+
+    found = {change.row.name: (change.factor, change.verdict(1.2)) for change in changes(before, after)}
+
+    assert found == {"ratio": (3.0, "slower"), "value": (0.5, "better"), "rate": (0.5, "faster")}
+
+
+def test_strict_comparison_fails_when_something_is_slower(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _document(Row("s", "a", "ns", 8.0, "b", 2.0)).write(tmp_path / "new.json")
+    _document(Row("s", "a", "ns", 2.0, "b", 2.0)).write(tmp_path / "old.json")
+    arguments = ["report", str(tmp_path / "new.json"), "--compare", str(tmp_path / "old.json")]
+
+    assert main(arguments) == 0
+    assert main([*arguments, "--strict", "--markdown"]) == 1
+    assert "| s | a | 1.00 | 4.00 | ratio to b | 4.00x | slower |" in capsys.readouterr().out
+
+
+def test_markdown_escapes_what_would_end_a_cell() -> None:
+    assert markdown(("suite", "value"), iter([("a|b", "1")])).splitlines() == [
+        "| suite | value |", "| --- | ---: |", "| a\\|b | 1 |"
+    ]  # fmt: skip
 
 
 def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel
 from fastrtp.record import EventTable, Recording
 from fastrtp.record.assign import assignment
-from fastrtp.record.demo import demo_recording
 from fastrtp.record.event_formats import default_formats
 from fastrtp.record.recipes import RECIPES
 from fastrtp.uapi import BpfProgType
@@ -29,11 +28,6 @@ DIFFER = {
     # the page is not recorded
     ("mm_page_alloc", "pfn"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def recording() -> Recording:
-    return Recording.open(demo_recording())
 
 
 @pytest.fixture

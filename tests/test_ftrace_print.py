@@ -10,17 +10,11 @@ from test_ftrace import DIFFER
 
 from fastrtp.kernel import Kernel
 from fastrtp.record import Recording
-from fastrtp.record.demo import demo_recording
 from fastrtp.record.event_format import EventFormat, parse_event_format
 from fastrtp.record.event_formats import default_formats
 from fastrtp.record.print_fmt import PrintFormat
 
 REPORT = Path(__file__).parent / "data" / "ftrace" / "report.txt"
-
-
-@pytest.fixture(scope="module")
-def recording() -> Recording:
-    return Recording.open(demo_recording())
 
 
 @pytest.fixture

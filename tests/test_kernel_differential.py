@@ -363,6 +363,18 @@ CASES: dict[str, list[Call]] = {
         load(prog_btf_fd=NOT_OPEN), load(prog_btf_fd=NOT_OPEN, func_info_cnt=1, func_info_rec_size=8, func_info=bytes(8)),
         load(prog_btf_fd=Fd("hash"), line_info_cnt=1, line_info_rec_size=16, line_info=bytes(16)), load(core_relo_cnt=1),
     ],
+    "stack traces": [
+        create(7, value_size=80, save="stacks"), create(7, value_size=80, max_entries=5), create(7, max_entries=0), create(7, key_size=8), create(7, value_size=0),
+        create(7, value_size=4), create(7, value_size=12), create(7, value_size=127 * 8), create(7, value_size=128 * 8), create(7, map_flags=1),
+        create(7, map_flags=64), create(7, map_flags=128), create(7, map_flags=8), create(7, max_entries=0x80000001), lookup("stacks", size=80),
+        lookup("stacks", struct.pack("<I", 4), size=80), update("stacks", value=bytes(80)), update("stacks", value=bytes(80), flags=3),
+        call("MAP_DELETE_ELEM", map_fd=Fd("stacks"), key=KEY), call("MAP_DELETE_ELEM", map_fd=Fd("stacks"), key=struct.pack("<I", 4)),
+        call("MAP_GET_NEXT_KEY", map_fd=Fd("stacks"), next_key=Out(4)), call("MAP_GET_NEXT_KEY", map_fd=Fd("stacks"), key=KEY, next_key=Out(4)),
+        call("MAP_LOOKUP_AND_DELETE_ELEM", map_fd=Fd("stacks"), key=KEY, value=Out(80)),
+        call("MAP_LOOKUP_AND_DELETE_ELEM", map_fd=Fd("stacks"), key=KEY, value=Out(80), flags=4),
+        call("MAP_LOOKUP_BATCH", map_fd=Fd("stacks"), out_batch=Out(4), keys=Out(16), values=Out(320), count=4),
+        call("MAP_FREEZE", map_fd=Fd("stacks")),
+    ],
     "prog_load: maps": [
         load(insn(0x18, 1, 1, imm=NOT_OPEN) + insn(0) + MOV7), load(insn(0x18, 1, 1, imm=0) + insn(0) + MOV7),
     ],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastrtp.errors import JitError
 from fastrtp.native import compiler, compiler_rt, engine, library
+from fastrtp.native.module import NativeModule
 
 WORDS = st.integers(0, 2**64 - 1)
 HIGH = st.just(0) | WORDS
@@ -31,13 +32,13 @@ define void @divide(ptr %n, ptr %d, ptr %out) {
 
 
 @pytest.fixture(scope="module")
-def divide() -> engine.NativeModule:
+def divide() -> NativeModule:
     code = engine.emit_object(engine.parse(CALLS))
-    return engine.NativeModule(code, ["divide"], compiler_rt.symbols(code))
+    return NativeModule(code, ["divide"], compiler_rt.symbols(code))
 
 
 @given(HIGH, WORDS, HIGH, WORDS)
-def test_128_bit_division_is_exact(divide: engine.NativeModule, a: int, b: int, c: int, d: int) -> None:
+def test_128_bit_division_is_exact(divide: NativeModule, a: int, b: int, c: int, d: int) -> None:
     numerator, divisor = a << 64 | b, (c << 64 | d) or 1
     n, m, out = ((ctypes.c_uint64 * 4)() for _ in range(3))
     n[:2], m[:2] = (b, a), (divisor & (2**64 - 1), divisor >> 64)
@@ -63,7 +64,7 @@ def test_a_symbol_that_is_nowhere_is_an_error() -> None:
     code = engine.emit_object(engine.parse(text))
 
     with pytest.raises(JitError):
-        engine.NativeModule(code, ["f"], {})
+        NativeModule(code, ["f"], {})
 
 
 ABORTS = """
@@ -89,7 +90,7 @@ def test_what_llvm_aborts_on_is_compiled_all_the_same() -> None:
     """LLVM 22.1 ends the process on this at every level but 0 (a program of the fuzzer's)."""
     code, _ = compiler.server().compile(compiler.Job(ABORTS, bitcode()))
     memory = (ctypes.c_uint8 * 64)(0xFF)
-    module = engine.NativeModule(code, ["f"], {})
+    module = NativeModule(code, ["f"], {})
 
     ctypes.CFUNCTYPE(None, ctypes.c_void_p)(module.addresses["f"])(memory)
 
@@ -119,6 +120,6 @@ def test_threads_share_one_compiler() -> None:
     texts = [f"define i64 @f() {{\n  ret i64 {number}\n}}" for number in range(8)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         objects = list(pool.map(lambda text: compiler.server().compile(compiler.Job(text, bitcode()))[0], texts))
-    modules = [engine.NativeModule(code, ["f"], {}) for code in objects]
+    modules = [NativeModule(code, ["f"], {}) for code in objects]
 
     assert [ctypes.CFUNCTYPE(ctypes.c_int64)(module.addresses["f"])() for module in modules] == list(range(8))

@@ -8,7 +8,8 @@ import sys
 SCRIPT = """
 import mmap, random
 from fastrtp.mem.arena import Arena
-from fastrtp.native import compiler, engine, library
+from fastrtp.native import compiler, library
+from fastrtp.native.module import NativeModule
 
 # a switch with a table and constants: sections beside the code
 arms = "".join(f"    i64 {n}, label %l{n}\\n" for n in range(16))
@@ -23,7 +24,7 @@ for seed in range(6):
         keep += [Arena(), mmap.mmap(-1, 4096 * random.randint(1, 40))]
         if random.random() < 0.5:
             keep.pop(random.randrange(len(keep))).close()
-        keep.append(engine.NativeModule(code, ["f"], {}))
+        keep.append(NativeModule(code, ["f"], {}))
 print("fine")
 """
 

@@ -23,7 +23,6 @@ from fastrtp.kernel.perf_attr import (
     PerfEventAttr,
 )
 from fastrtp.record import Recording
-from fastrtp.record.demo import demo_recording
 from fastrtp.record.event_formats import default_formats
 from fastrtp.record.record_fields import decode_record
 from fastrtp.uapi import BpfCmd, BpfProgType
@@ -31,11 +30,6 @@ from fastrtp.uapi import BpfCmd, BpfProgType
 BOTH = Path(__file__).parent / "data" / "ftrace" / "both.bpf.o"
 TRACEPOINT = BpfProgType.BPF_PROG_TYPE_TRACEPOINT
 SWITCH = default_formats()["sched_switch"].id
-
-
-@pytest.fixture(scope="module")
-def recording() -> Recording:
-    return Recording.open(demo_recording())
 
 
 @pytest.fixture

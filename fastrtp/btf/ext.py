@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from fastrtp.errors import BtfError
 
 from .parse import Btf
 from .types import BTF_MAGIC
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 FUNC_INFO = np.dtype([("insn_off", "<u4"), ("type_id", "<u4")])
 """Kernel: struct bpf_func_info."""
@@ -26,7 +29,7 @@ CORE_RELO = np.dtype([("insn_off", "<u4"), ("type_id", "<u4"), ("access_str_off"
 
 _HEADER = struct.Struct("<HBBIIIII")
 _INSN_SIZE = 8
-Infos = dict[str, npt.NDArray[np.void]]
+Infos: TypeAlias = "dict[str, npt.NDArray[np.void]]"
 """Records by ELF section name, in their order in the file."""
 
 

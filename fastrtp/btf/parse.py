@@ -12,10 +12,9 @@ import re
 import struct
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastrtp.errors import BtfError
 
@@ -36,6 +35,9 @@ from .types import (
     Param,
     SecInfo,
 )
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _HEADER = struct.Struct("<HBBIIIII")
 _PATH_PART = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d{1,10})\]")

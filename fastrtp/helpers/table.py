@@ -144,6 +144,9 @@ _IMPLEMENTED = frozenset(
         "dynptr_read",
         "dynptr_write",
         "dynptr_data",
+        "get_stack",
+        "get_stackid",
+        "get_task_stack",
     ]
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 from fastrtp.helpers.table import HELPERS
 from fastrtp.isa import BPF_PSEUDO_KFUNC_CALL, Insn
 from fastrtp.jit.lower import CallTarget, InsnFacts
+from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.maps import ArrayMap, FdArray, HashMap, HashOfMaps, Map
 from fastrtp.maps.attr import LRU
 from fastrtp.uapi import BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE
@@ -66,8 +67,12 @@ def map_call(name: str, map: Map | None) -> CallTarget | None:
 class Linker:
     """Answers `lower`'s questions about one program: the target of each helper call, the symbol of each map."""
 
-    def __init__(self, maps: Sequence[Map], aux: Sequence[InsnFacts] | None, parameters: dict[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, maps: Sequence[Map], aux: Sequence[InsnFacts] | None, parameters: dict[str, tuple[str, ...]],
+        options: CodeOptions = DEFAULT,
+    ) -> None:  # fmt: skip
         self._maps = maps
+        self._options = options
         self._aux: Any = aux
         self._parameters = parameters
 
@@ -78,7 +83,7 @@ class Linker:
             return CallTarget(symbol, (), self._parameters[symbol].index("env"), "helper")
         name = HELPERS[insn.imm].name
         known = None if self._aux is None else self._aux[index].map
-        if known is not None:
+        if known is not None and self._options.known_maps:
             target = map_call(name, self._maps[known])
             if target is not None:
                 return target

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from fastrtp.isa import Insn
 from fastrtp.jit.lower_cfg import InsnFacts, find_subprogs
 from fastrtp.jit.lower_function import FunctionLowering, Module
+from fastrtp.jit.options import DEFAULT, CodeOptions
 
 __all__ = ["CallTarget", "InsnFacts", "LowerInput", "find_subprogs", "lower"]
 
@@ -67,7 +68,7 @@ class LowerInput:
     `subprogs`: [start, end) of each function, the main part first. `resolve(insn_idx, insn)` gives the target of a helper
     call, `map_symbols(insn_idx)` the global whose address is what the ld_imm64 there refers to: the map, or the memory of
     its values (to which the instruction's offset is added here), or a kernel variable; both may raise KeyError.
-    `smp`: False compiles atomics as plain accesses, for one CPU.
+    `smp`: False compiles atomics as plain accesses, for one CPU. `options`: for measurements.
     """
 
     name: str
@@ -77,6 +78,7 @@ class LowerInput:
     resolve: Callable[[int, Insn], CallTarget] = _unresolved
     map_symbols: Callable[[int], str] = _no_maps
     smp: bool = False
+    options: CodeOptions = DEFAULT
 
 
 def lower(program: LowerInput) -> str:

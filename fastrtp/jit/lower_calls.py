@@ -25,7 +25,7 @@ def call(out: FunctionLowering, index: int) -> None:
         arguments = [f"i64 {out.regs.full(register)}" for register in range(1, target.args + 1)]
         types = ", ".join(["i64"] * target.args + ["ptr"] + [_type(extra) for extra in target.extra])
         name = out.module.declare(target.symbol, types)
-        result = out.emit(f"call i64 {name}({', '.join([*arguments, 'ptr %env', *target.extra])})")
+        result = out.emit(f"call i64 {name}({', '.join([*arguments, 'ptr %env', *target.extra])}){out.module.call_suffix}")
     _returned(out, index, result)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastrtp.isa import BPF_PSEUDO_CALL, MAX_BPF_REG, Insn, Kind, Row
-from fastrtp.jit.lower_alu import PREDICATE, alu, is_number, signed
+from fastrtp.jit import lower_values
+from fastrtp.jit.lower_alu import is_number, signed
+from fastrtp.jit.lower_bits import BitFlow, EveryBit
 from fastrtp.jit.lower_calls import call, call_subprog
 from fastrtp.jit.lower_cfg import ENDS_BLOCK, R1_TO_R5, Block, Function, build, liveness, refuse
 from fastrtp.jit.lower_memory import atomic, checked_load
-from fastrtp.jit.lower_pointers import STACK_SIZE, PointerFlow, StackUse
-from fastrtp.jit.lower_registers import Registers
+from fastrtp.jit.lower_pointers import PointerFlow, StackUse, State, slot_name
+from fastrtp.jit.lower_registers import MemoryBytes, Registers
 
 if TYPE_CHECKING:
     from fastrtp.jit.lower import CallTarget, LowerInput
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 MAX_MAY_GOTO = 8 * 1024 * 1024
 """How often one frame's may_goto goes on. Kernel: include/linux/bpf.h:BPF_MAX_LOOPS."""
 _MAX_DEPTH = 64
+_FP = re.compile(r"%fp(?![.\w])")
 
 
 class Module:
@@ -101,6 +104,11 @@ class Module:
         """(base, offset) of an ld_imm64 that refers into a map's values."""
         return self.map_symbol(index), self.program.insns[index + 1].imm
 
+    @property
+    def call_suffix(self) -> str:
+        """What stands behind the call of a helper."""
+        return "" if self.program.options.inline else " noinline"
+
     def unreached(self, number: int) -> str:
         """A function that nobody calls."""
         return f"define internal i64 {self.function_name(number)}(i64, i64, i64, i64, i64, ptr) #0 {{\n  ret i64 0\n}}"
@@ -111,7 +119,13 @@ class Module:
 
     def trailer(self) -> list[str]:
         """Attributes and metadata."""
-        return ["attributes #0 = { nounwind }", "!0 = !{}", '!1 = !{!"branch_weights", i32 1000, i32 1}']
+        anywhere = "" if self.program.options.host_cpu else ' "target-cpu"="generic" "target-features"=""'
+        return [f"attributes #0 = {{ nounwind{anywhere} }}", "!0 = !{}", '!1 = !{!"branch_weights", i32 1000, i32 1}']
+
+
+def _zeroes(name: str, size: int) -> str:
+    # an intrinsic that optimisation knows how to take apart, unlike the store of an array
+    return f"  call void @llvm.memset.p0.i64(ptr align 1 {name}, i8 0, i64 {size}, i1 false)"
 
 
 def _quoted(name: str) -> str:
@@ -132,9 +146,14 @@ class FunctionLowering:
         self.insns: Sequence[Insn] = program.insns
         self.aux = program.aux
         self.function = module.function(number)
-        self.flow = PointerFlow(self.function, self.insns, module.map_value, self._is_checked, main=number == 0)
-        self.stack = StackUse(self.flow, module.arguments, self._reads_upwards)
-        self.regs = Registers(self.emit, self.line, self.stack.floor)
+        options = program.options
+        self.flow = PointerFlow(
+            self.function, self.insns, module.map_value, self._is_checked, main=number == 0, known=options.bases
+        )
+        self.stack = StackUse(self.flow, module.arguments, self._reads_upwards, private=options.private_stack)
+        bits = BitFlow if options.narrow and options.whole_slots else EveryBit
+        self.bits = bits(self.function, self.insns, module.arguments, self.stack.word_at)
+        self.regs = Registers(self.emit, self.line, self.stack.private, whole_slots=options.whole_slots)
         self._lines: list[str] = []
         self._names = 0
 
@@ -190,19 +209,22 @@ class FunctionLowering:
         lines = []
         if any(row.kind is Kind.MAY_GOTO for row in self.function.rows.values()):
             lines += ["  %may_goto = alloca i64", f"  store i64 {MAX_MAY_GOTO}, ptr %may_goto"]
-        if any("%fp" in line for line in self._lines):
-            public = -self.stack.floor + 15 & -16
-            for fp, name, size in (("%fp", "%stack", public), ("%fp.private", "%private", STACK_SIZE)):
-                lines.append(f"  {name} = alloca [{size} x i8], align 16")
-                # A privileged program may read stack that it never wrote. To LLVM that would be any value, and another one at
-                # each use: it could pass a bounds check as one and index memory as another. Zeroes that nobody reads are dropped.
-                lines.append(f"  store [{size} x i8] zeroinitializer, ptr {name}, align 16")
-                lines.append(f"  {fp} = getelementptr i8, ptr {name}, i64 {size}")
+        # A privileged program may read stack that it never wrote. To LLVM that would be any value, and another one at
+        # each use: it could pass a bounds check as one and index memory as another. Zeroes that nobody reads are dropped.
+        for offset, size in self.stack.slots:
+            kind = "i32" if offset in self.bits.narrow_slots else f"i{size * 8}" if size in (1, 2, 4, 8) else f"[{size} x i8]"
+            name = slot_name(offset)
+            lines.append(f"  {name} = alloca {kind}")
+            lines.append(f"  store {kind} 0, ptr {name}" if kind[0] == "i" else _zeroes(name, size))
+        if any(_FP.search(line) for line in self._lines):
+            size = -self.stack.floor + 15 & -16
+            lines += [f"  %stack = alloca [{size} x i8], align 16", _zeroes("%stack", size)]
+            lines.append(f"  %fp = getelementptr i8, ptr %stack, i64 {size}")
         return lines
 
     def _enter(self) -> None:
         regs = self.regs
-        regs.enter([None] * MAX_BPF_REG)
+        regs.enter([None] * MAX_BPF_REG, 0)
         for register in range(MAX_BPF_REG - 1):
             regs.set_full(register, "0")
         live = self.function.blocks[self.function.start].live_in
@@ -210,15 +232,18 @@ class FunctionLowering:
             for register in range(1, 6):
                 self.define(register, f"%a{register}", f"p.a{register}")
         else:
-            regs.set_offset(1, "ctx", "0")
+            if self.flow.entry[1] is None:
+                regs.set_full(1, self.emit("ptrtoint ptr %ctx to i64"))
+            else:
+                regs.set_offset(1, "ctx", "0")
             if self.aux is None and live & 1 << 2:
                 regs.set_full(2, self.emit("ptrtoint ptr %env to i64"))
-        regs.save(live, [(live, self.flow.states[self.function.start])])
+        regs.save(live, [self._wanted(self.function.start)])
         self.line(f"br label %b{self.function.start}")
 
     def _block(self, block: Block) -> None:
         self.begin(f"b{block.start}")
-        self.regs.enter(self.flow.states[block.start])
+        self.regs.enter(self.flow.states[block.start], self.bits.narrow(block.start))
         for index in block.insns(self.function):
             self._insn(index, self.insns[index], self.function.rows[index], block)
         last = self.function.rows.get(block.end - 1)
@@ -235,107 +260,65 @@ class FunctionLowering:
             self.regs.set_full(register, value)
 
     def _leave(self, block: Block) -> None:
-        self.regs.save(block.live_out, [(self.function.blocks[succ].live_in, self.flow.states[succ]) for succ in block.succs])
+        self.regs.save(block.live_out, [self._wanted(succ) for succ in block.succs])
+
+    def _wanted(self, start: int) -> tuple[int, State, int]:
+        """What the block at `start` reads of the registers: live mask, states, mask of those that it takes as 32 bits."""
+        return self.function.blocks[start].live_in, self.flow.states[start], self.bits.narrow(start)
 
     def _insn(self, index: int, insn: Insn, row: Row, block: Block) -> None:
         regs = self.regs
         dst, src = insn.dst_reg, insn.src_reg
         match row.kind:
             case Kind.ALU:
-                self._alu(insn, row)
+                lower_values.arithmetic(self, index, insn, row)
             case Kind.MOV if not row.x:
                 regs.set_full(dst, str(insn.imm)) if row.wide else regs.set_low(dst, str(insn.imm))
             case Kind.MOV:
                 regs.copy(dst, src) if row.wide else regs.set_low(dst, regs.low(src))
             case Kind.MOVSX:
-                self._movsx(insn, row)
-            case Kind.NEG if row.wide:
-                regs.set_full(dst, self.emit(f"sub i64 0, {regs.full(dst)}"))
+                lower_values.movsx(self, insn, row)
             case Kind.NEG:
-                regs.set_low(dst, self.emit(f"sub i32 0, {regs.low(dst)}"))
+                lower_values.negate(self, index, insn, row)
             case Kind.END | Kind.BSWAP:
-                self._end(dst, row)
+                lower_values.byte_order(self, dst, row)
             case Kind.LOAD:
                 self._load(index, insn, row)
             case Kind.STORE | Kind.STORE_IMM:
-                self._store(insn, row)
+                self._store(index, insn, row)
+                regs.memory_written()
             case Kind.ATOMIC:
                 atomic(self, insn, row)
+                regs.memory_written()
             case Kind.LD_IMM64:
                 self._ld_imm64(index, insn, row)
             case Kind.CALL:
                 call(self, index)
+                regs.memory_written()
             case Kind.PSEUDO_CALL:
                 call_subprog(self, index)
+                regs.memory_written()
             case Kind.EXIT:
                 self.line(f"ret i64 {regs.full(0)}")
             case Kind.JUMP:
                 self._leave(block)
                 self.line(f"br label %b{block.succs[0]}")
             case Kind.BRANCH | Kind.MAY_GOTO:
-                self._branch(insn, row, block)
-
-    def _alu(self, insn: Insn, row: Row) -> None:
-        regs, dst, src = self.regs, insn.dst_reg, insn.src_reg
-        if not row.wide:
-            operand = regs.low(src) if row.x else str(insn.imm)
-            regs.set_low(dst, alu(row.op, 32, regs.low(dst), operand, self.emit))
-        elif row.op in ("add", "sub") and self._derive(insn, row):
-            return
-        else:
-            operand = regs.full(src) if row.x else str(insn.imm)
-            regs.set_full(dst, alu(row.op, 64, regs.full(dst), operand, self.emit))
-
-    def _derive(self, insn: Insn, row: Row) -> bool:
-        """Arithmetic on a register whose base is known; False where the result has none."""
-        regs, dst, src = self.regs, insn.dst_reg, insn.src_reg
-        pointer, other = regs.state[dst], regs.state[src] if row.x else None
-        if pointer is None and other is not None and row.op == "add":
-            regs.set_offset(dst, other[0], self._sum("add", regs.offset(src), regs.full(dst)))
-        elif pointer is not None and other is None:
-            operand = regs.full(src) if row.x else str(insn.imm)
-            regs.set_offset(dst, pointer[0], self._sum(row.op, regs.offset(dst), operand))
-        elif pointer is not None and other is not None and pointer[0] == other[0] and row.op == "sub":
-            regs.set_full(dst, self._sum("sub", regs.offset(dst), regs.offset(src)))
-        else:
-            return False
-        return True
-
-    def _sum(self, op: str, a: str, b: str) -> str:
-        if is_number(a) and is_number(b):
-            return str(signed(int(a) + int(b) if op == "add" else int(a) - int(b), 64))
-        if a == "0" and op == "add":
-            return b
-        return self.emit(f"{op} i64 {a}, {b}")
-
-    def _movsx(self, insn: Insn, row: Row) -> None:
-        regs = self.regs
-        full = regs.full(insn.src_reg)
-        part = self.emit(f"trunc i64 {full} to i{row.size}")
-        if row.wide:
-            regs.set_full(insn.dst_reg, self.emit(f"sext i{row.size} {part} to i64"))
-        else:
-            regs.set_low(insn.dst_reg, self.emit(f"sext i{row.size} {part} to i32"))
-
-    def _end(self, dst: int, row: Row) -> None:
-        regs, bits = self.regs, row.size
-        if bits == 64:
-            if row.op != "le":
-                regs.set_full(dst, self.emit(f"call i64 @llvm.bswap.i64(i64 {regs.full(dst)})"))
-            else:
-                regs.set_full(dst, regs.full(dst))
-            return
-        part = self.emit(f"trunc i64 {regs.full(dst)} to i{bits}")
-        if row.op != "le":
-            part = self.emit(f"call i{bits} @llvm.bswap.i{bits}(i{bits} {part})")
-        regs.set_full(dst, self.emit(f"zext i{bits} {part} to i64"))
+                self._branch(index, insn, row, block)
 
     def _load(self, index: int, insn: Insn, row: Row) -> None:
         regs, bits = self.regs, row.size
+        if self.stack.word_at(index) in self.bits.narrow_slots:
+            pointer = regs.pointer(insn.src_reg, insn.off, bits // 8)
+            regs.set_low(insn.dst_reg, self.emit(f"load i32, ptr {pointer}"))
+            return
+        made = None
         if self._is_checked(index):
             value = checked_load(self, insn, row)
         else:
-            value = self.emit(f"load i{bits}, ptr {regs.pointer(insn.src_reg, insn.off, bits // 8)}, align 1")
+            start, at = regs.place(insn.src_reg, insn.off, bits // 8)
+            value = self.emit(f"load i{bits}, ptr {regs.pointer_to(start, at)}, align 1")
+            made = MemoryBytes(start, at, bits // 8)
         if bits == 64:
             self.define(insn.dst_reg, value, f"p{index}")
         elif row.signed:
@@ -344,9 +327,15 @@ class FunctionLowering:
             regs.set_low(insn.dst_reg, value)
         else:
             regs.set_full(insn.dst_reg, self.emit(f"zext i{bits} {value} to i64"))
+        if made is not None and bits < 64 and not row.signed:
+            regs.set_bytes(insn.dst_reg, made)
 
-    def _store(self, insn: Insn, row: Row) -> None:
+    def _store(self, index: int, insn: Insn, row: Row) -> None:
         regs, bits = self.regs, row.size
+        if self.stack.word_at(index) in self.bits.narrow_slots:
+            value = regs.low(insn.src_reg) if row.kind is Kind.STORE else str(insn.imm)
+            self.line(f"store i32 {value}, ptr {regs.pointer(insn.dst_reg, insn.off, bits // 8)}")
+            return
         if row.kind is Kind.STORE_IMM:
             value = str(signed(insn.imm, bits))
         elif bits == 64:
@@ -365,14 +354,17 @@ class FunctionLowering:
             regs.set_full(insn.dst_reg, str(signed(number, 64)))
         elif row.op in ("map_value", "map_idx_value"):
             base, offset = self.module.map_symbol(index), self.insns[index + 1].imm
-            regs.set_offset(insn.dst_reg, base, str(offset))
+            if self.module.program.options.bases:
+                regs.set_offset(insn.dst_reg, base, str(offset))
+            else:
+                regs.set_full(insn.dst_reg, self.emit(f"ptrtoint ptr getelementptr (i8, ptr {base}, i64 {offset}) to i64"))
         elif row.op == "func":
             name = self.module.function_name(self.module.subprog_at(index, index + 1 + insn.imm))
             regs.set_full(insn.dst_reg, self.emit(f"ptrtoint ptr {name} to i64"))
         else:
             regs.set_full(insn.dst_reg, self.emit(f"ptrtoint ptr {self.module.map_symbol(index)} to i64"))
 
-    def _branch(self, insn: Insn, row: Row, block: Block) -> None:
+    def _branch(self, index: int, insn: Insn, row: Row, block: Block) -> None:
         if row.kind is Kind.MAY_GOTO:
             left = self.emit("load i64, ptr %may_goto")
             condition = self.emit(f"icmp eq i64 {left}, 0")
@@ -380,22 +372,9 @@ class FunctionLowering:
             less = self.emit(f"select i1 {condition}, i64 0, i64 {less}")
             self.line(f"store i64 {less}, ptr %may_goto")
         else:
-            condition = self._condition(insn, row)
+            condition = lower_values.condition(self, index, insn, row)
         self._leave(block)
         if len(block.succs) == 1:
             self.line(f"br label %b{block.succs[0]}")
         else:
             self.line(f"br i1 {condition}, label %b{block.succs[1]}, label %b{block.succs[0]}")
-
-    def _condition(self, insn: Insn, row: Row) -> str:
-        regs, dst, src = self.regs, insn.dst_reg, insn.src_reg
-        kind = f"i{row.size}"
-        pointer, other = regs.state[dst], regs.state[src] if row.x else None
-        if row.op in ("jeq", "jne") and row.wide and pointer is not None and other is not None and pointer[0] == other[0]:
-            return self.emit(f"icmp {PREDICATE[row.op]} i64 {regs.offset(dst)}, {regs.offset(src)}")
-        a = regs.full(dst) if row.wide else regs.low(dst)
-        b = str(insn.imm) if not row.x else regs.full(src) if row.wide else regs.low(src)
-        if row.op == "jset":
-            bits = self.emit(f"and {kind} {a}, {b}")
-            return self.emit(f"icmp ne {kind} {bits}, 0")
-        return self.emit(f"icmp {PREDICATE[row.op]} {kind} {a}, {b}")

@@ -28,8 +28,8 @@ _DERIVING = ("add", "sub")
 class PointerFlow:
     """The dataflow over one function. `symbol(index)` gives (base, offset) of an ld_imm64 that refers to map values.
 
-    `checked(index)`: the load there is range-checked, so its address is used as a number. `states`: at the start of each
-    block.
+    `checked(index)`: the load there is range-checked, so its address is used as a number. `known` False: no base but the
+    frame pointer is (CodeOptions.bases). `states`: at the start of each block.
     """
 
     def __init__(
@@ -40,16 +40,18 @@ class PointerFlow:
         checked: Callable[[int], bool],
         *,
         main: bool,
+        known: bool = True,
     ) -> None:
         self.function = function
         self.insns = insns
-        self._symbol = symbol
+        self._symbol = symbol if known else _no_symbol
+        main = main and known
         self._checked = checked
         # First every number is taken for a base, to see which are used as addresses; then only those are.
-        self._bases: set[str] | None = None
+        self._bases: set[str] | None = None if known else set()
         self.entry = self._entry(main)
         self.states = self._solve()
-        self._bases = self._addresses()
+        self._bases = self._addresses() if known else set()
         self.entry = self._entry(main)
         self.states = self._solve()
 
@@ -141,6 +143,10 @@ class PointerFlow:
         return bases
 
 
+def _no_symbol(_index: int) -> None:
+    return None
+
+
 def derived(state: State, row: Row, insn: Insn) -> Pointer:
     """What a 64-bit addition or subtraction leaves in its destination."""
     pointer = state[insn.dst_reg]
@@ -162,19 +168,29 @@ def _merge(a: Pointer, b: Pointer) -> Pointer:
     return (a[0], None) if a is not None and b is not None and a[0] == b[0] else None
 
 
+def slot_name(offset: int) -> str:
+    """LLVM name of the private piece of the stack at fp + offset."""
+    return f"%fp.{-offset}"
+
+
 class StackUse:
     """What a function does with its frame: accesses that end at or below fp + `floor` are private.
 
+    `slots`: [(offset, size)] of the private pieces: what no access overlaps from outside.
     `arguments(index)`: mask of the registers that a call reads; `reads_upwards(index)`: it reads no memory below the
-    pointers in them. JitError for an access outside the frame.
+    pointers in them. `private` False: nothing is (CodeOptions.private_stack). JitError for an access outside the frame.
     """
 
-    def __init__(self, flow: PointerFlow, arguments: Callable[[int], int], reads_upwards: Callable[[int], bool]) -> None:
+    def __init__(
+        self, flow: PointerFlow, arguments: Callable[[int], int], reads_upwards: Callable[[int], bool], *, private: bool = True
+    ) -> None:
         self.floor = 0
         self._flow = flow
         self._arguments = arguments
         self._reads_upwards = reads_upwards
         self._accesses: set[tuple[int, int]] = set()
+        self._words: dict[int, int] = {}
+        self._odd: set[int] = set()
         function = flow.function
         for block in function.blocks.values():
             state = list(flow.states[block.start])
@@ -186,9 +202,40 @@ class StackUse:
                 for register in range(BPF_REG_FP):
                     if function.blocks[succ].live_in >> register & 1 and flow.states[succ][register] is None:
                         self._leaves(state, register)
+        if not private:
+            self.floor = min([self.floor, *(offset for offset, _ in self._accesses)])
         for offset, size in sorted(self._accesses, reverse=True):
             if offset < self.floor < offset + size:
                 self.floor = offset
+        self.slots = self._pieces()
+        whole = {offset for offset, size in self.slots if size == 8 and not self._odd & set(range(offset, offset + size))}
+        self._words = {index: offset for index, offset in self._words.items() if offset in whole}
+
+    def private(self, offset: int) -> tuple[str, int] | None:
+        """(name, offset in it) of the private piece that fp + `offset` is in; None where the stack is not private."""
+        for start, size in self.slots:
+            if start <= offset < start + size:
+                return slot_name(start), offset - start
+        return None
+
+    def word_at(self, index: int) -> int | None:
+        """Offset of the private piece of 8 bytes that the instruction at `index` loads or stores as a whole.
+
+        None for pieces that are ever accessed otherwise.
+        """
+        return self._words.get(index)
+
+    def _pieces(self) -> list[tuple[int, int]]:
+        pieces: list[tuple[int, int]] = []
+        for offset, size in sorted(self._accesses):
+            if offset + size > self.floor:
+                continue
+            if pieces and offset < sum(pieces[-1]):
+                start, end = pieces[-1][0], max(sum(pieces[-1]), offset + size)
+                pieces[-1] = start, end - start
+            else:
+                pieces.append((offset, size))
+        return pieces
 
     def _access(self, state: State, index: int) -> None:
         register = self._flow.address(index)
@@ -202,6 +249,10 @@ class StackUse:
         if not -STACK_SIZE <= offset <= -size:
             raise refuse(index, self._flow.insns, f"stack access at fp{offset:+d} is outside the frame of {STACK_SIZE} bytes")
         self._accesses.add((offset, size))
+        if size == 8 and self._flow.function.rows[index].kind in (Kind.LOAD, Kind.STORE, Kind.STORE_IMM):
+            self._words[index] = offset
+        else:
+            self._odd.add(offset)
 
     def _escape(self, state: State, index: int) -> None:
         row, insn = self._flow.function.rows[index], self._flow.insns[index]

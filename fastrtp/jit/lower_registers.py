@@ -1,7 +1,8 @@
 """The registers of one function while its text is written.
 
-Each register has a slot (`%r<N>.slot`, an i64 alloca) that carries it between blocks, and a second one for its offset
-where the dataflow knows its base; mem2reg turns both into SSA values. Inside a block the current value is an SSA name or a
+Each register has a slot (`%r<N>.slot`, an i64 alloca) that carries it between blocks, one of 32 bits for where these are
+enough (`%w<N>.slot`), and one for its offset where the dataflow knows its base (`%o<N>.slot`); mem2reg turns them into SSA
+values. Inside a block the current value is an SSA name or a
 literal, kept in up to three forms that are made when asked for: all 64 bits, the lower 32 (zero-extended when all are
 wanted), and the offset from a known base. Slots are written at the end of a block, and only for registers that are
 live there, so neither a dead value nor a pointer that is only used as an address is ever written down as a number.
@@ -10,37 +11,69 @@ live there, so neither a dead value nor a pointer that is only used as an addres
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from fastrtp.isa import MAX_BPF_REG
 from fastrtp.jit.lower_alu import is_number, signed
 from fastrtp.jit.lower_pointers import State
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryBytes:
+    """`count` bytes of memory at `start` (a ptr) + `at`, as a little-endian number shifted left by `shift` bytes."""
+
+    start: str
+    at: int
+    count: int
+    shift: int = 0
+
+    def shifted(self, bits: int) -> MemoryBytes | None:
+        """The number shifted left, where no byte is lost."""
+        shift = self.shift + bits // 8
+        return None if bits % 8 or shift + self.count > 8 else replace(self, shift=shift)
+
+    def joined(self, other: MemoryBytes) -> MemoryBytes | None:
+        """Both in one number, where each byte has its place."""
+        low, high = (self, other) if self.at < other.at else (other, self)
+        if low.start != high.start or low.at + low.count != high.at or low.shift + low.count != high.shift:
+            return None
+        return replace(low, count=low.count + high.count)
+
+
 class Registers:
     """Current values. `emit` appends an instruction that yields a value, `line` one that yields none.
 
-    `floor`: stack accesses that end at or below fp + floor are private (lower_pointers.StackUse).
+    `slot(offset)`: name and offset of the private piece of the stack that fp + offset is in, or None. `whole_slots`: see
+    CodeOptions.
     """
 
-    def __init__(self, emit: Callable[[str], str], line: Callable[[str], None], floor: int) -> None:
-        self.floor = floor
+    def __init__(
+        self, emit: Callable[[str], str], line: Callable[[str], None], slot: Callable[[int], tuple[str, int] | None],
+        *, whole_slots: bool = True,
+    ) -> None:  # fmt: skip
+        self._whole_slots = whole_slots
+        self._private = slot
         self._emit = emit
         self._line = line
         self._full: list[str | None] = [None] * MAX_BPF_REG
         self._low: list[str | None] = [None] * MAX_BPF_REG
         self._offset: list[str | None] = [None] * MAX_BPF_REG
         self._saved_full = [False] * MAX_BPF_REG
+        self._saved_low = [False] * MAX_BPF_REG
         self._saved_offset = [False] * MAX_BPF_REG
         self._pointers: dict[tuple[str, str], str] = {}
+        self._bytes: list[MemoryBytes | None] = [None] * MAX_BPF_REG
         self.state: State = [None] * MAX_BPF_REG
         self.slots: set[str] = set()
 
-    def enter(self, state: State) -> None:
-        """Start a block: every register is in its slot, or known from the dataflow."""
+    def enter(self, state: State, narrow: int) -> None:
+        """Start a block: every register is in its slot (of 32 bits for those in `narrow`), or known from the dataflow."""
         self.state = list(state)
         for values in (self._full, self._low, self._offset):
             values[:] = [None] * MAX_BPF_REG
-        self._saved_full[:] = [pointer is None for pointer in state]
+        self._bytes[:] = [None] * MAX_BPF_REG
+        self._saved_low[:] = [pointer is None and bool(narrow >> register & 1) for register, pointer in enumerate(state)]
+        self._saved_full[:] = [pointer is None and not narrow >> register & 1 for register, pointer in enumerate(state)]
         self._saved_offset[:] = [pointer is not None and pointer[1] is None for pointer in state]
         self._pointers.clear()
 
@@ -48,7 +81,7 @@ class Registers:
         """All 64 bits."""
         value = self._full[register]
         if value is None:
-            low = self._low[register]
+            low = self.low(register) if self._saved_low[register] else self._low[register]
             if low is not None:
                 value = str(int(low) & 0xFFFFFFFF) if is_number(low) else self._emit(f"zext i32 {low} to i64")
             elif self.state[register] is not None:
@@ -62,8 +95,14 @@ class Registers:
         """The lower 32 bits."""
         value = self._low[register]
         if value is None:
-            full = self.full(register)
-            value = str(signed(int(full), 32)) if is_number(full) else self._emit(f"trunc i64 {full} to i32")
+            if self._saved_low[register] and self._full[register] is None:
+                value = self._emit(f"load i32, ptr {self._slot('w', register)}")
+            elif self._saved_full[register] and self._full[register] is None and not self._whole_slots:
+                return self._emit(f"load i32, ptr {self._slot('r', register)}")
+            else:
+                full = self.full(register)
+                value = str(signed(int(full), 32)) if is_number(full) else self._emit(f"trunc i64 {full} to i32")
+            self._low[register] = value
         return value
 
     def offset(self, register: int) -> str:
@@ -102,45 +141,71 @@ class Registers:
         if dst == src:
             return
         if self.state[src] is None and self._low[src] is None:
-            self.full(src)
+            if self._saved_low[src]:
+                self.low(src)
+            else:
+                self.full(src)
         else:
             self._keep_offset(src)
         self._write(dst)
         self.state[dst] = self.state[src]
         self._full[dst], self._low[dst], self._offset[dst] = self._full[src], self._low[src], self._offset[src]
+        self._bytes[dst] = self._bytes[src]
 
     def pointer(self, register: int, displacement: int = 0, size: int = 0) -> str:
         """A ptr to register + displacement, through a known base where there is one; `size` bytes will be accessed."""
-        pointer = self.state[register]
-        if pointer is None:
-            full = self.full(register)
-            start = self._cached("inttoptr", full, lambda: f"inttoptr i64 {full} to ptr")
-        elif pointer[1] is None:
-            offset = self.offset(register)
-            start = self._cached(pointer[0], offset, lambda: f"getelementptr i8, ptr {base_name(pointer[0])}, i64 {offset}")
-        else:
-            displacement += pointer[1]
-            private = size and pointer[0] == "fp" and displacement + size <= self.floor
-            start = "%fp.private" if private else base_name(pointer[0])
+        return self.pointer_to(*self.place(register, displacement, size))
+
+    def pointer_to(self, start: str, displacement: int) -> str:
+        """The ptr `start` + displacement."""
         if not displacement:
             return start
         return self._cached(start, str(displacement), lambda: f"getelementptr i8, ptr {start}, i64 {displacement}")
 
-    def save(self, live: int, successors: list[tuple[int, State]]) -> None:
-        """End a block: write the live registers to the slots that its successors (live mask, state) read."""
+    def place(self, register: int, displacement: int, size: int) -> tuple[str, int]:
+        """(ptr, displacement from it) of register + displacement."""
+        pointer = self.state[register]
+        if pointer is None:
+            full = self.full(register)
+            return self._cached("inttoptr", full, lambda: f"inttoptr i64 {full} to ptr"), displacement
+        base = base_name(pointer[0])
+        if pointer[1] is None:
+            offset = self.offset(register)
+            return self._cached(pointer[0], offset, lambda: f"getelementptr i8, ptr {base}, i64 {offset}"), displacement
+        displacement += pointer[1]
+        private = self._private(displacement) if size and pointer[0] == "fp" else None
+        return private or (base, displacement)
+
+    def bytes_of(self, register: int) -> MemoryBytes | None:
+        """What a register is made of, where it is bytes from one place in memory that nobody has written since."""
+        return self._bytes[register]
+
+    def set_bytes(self, register: int, loaded: MemoryBytes) -> None:
+        """Note what a register, just written, is made of."""
+        self._bytes[register] = loaded
+
+    def memory_written(self) -> None:
+        """Forget what registers are made of."""
+        self._bytes[:] = [None] * MAX_BPF_REG
+
+    def save(self, live: int, successors: list[tuple[int, State, int]]) -> None:
+        """End a block: write the live registers to the slots that its successors (live mask, state, narrow mask) read."""
         for register in range(MAX_BPF_REG - 1):
             if not live >> register & 1:
                 continue
-            wanted = [state[register] for mask, state in successors if mask >> register & 1]
-            if None in wanted and not self._saved_full[register]:
+            wanted = [(state[register], narrow >> register & 1) for mask, state, narrow in successors if mask >> register & 1]
+            if (None, 0) in wanted and not self._saved_full[register]:
                 self._line(f"store i64 {self.full(register)}, ptr {self._slot('r', register)}")
-            if any(pointer is not None and pointer[1] is None for pointer in wanted) and not self._saved_offset[register]:
+            if (None, 1) in wanted and not self._saved_low[register]:
+                self._line(f"store i32 {self.low(register)}, ptr {self._slot('w', register)}")
+            if any(pointer is not None and pointer[1] is None for pointer, _ in wanted) and not self._saved_offset[register]:
                 self._line(f"store i64 {self.offset(register)}, ptr {self._slot('o', register)}")
 
     def _write(self, register: int) -> None:
         self.state[register] = None
+        self._bytes[register] = None
         self._full[register] = self._low[register] = self._offset[register] = None
-        self._saved_full[register] = self._saved_offset[register] = False
+        self._saved_full[register] = self._saved_low[register] = self._saved_offset[register] = False
 
     def _keep_offset(self, register: int) -> None:
         pointer = self.state[register]

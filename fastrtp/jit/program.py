@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
+from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.maps import Map
-from fastrtp.native import compiler_rt, engine, library
+from fastrtp.native import compiler_rt, library
 from fastrtp.native.compiler import Job, Part, server
 from fastrtp.native.memory import Memory
+from fastrtp.native.module import NativeModule
 
 if TYPE_CHECKING:
     from fastrtp.verifier import VerifiedProgram
@@ -68,7 +70,7 @@ class NativeText:
         self.symbols = dict(symbols or {})
         self._job = _job(text, parts, exports)
         wanted = {s: every[s] for s in built.symbols if s in every} | compiler_rt.symbols(built.code)
-        self._module = engine.NativeModule(built.code, exports, wanted, name)
+        self._module = NativeModule(built.code, exports, wanted, name)
         self.addresses = self._module.addresses
         self.code_size = len(built.code)
 
@@ -93,9 +95,11 @@ class NativeProgram(NativeText):
         self.entry: int = self.addresses[ENTRY]
 
 
-def compile_program(verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory) -> NativeProgram:
+def compile_program(
+    verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory, options: CodeOptions = DEFAULT
+) -> NativeProgram:
     """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it."""
-    linker = Linker(maps, verified.aux, memory.lib.parameters)
+    linker = Linker(maps, verified.aux, memory.lib.parameters, options)
     text = lower(
         LowerInput(
             name=ENTRY,
@@ -104,7 +108,8 @@ def compile_program(verified: VerifiedProgram, maps: Sequence[Map], name: str, m
             aux=verified.aux,
             resolve=linker.resolve,
             map_symbols=linker.map_symbols(verified.insns),
-            smp=False,
+            smp=options.smp,
+            options=options,
         )
     )
     return NativeProgram(name, text, map_addresses(maps))

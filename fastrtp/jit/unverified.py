@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from fastrtp.isa import Insn, decode
 from fastrtp.jit.lower import CallTarget, LowerInput, find_subprogs, lower
+from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.jit.program import ENTRY, NativeProgram
 
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
@@ -29,9 +30,10 @@ def _resolve(index: int, insn: Insn) -> CallTarget:
 class Compiled:
     """A compiled program: call it with an address and a length; the result is r0 as an unsigned number."""
 
-    def __init__(self, insns: bytes) -> None:
+    def __init__(self, insns: bytes, options: CodeOptions = DEFAULT) -> None:
         program = decode(insns)
-        text = lower(LowerInput(name=ENTRY, insns=program, subprogs=find_subprogs(program), resolve=_resolve))
+        subprogs = find_subprogs(program)
+        text = lower(LowerInput(name=ENTRY, insns=program, subprogs=subprogs, resolve=_resolve, options=options))
         self.native = NativeProgram("run", text)
         self._function = _PROTOTYPE(self.native.entry)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastrtp.errors import BpfError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .process import Process
 
 T = TypeVar("T")
+L = TypeVar("L", bound=BpfLink)
 
 
 class Call:
@@ -94,12 +96,26 @@ class Call:
         BpfError EMFILE, ENFILE. Kernel: fs/anon_inodes.c:anon_inode_getfd
         """
         files = self.current.files
-        fd = files.get_unused_fd(True)
-        try:
+        with files.reserved(True) as fd:
             file = self.kernel.file_table.open(f"anon_inode:{name}", obj, f_flags | O_CLOEXEC, release)
-        except BpfError:
-            files.put_unused_fd(fd)
-            raise
+        return files.fd_install(fd, file)
+
+    def link_attach(self, prime: Callable[[], L], attach: Callable[[L], None]) -> int:
+        """Make a link and its descriptor, and attach it last: nothing can fail after its program may run.
+
+        The link takes a reference of its program. BpfError EMFILE, ENFILE, and what `prime` and `attach` raise: then
+        nothing is left. Kernel: kernel/bpf/syscall.c:bpf_link_prime, bpf_link_settle
+        """
+        files = self.current.files
+        with files.reserved(True) as fd, ExitStack() as undo:
+            link = prime()
+            undo.callback(link.cleanup)
+            file = self.kernel.file_table.open("anon_inode:bpf_link", link, os.O_RDONLY | O_CLOEXEC, link.release_file)
+            undo.callback(file.discard)
+            attach(link)
+            undo.pop_all()
+        link.prog.get()
+        link.settled = True
         return files.fd_install(fd, file)
 
     def map_new_fd(self, bpf_map: BpfMap, f_flags: int) -> int:

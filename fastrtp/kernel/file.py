@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastrtp.errors import BpfError
@@ -112,6 +113,16 @@ class FdTable:
         del self._files[fd]
         self._cloexec.discard(fd)
         self._next_fd = min(self._next_fd, fd)
+
+    @contextmanager
+    def reserved(self, cloexec: bool) -> Iterator[int]:
+        """A reserved number for what may fail; it is given back when that raises. BpfError EMFILE."""
+        fd = self.get_unused_fd(cloexec)
+        try:
+            yield fd
+        except BaseException:
+            self.put_unused_fd(fd)
+            raise
 
     def fd_install(self, fd: int, file: File) -> int:
         """Let a reserved number refer to `file`, whose reference passes to the table. Kernel: fs/file.c:fd_install"""

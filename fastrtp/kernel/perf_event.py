@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fastrtp.errors import BpfError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastrtp.native.memory import Memory
 
     from .file import File
+    from .perf_tracepoint import TracepointEvent
     from .process import Process
 
 
@@ -51,18 +52,20 @@ def perf_event_open(process: Process, cpu: int, size: int) -> int:
     with kernel.lock:
         if not 0 <= cpu < kernel.cpus:
             raise BpfError(errno.EINVAL, f"EINVAL: no cpu {cpu}, there are {kernel.cpus}")
-        fd = process.files.get_unused_fd(True)
+        return perf_event_fd(process, lambda: PerfEvent(kernel.memory, cpu, size), cloexec=True)
+
+
+def perf_event_fd(process: Process, make: Callable[[], PerfEvent | TracepointEvent], cloexec: bool) -> int:
+    """A descriptor of the event that `make` makes. BpfError EMFILE, ENFILE. Kernel: kernel/events/core.c:perf_event_open"""
+    mode = os.O_RDWR | (O_CLOEXEC if cloexec else 0)
+    with process.files.reserved(cloexec) as fd:
+        event = make()
         try:
-            event = PerfEvent(kernel.memory, cpu, size)
-            try:
-                file = kernel.file_table.open("anon_inode:[perf_event]", event, os.O_RDWR | O_CLOEXEC, event.release_file)
-            except BpfError:
-                event.put()
-                raise
+            file = process.kernel.file_table.open("anon_inode:[perf_event]", event, mode, event.release_file)
         except BpfError:
-            process.files.put_unused_fd(fd)
+            event.put()
             raise
-        return process.files.fd_install(fd, file)
+    return process.files.fd_install(fd, file)
 
 
 def perf_event_of(process: Process, fd: int) -> PerfEvent:

@@ -9,7 +9,6 @@ Kernel counterpart: kernel/events/core.c, kernel/trace/trace_event_perf.c
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +17,7 @@ from fastrtp.maps.ringbuf import Ring
 from fastrtp.trace.perf import PerfEventRecord
 
 from . import perf_attr as uapi
-from .file import O_CLOEXEC
-from .perf_event import perf_event_open
+from .perf_event import perf_event_fd, perf_event_open
 from .refs import RefCounted
 
 if TYPE_CHECKING:
@@ -143,19 +141,7 @@ def sys_perf_event_open(
             raise BpfError(errno.ENOENT, f"ENOENT: no event of type {attr.type}, config {attr.config}")
         tp_event = kernel.trace_events.by_id(attr.config)
         cloexec = bool(flags & uapi.PERF_FLAG_FD_CLOEXEC)
-        fd = process.files.get_unused_fd(cloexec)
-        try:
-            event = TracepointEvent(kernel, tp_event, attr, cpu, pid if pid != 0 else process.pid)
-            mode = os.O_RDWR | (O_CLOEXEC if cloexec else 0)
-            try:
-                file = kernel.file_table.open("anon_inode:[perf_event]", event, mode, event.release_file)
-            except BpfError:
-                event.put()
-                raise
-        except BpfError:
-            process.files.put_unused_fd(fd)
-            raise
-        return process.files.fd_install(fd, file)
+        return perf_event_fd(process, lambda: TracepointEvent(kernel, tp_event, attr, cpu, pid or process.pid), cloexec)
 
 
 def _check(process: Process, attr: uapi.PerfEventAttr, pid: int, cpu: int, group_fd: int, flags: int) -> None:

@@ -6,14 +6,12 @@ Kernel counterpart: kernel/bpf/syscall.c (bpf_raw_tracepoint_open, bpf_raw_tp_li
 from __future__ import annotations
 
 import errno
-import os
 
 from fastrtp.errors import BpfError
 from fastrtp.trace.probe import BpfRawEventMap, LinkRecord
 from fastrtp.uapi import BPF_F_REPLACE, BpfAttachType, BpfProgType
 
 from .call import Call
-from .file import O_CLOEXEC
 from .link import BpfRawTpLink
 from .prog import BpfProg
 from .tracepoint_prog import bpf_perf_link_attach
@@ -64,36 +62,18 @@ def bpf_raw_tp_link_attach(call: Call, prog: BpfProg, user_tp_name: int, cookie:
 
 
 def _prime_and_register(call: Call, prog: BpfProg, btp: BpfRawEventMap, cookie: int, attach_type: int) -> int:
-    """The memory, the descriptor and the file are there before the probe is, so that nothing can fail after it runs. In that
-    order: without memory it is ENOMEM, whether or not a descriptor is free.
-
-    Kernel: kernel/bpf/syscall.c:bpf_link_prime, bpf_link_settle
-    """
-    kernel, files = call.kernel, call.current.files
+    """The link's memory comes first: without it it is ENOMEM, whether or not a descriptor is free."""
+    kernel = call.kernel
     record = LinkRecord(kernel.memory, prog.record, cookie)
+
+    def prime() -> BpfRawTpLink:
+        return BpfRawTpLink(kernel.links, prog, attach_type, kernel.tracepoints, btp, record)
+
     try:
-        fd = files.get_unused_fd(True)
-        try:
-            link = BpfRawTpLink(kernel.links, prog, attach_type, kernel.tracepoints, btp, record)
-            try:
-                file = kernel.file_table.open("anon_inode:bpf_link", link, os.O_RDONLY | O_CLOEXEC, link.release_file)
-                try:
-                    link.bpf_probe_register()
-                except BaseException:
-                    file.discard()
-                    raise
-            except BaseException:
-                link.cleanup()
-                raise
-        except BaseException:
-            files.put_unused_fd(fd)
-            raise
+        return call.link_attach(prime, BpfRawTpLink.bpf_probe_register)
     except BaseException:
         record.close()
         raise
-    prog.get()
-    link.settled = True
-    return files.fd_install(fd, file)
 
 
 def link_create(call: Call) -> int:

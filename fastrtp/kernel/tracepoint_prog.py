@@ -9,13 +9,11 @@ kernel/bpf/syscall.c (bpf_perf_link_attach)
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING
 
 from fastrtp.errors import BpfError
 from fastrtp.uapi import BpfAttachType, BpfLinkType, BpfProgType
 
-from .file import O_CLOEXEC
 from .link import BpfLink
 from .perf_tracepoint import TracepointEvent
 
@@ -115,24 +113,9 @@ def bpf_perf_link_attach(call: Call, prog: BpfProg) -> int:
     if not isinstance(event, TracepointEvent):
         raise BpfError(errno.EBADF, f"EBADF: file descriptor {attr.target_fd} is not a perf event")
     cookie = int.from_bytes(call.data[_COOKIE_AT : _COOKIE_AT + 8], "little")
-    kernel, files = call.kernel, call.current.files
-    fd = files.get_unused_fd(True)
-    try:
-        link = BpfPerfLink(kernel.links, prog, attr.attach_type, perf_file)
-        try:
-            file = kernel.file_table.open("anon_inode:bpf_link", link, os.O_RDONLY | O_CLOEXEC, link.release_file)
-            try:
-                perf_event_set_bpf_prog(event, prog, cookie)
-            except BaseException:
-                file.discard()
-                raise
-        except BaseException:
-            link.cleanup()
-            raise
-    except BaseException:
-        files.put_unused_fd(fd)
-        raise
+    fd = call.link_attach(
+        lambda: BpfPerfLink(call.kernel.links, prog, attr.attach_type, perf_file),
+        lambda _link: perf_event_set_bpf_prog(event, prog, cookie),
+    )
     perf_file.get_file()
-    prog.get()
-    link.settled = True
-    return files.fd_install(fd, file)
+    return fd

@@ -9,6 +9,7 @@ from fastrtp.maps.fd_array import FdArray, PerfEventArray, ProgArray
 from fastrtp.maps.hashtab import HashMap
 from fastrtp.maps.map_in_map import MAPS_OF_MAPS, ArrayOfMaps, HashOfMaps, MapMeta, bpf_map_meta_alloc, map_meta_equal
 from fastrtp.maps.ringbuf import RingBuf
+from fastrtp.maps.stackmap import StackMap
 from fastrtp.native.memory import Memory
 from fastrtp.uapi import BpfMapType
 
@@ -17,6 +18,7 @@ MAP_TYPES: dict[int, type[Map]] = {
     BpfMapType.BPF_MAP_TYPE_ARRAY: ArrayMap,
     BpfMapType.BPF_MAP_TYPE_PROG_ARRAY: ProgArray,
     BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY: PerfEventArray,
+    BpfMapType.BPF_MAP_TYPE_STACK_TRACE: StackMap,
     BpfMapType.BPF_MAP_TYPE_PERCPU_HASH: HashMap,
     BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY: ArrayMap,
     BpfMapType.BPF_MAP_TYPE_LRU_HASH: HashMap,
@@ -48,6 +50,7 @@ __all__ = [
     "PerfEventArray",
     "ProgArray",
     "RingBuf",
+    "StackMap",
     "bpf_map_meta_alloc",
     "map_alloc_check",
     "map_create",

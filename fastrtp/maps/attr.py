@@ -20,6 +20,7 @@ from fastrtp.uapi import (
     BPF_F_PRESERVE_ELEMS,
     BPF_F_RDONLY,
     BPF_F_RDONLY_PROG,
+    BPF_F_STACK_BUILD_ID,
     BPF_F_WRONLY,
     BPF_F_WRONLY_PROG,
     BPF_F_ZERO_SEED,
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 _ACCESS = BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG
 _HTAB_FLAGS = BPF_F_NO_PREALLOC | BPF_F_NO_COMMON_LRU | BPF_F_NUMA_NODE | _ACCESS | BPF_F_ZERO_SEED
 _ARRAY_FLAGS = BPF_F_NUMA_NODE | BPF_F_MMAPABLE | _ACCESS | BPF_F_PRESERVE_ELEMS | BPF_F_INNER_MAP
+_STACK_FLAGS = BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_STACK_BUILD_ID
 _INT_MAX = 0x7FFFFFFF
+PERF_MAX_STACK_DEPTH = 127
+"""Default of sysctl kernel.perf_event_max_stack: frames that a callchain has at most."""
 _PCPU_MIN_UNIT_SIZE = 32 << 10
 _KMALLOC_MAX_SIZE = 4 << 20
 _HTAB_ELEM = 48
@@ -137,11 +141,25 @@ def ringbuf_map_alloc_check(attr: MapAttr) -> None:
         _refuse(errno.EINVAL, f"a ring buffer has no key or value and a power of two of pages, not {size} bytes")
 
 
+def stack_map_alloc_check(attr: MapAttr) -> None:
+    """Kernel: kernel/bpf/stackmap.c:stack_map_alloc. Build ids, which belong to files, are refused by name."""
+    size = attr.value_size
+    if attr.map_flags & ~_STACK_FLAGS:
+        _refuse(errno.EINVAL, f"map_flags {attr.map_flags:#x} do not fit a map of stacks")
+    if attr.map_flags & BPF_F_STACK_BUILD_ID:
+        _refuse(errno.EINVAL, "BPF_F_STACK_BUILD_ID is not implemented: recordings have no build ids")
+    if attr.max_entries == 0 or attr.key_size != 4 or size < 8 or size % 8 or size // 8 > PERF_MAX_STACK_DEPTH:
+        _refuse(errno.EINVAL, f"a map of stacks has 4-byte keys and 1 to {PERF_MAX_STACK_DEPTH} addresses of 8 bytes, not {size}")
+    if attr.max_entries > 1 << 31:
+        _refuse(errno.E2BIG, f"{attr.max_entries} stacks are too many")
+
+
 ALLOC_CHECKS: dict[int, Callable[[MapAttr], None]] = {
     BpfMapType.BPF_MAP_TYPE_HASH: htab_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_ARRAY: array_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_PROG_ARRAY: fd_array_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY: fd_array_map_alloc_check,
+    BpfMapType.BPF_MAP_TYPE_STACK_TRACE: stack_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_PERCPU_HASH: htab_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY: array_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_LRU_HASH: htab_map_alloc_check,

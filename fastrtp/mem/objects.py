@@ -11,7 +11,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.btf import Btf, BtfKind, Field
 from fastrtp.errors import BtfError
@@ -19,7 +18,7 @@ from fastrtp.errors import BtfError
 from .arena import Arena
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 TASK_COMM_LEN = 16
 _ALIGN = 64

@@ -7,6 +7,7 @@ Progress goes to standard output, a line `done/total name` a function.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import pkgutil
@@ -19,8 +20,9 @@ import llvmlite.binding as llvm
 import numba
 
 import fastrtp
+from fastrtp.entry_cache import write_whole
 from fastrtp.errors import JitError
-from fastrtp.native import engine
+from fastrtp.native import compiler_rt, engine
 from fastrtp.native.intrinsics import ALWAYS_INLINE, EXTERNALS, REGISTRY, NativeFunction
 
 
@@ -50,12 +52,15 @@ def build(folder: Path, stem: str, shims: list[str]) -> None:
         bodies |= {symbol, symbol.removeprefix("cfunc.")}
         pieces.append(_export(entry.name, entry.parameters, symbol))
     library.link_in(llvm.parse_assembly("\n".join(pieces)))
+    runtime = {} if shims else compiler_rt.ROUTINES
+    if runtime:
+        library.link_in(llvm.parse_assembly(compiler_rt.ir()))
     for function in library.functions:
         if function.is_declaration:
             continue
         if function.name in wanted:
             function.add_function_attribute("alwaysinline" if wanted[function.name].inline else "noinline")
-        else:
+        elif function.name not in runtime:
             function.linkage = "internal"
             if function.name in bodies or any(f"{len(name)}{name}B" in function.name for name in ALWAYS_INLINE):
                 function.add_function_attribute("alwaysinline")
@@ -68,10 +73,16 @@ def build(folder: Path, stem: str, shims: list[str]) -> None:
         strange -= set(REGISTRY)  # in the main library
     if strange:
         raise JitError(f"the native library calls {', '.join(sorted(strange))}")
-    _write(folder / f"{stem}.bc", _inlinable(library.clone(), wanted))  # before the code generator has changed the module
-    _write(folder / f"{stem}.o", engine.emit_object(library))
-    manifest = {entry.name: {"parameters": entry.parameters, "inline": entry.inline} for entry in wanted.values()}
-    _write(folder / f"{stem}.json", json.dumps(manifest).encode())
+    # the bodies first, before the code generator has changed the module
+    parts = {"bc": _inlinable(library.clone(), wanted), "o": engine.emit_object(library)}
+    for suffix, data in parts.items():
+        write_whole(folder / f"{stem}.{suffix}", data)
+    manifest = {
+        "functions": {entry.name: {"parameters": entry.parameters, "inline": entry.inline} for entry in wanted.values()},
+        "runtime": list(runtime),
+        "sha256": {suffix: hashlib.sha256(data).hexdigest() for suffix, data in parts.items()},
+    }
+    write_whole(folder / f"{stem}.json", json.dumps(manifest).encode())
 
 
 def _compile(entry: NativeFunction) -> tuple[str, str]:
@@ -88,8 +99,8 @@ def _compile(entry: NativeFunction) -> tuple[str, str]:
 def _inlinable(library: Any, wanted: dict[str, NativeFunction]) -> bytes:
     """Bitcode of the functions that programs inline, and of what those call; a slow path stays a call into the object."""
     for function in library.functions:
-        if function.name in wanted:
-            function.linkage = "external" if wanted[function.name].inline else "internal"
+        if not function.is_declaration:
+            function.linkage = "external" if function.name in wanted and wanted[function.name].inline else "internal"
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(library, llvm.create_pass_builder(engine.target_machine(), llvm.create_pipeline_tuning_options()))
@@ -115,12 +126,6 @@ def _export(name: str, parameters: tuple[str, ...], target: str) -> str:
     lines = [f'declare i64 @"{target}"({declared})', f"define i64 @{name}({signature}) nounwind {{", *body]
     lines += [f'  %r = call i64 @"{target}"({", ".join(values)})', "  ret i64 %r", "}"]
     return "\n".join(lines)
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def main(arguments: list[str]) -> int:

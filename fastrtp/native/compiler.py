@@ -1,9 +1,10 @@
-"""LLVM at arm's length: modules are optimised and compiled in a process of their own.
+"""LLVM at arm's length: modules are optimised and compiled in processes of their own.
 
 LLVM answers some of its own bugs with abort(), which no exception catches, and a program that the verifier accepts must
-never end the user's interpreter. So the work is done by a server process that is started with the first compilation and
-ends by itself when nothing comes for a while. Where it dies, the module is tried once more with the code generator's
-optimisations off, which are where such bugs live; then it is a JitError. Cached objects never come here.
+never end the user's interpreter. So the work is done by server processes (`compile_server`), as many as there are CPUs to
+keep busy, started when there is something to compile, which end by themselves when nothing comes for a while. Where one
+dies, the module is tried once more with the code generator's optimisations off, which are where such bugs live; then it
+is a JitError. Cached objects never come here.
 
 Must not know: BPF, maps, the cache.
 """
@@ -12,23 +13,30 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib.util
 import json
 import os
-import subprocess
+import select
+import struct
 import sys
-import tempfile
 import threading
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from fastrtp.errors import JitError
-from fastrtp.native import engine
 
-_IDLE_SECONDS = 30
+if TYPE_CHECKING:
+    import subprocess
+
+IDLE_SECONDS = 30
 _LIMIT_SECONDS = 300
 _CODEGEN_LEVELS = (3, 0)
+_MOST_SERVERS = 4
+_LENGTH = struct.Struct("<Q")
+
+Output = tuple[bytes, tuple[str, ...]]
+"""What comes out of a job, and the symbols that it names and does not define."""
 
 
 @dataclass(frozen=True)
@@ -49,48 +57,28 @@ class Job:
     exports: tuple[str, ...] = ()
 
 
-def linked(job: Job) -> Any:
-    """The optimised module of a job, in this process."""
-    module = engine.parse(job.text)
-    for part in job.parts:
-        piece = engine.parse(part.text)
-        names = dict(part.names)
-        for symbol in (*piece.functions, *piece.global_variables):
-            symbol.name = names.get(symbol.name, symbol.name)
-        module.link_in(piece)
-    if job.parts:  # what is not exported can be inlined and dropped
-        for function in module.functions:
-            if not function.is_declaration and function.name not in job.exports:
-                function.linkage = "internal"
-    return engine.optimised(module, Path(job.bitcode).read_bytes())
+def send(to: int, data: bytes) -> None:
+    """Write a message to a pipe: its length and the data. OSError when nobody reads."""
+    left = memoryview(_LENGTH.pack(len(data)) + data)
+    while left:
+        left = left[os.write(to, left) :]
 
 
-def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """(head, body) of the reply to one request."""
-    parts = tuple(Part(text, tuple((old, new) for old, new in names)) for text, names in request["parts"])
-    module = linked(Job(request["text"], request["bitcode"], parts, tuple(request["exports"])))
-    head = {"symbols": engine.undefined(module)}
-    if request["what"] == "ir":
-        return head, str(module).encode()
-    if request["what"] == "assembly":
-        return head, engine.assembly(module, request["codegen"]).encode()
-    return head, engine.emit_object(module, request["codegen"])
+def receive(source: int, seconds: float) -> bytes | None:
+    """A message from a pipe, None when none has come in that time. EOFError when nobody writes any more."""
+    if not select.select([source], [], [], seconds)[0]:
+        return None
+    return _read(source, _LENGTH.unpack(_read(source, _LENGTH.size))[0])
 
 
-def serve(requests: Connection, replies: Connection) -> None:
-    """Answer until the other side closes, or nothing has come for a while."""
-    engine.target_machine()
-    while requests.poll(_IDLE_SECONDS):
-        try:
-            request = json.loads(requests.recv_bytes())
-        except EOFError:
-            return
-        try:
-            head, body = _answer(request)
-        except (JitError, RuntimeError, OSError, ValueError) as error:
-            head, body = {"error": str(error)}, b""
-        replies.send_bytes(json.dumps(head).encode())
-        replies.send_bytes(body)
+def _read(source: int, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = os.read(source, min(size - len(data), 1 << 20))
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
 
 
 class _DiedError(Exception):
@@ -98,7 +86,7 @@ class _DiedError(Exception):
 
 
 class CompileServer:
-    """The client's side. One request at a time; safe in threads and after fork."""
+    """The client's side of one process. One request at a time; safe in threads and after fork."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -106,7 +94,17 @@ class CompileServer:
         self._owner = 0
         self._errors: IO[bytes] | None = None
 
-    def compile(self, job: Job, what: str = "object") -> tuple[bytes, tuple[str, ...]]:
+    @property
+    def running(self) -> bool:
+        """Whether the process is there, as far as we know."""
+        return self._process is not None and self._owner == os.getpid()
+
+    def start(self) -> None:
+        """Start the process now; it gets ready while its first job is prepared."""
+        with self._lock:
+            self._running()
+
+    def compile(self, job: Job, what: str = "object") -> Output:
         """("object" code, "assembly" or "ir" of a job, the symbols that it names and does not define). JitError."""
         last = ""
         with self._lock:
@@ -118,7 +116,7 @@ class CompileServer:
         raise JitError(f"LLVM gave up on the program: {last}")
 
     def close(self) -> None:
-        """End the server."""
+        """End the process."""
         process, self._process = self._process, None
         if process is not None and self._owner == os.getpid():
             process.kill()
@@ -127,7 +125,7 @@ class CompileServer:
                 if stream is not None:
                     stream.close()
 
-    def _ask(self, job: Job, what: str, level: int) -> tuple[bytes, tuple[str, ...]]:
+    def _ask(self, job: Job, what: str, level: int) -> Output:
         fields = {"what": what, "codegen": level, "text": job.text, "bitcode": job.bitcode, "exports": job.exports}
         request = json.dumps(fields | {"parts": [(part.text, part.names) for part in job.parts]}).encode()
         try:
@@ -147,31 +145,27 @@ class CompileServer:
     def _exchange(self, process: subprocess.Popen[bytes], request: bytes) -> tuple[dict[str, Any], bytes]:
         assert process.stdin is not None
         assert process.stdout is not None
-        to = Connection(os.dup(process.stdin.fileno()), readable=False)
-        back = Connection(os.dup(process.stdout.fileno()), writable=False)
-        try:
-            to.send_bytes(request)
-            if not back.poll(_LIMIT_SECONDS):
-                self.close()
-                raise JitError(f"LLVM did not finish the program in {_LIMIT_SECONDS} s")
-            return json.loads(back.recv_bytes()), back.recv_bytes()
-        finally:
-            to.close()
-            back.close()
+        source = process.stdout.fileno()
+        send(process.stdin.fileno(), request)
+        head = receive(source, _LIMIT_SECONDS)
+        if head is None:
+            self.close()
+            raise JitError(f"LLVM did not finish the program in {_LIMIT_SECONDS} s")
+        return json.loads(head), receive(source, _LIMIT_SECONDS) or b""
 
     def _running(self) -> subprocess.Popen[bytes]:
+        import subprocess
+        import tempfile
+
         if self._owner != os.getpid():
             self._process = None  # a forked child leaves the server to its parent
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
-            path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-            command = [sys.executable, "-m", "fastrtp.native.compiler"]
             pipe = subprocess.PIPE
-            environment = os.environ | {"PYTHONPATH": path}
             # a session of its own: Ctrl-C is the user's to us, not to the compiler
             self._process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=self._errors, env=environment, start_new_session=True
+                _command(), stdin=pipe, stdout=pipe, stderr=self._errors, bufsize=0, start_new_session=True
             )
             self._owner = os.getpid()
         return self._process
@@ -185,20 +179,123 @@ class CompileServer:
         return words[-1][:200] if words else "no reason given"
 
 
+def _command() -> list[str]:
+    """The server's command line. It needs two packages and nothing that `site` would look for: half the start-up time."""
+    found = importlib.util.find_spec("llvmlite")
+    folders = [str(Path(__file__).resolve().parents[2])]
+    if found is not None and found.origin is not None:
+        folders.append(str(Path(found.origin).parents[1]))
+    options = ["-B"] if sys.dont_write_bytecode else []
+    if sys.pycache_prefix:
+        options += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
+    code = f"import sys; sys.path += {folders!r}; from fastrtp.native.compile_server import main; main()"
+    return [sys.executable, "-I", "-S", *options, "-c", code]
+
+
+class Pending:
+    """A job that is being done. result() waits for it."""
+
+    def __init__(self, compilers: Compilers, job: Job) -> None:
+        self._output: Output | None = None
+        self._error: JitError | None = None
+        self._thread = threading.Thread(target=self._run, args=(compilers, job), daemon=True, name="fastrtp-compile")
+        self._thread.start()
+
+    def _run(self, compilers: Compilers, job: Job) -> None:
+        try:
+            self._output = compilers.compile(job)
+        except JitError as error:
+            self._error = error
+        except Exception as error:
+            self._error = JitError(f"the compiler could not be asked: {error}")
+
+    def result(self) -> Output:
+        """The object and its symbols. JitError."""
+        self._thread.join()
+        if self._output is None:
+            raise self._error or JitError("nothing was compiled")
+        return self._output
+
+
+class Compilers:
+    """As many servers as are busy at a time, at most one a CPU. Safe in threads and after fork."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._owner = os.getpid()
+        self._free = threading.Condition()
+        self._idle: list[CompileServer] = []
+        self._count = 0
+        self._closed = False
+
+    def start(self) -> None:
+        """Start a server, unless one is there: its first job will come soon."""
+        self._check_owner()
+        with self._free:
+            first = CompileServer() if not self._count and not self._closed else None
+            if first is not None:
+                self._count += 1
+                self._idle.append(first)
+        if first is not None:
+            first.start()
+
+    def compile(self, job: Job, what: str = "object") -> Output:
+        """("object" code, "assembly" or "ir" of a job, the symbols that it names and does not define). JitError."""
+        self._check_owner()
+        server = self._take()
+        try:
+            return server.compile(job, what)
+        finally:
+            with self._free:
+                self._idle.append(server)
+                self._free.notify()
+            if self._closed:
+                server.close()
+
+    def submit(self, job: Job) -> Pending:
+        """Compile a job to an object meanwhile."""
+        self._check_owner()
+        return Pending(self, job)
+
+    def close(self) -> None:
+        """End the servers."""
+        with self._free:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            self._free.notify_all()
+        for server in idle:
+            server.close()
+
+    def _check_owner(self) -> None:
+        if self._owner != os.getpid():
+            self._reset()  # a forked child leaves the servers to its parent
+
+    def _take(self) -> CompileServer:
+        with self._free:
+            while not self._idle and self._count >= _most() and not self._closed:
+                self._free.wait()
+            if self._closed:
+                raise JitError("the compiler was closed")
+            if self._idle:
+                return self._idle.pop()
+            self._count += 1
+            return CompileServer()
+
+
 @functools.cache
-def server() -> CompileServer:
-    """This process's server."""
-    made = CompileServer()
+def _most() -> int:
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cpus = os.cpu_count() or 1
+    return max(1, min(cpus, _MOST_SERVERS))
+
+
+@functools.cache
+def server() -> Compilers:
+    """This process's compilers."""
+    made = Compilers()
     atexit.register(made.close)
     return made
-
-
-def main() -> None:
-    """The server process."""
-    replies = Connection(os.dup(1), readable=False)
-    os.dup2(2, 1)  # whatever prints, prints to the log
-    serve(Connection(os.dup(0), writable=False), replies)
-
-
-if __name__ == "__main__":
-    main()

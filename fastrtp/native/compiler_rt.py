@@ -1,14 +1,10 @@
 """Routines that LLVM's code generator calls without having been asked to: 128-bit division.
 
 It divides numbers of 128 bits where it works out how often a loop with an odd step runs. Compilers bind such calls to
-their runtime library; here they are a few lines of IR, compiled when an object first names one.
+their runtime library; here they are a few lines of IR in the native library.
 """
 
 from __future__ import annotations
-
-import functools
-
-from fastrtp.native import engine
 
 _UNSIGNED = """
 define internal {i128, i128} @divide(i128 %n, i128 %d) nounwind {
@@ -67,15 +63,16 @@ ROUTINES = {"__udivti3": 0, "__umodti3": 1}
 """Name -> which part of (quotient, remainder) it returns."""
 
 
-@functools.cache
-def _module() -> engine.NativeModule:
-    text = _UNSIGNED + "".join(_EXPORT.replace("NAME", name).replace("FIELD", str(field)) for name, field in ROUTINES.items())
-    module = engine.parse(text, name="compiler-rt")
-    engine.optimise(module)
-    return engine.NativeModule(engine.emit_object(module), list(ROUTINES), {}, "compiler-rt")
+def ir() -> str:
+    """The routines as a module; the native library has them."""
+    return _UNSIGNED + "".join(_EXPORT.replace("NAME", name).replace("FIELD", str(field)) for name, field in ROUTINES.items())
 
 
 def symbols(code: bytes) -> dict[str, int]:
     """Addresses of the routines that an object names."""
     named = [name for name in ROUTINES if name.encode() in code]
-    return {name: _module().addresses[name] for name in named}
+    if not named:
+        return {}
+    from fastrtp.native import library
+
+    return {name: library.library().symbols[name] for name in named}

@@ -56,6 +56,8 @@ ENV = np.dtype(
         ("printk", I8),  # PRINTK ring of the machine
         ("machine", I8),
         ("printk_tp", I8),  # TRACEPOINT record of bpf_trace_printk, 0 when the kernel has none
+        ("kernel_stack", I8),  # {u64 nr; u64 ip[nr]} recorded with the event, 0 for none
+        ("user_stack", I8),
         ("scratch", I8),  # 3 buffers of 1,024 bytes for bpf_trace_printk, one a nesting level
     ],
 )
@@ -121,6 +123,7 @@ REPLAY = np.dtype(
         ("event", I8),  # uint16[n]
         ("row", I8),  # uint32[n]
         ("current", I8),  # uint64[n]
+        ("stacks", I8),  # uint64[n][2]: addresses of kernel and user stack; 0: the recording has none
         ("events", I8),  # address of REPLAY_EVENT[]
         ("position", I8),  # next event; kept across chunks
         ("end", I8),

@@ -1,75 +1,78 @@
-"""The native library in use: found in the cache or built once, loaded without numba.
+"""The native library in use: found in the cache or built once, loaded without numba or LLVM.
 
 `library()` gives its functions as Python callables (they run without the GIL), its addresses as symbols for the
 programs' objects, and its bitcode to inline from. The cache key covers the sources of all native modules, the versions
-of numba and llvmlite and the processor, so a stale library is never loaded.
+of numba and llvmlite and the processor, so a stale library is never loaded; a damaged or changed one is built again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from fastrtp.entry_cache import cache_folder, files_digest
 from fastrtp.errors import JitError
-from fastrtp.native import engine
+from fastrtp.native import host
+from fastrtp.native.module import NativeModule
+
+__all__ = ["NativeLibrary", "cache_folder", "ensure_built", "extension", "is_built", "key", "library", "sources"]
 
 Progress = Callable[[int, int, str], None]
 
-_CONSTANTS = ("helpers/argtype.py", "verifier/reason.py", "verifier/regtype.py", "verifier/stacktype.py")
-"""Other modules whose constants are compiled in."""
+_SOURCES = (
+    "*_native.py",
+    "*_layout.py",
+    "trace/widths.py",
+    "helpers/argtype.py",
+    "verifier/reason.py",
+    "verifier/regtype.py",
+    "verifier/stacktype.py",
+)
+_MAKERS = ("__init__", "build", "compile_server", "compiler_rt", "engine", "intrinsics", "layout")
+_KEPT_LIBRARIES = 4
 
 
-def cache_folder() -> Path:
-    """Where compiled code is kept: $FASTRTP_CACHE, $XDG_CACHE_HOME/fastrtp or ~/.cache/fastrtp; failing these a temporary one."""
-    named = os.environ.get("FASTRTP_CACHE")
-    base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastrtp"
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        if os.access(base, os.W_OK):
-            return base
-    except OSError:
-        pass
-    fallback = Path(tempfile.gettempdir()) / f"fastrtp-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    fallback.mkdir(mode=0o700, exist_ok=True)
-    return fallback
+def sources() -> list[Path]:
+    """The files that the library is made of, and by."""
+    package = Path(__file__).resolve().parent.parent
+    found = [path for pattern in _SOURCES for path in package.rglob(pattern)]
+    return [*found, *(package / "native" / f"{name}.py" for name in _MAKERS)]
 
 
 @functools.cache
 def key() -> str:
     """Name of the library that fits these sources, versions and this processor."""
-    digest = hashlib.sha256()
     package = Path(__file__).resolve().parent.parent
-    sources = [*package.rglob("*_native.py"), *(package / "native").glob("*.py"), *(package / name for name in _CONSTANTS)]
-    for source in sorted(sources):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    for name in ("llvmlite", "numba"):
-        digest.update(f"{name} {importlib.metadata.version(name)}\n".encode())
-    digest.update("\n".join(engine.cpu()).encode())
-    return digest.hexdigest()[:20]
+    facts = "\n".join((files_digest(package, sources()), host.versions(), host.processor()))
+    return hashlib.sha256(facts.encode()).hexdigest()[:20]
 
 
 class NativeLibrary:
     """A loaded library. `symbols`: address by function name; `bitcode_path`: the file of the bodies that programs may inline.
 
-    Given `symbols` are what an extension may call of the main library.
+    Given `symbols` are what an extension may call of the main library. JitError, OSError, ValueError, KeyError for damaged files.
     """
 
     def __init__(self, folder: Path, stem: str, symbols: Mapping[str, int] | None = None) -> None:
         manifest = json.loads((folder / f"{stem}.json").read_text())
+        functions = manifest["functions"]
         self.key = stem
         self.bitcode_path = (folder / f"{stem}.bc").resolve(strict=True)
-        self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in manifest.items()}
-        self.inline = frozenset(name for name, row in manifest.items() if row["inline"])
-        self._module = engine.NativeModule((folder / f"{stem}.o").read_bytes(), list(manifest), symbols or {}, "native-library")
+        self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in functions.items()}
+        self.inline = frozenset(name for name, row in functions.items() if row["inline"])
+        parts = {suffix: (folder / f"{stem}.{suffix}").read_bytes() for suffix in ("bc", "o")}
+        for suffix, data in parts.items():
+            if hashlib.sha256(data).hexdigest() != manifest["sha256"][suffix]:
+                raise JitError(f"{folder / stem}.{suffix} is damaged")
+        self._module = NativeModule(parts["o"], [*functions, *manifest["runtime"]], symbols or {}, "native-library")
         self.symbols = self._module.addresses
 
     def __getattr__(self, name: str) -> Callable[..., int]:
@@ -96,11 +99,17 @@ def ensure_built(progress: Progress | None = None) -> None:
 
 
 def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -> None:
-    """Run the building process. JitError with its last words when it fails."""
-    command = [sys.executable, "-m", "fastrtp.native.build", str(cache_folder()), stem, *widths]
+    """Run the building process, unless another process has just built the same. JitError with its last words when it fails."""
+    import subprocess
+    import tempfile
+
+    folder = cache_folder()
+    command = [sys.executable, "-m", "fastrtp.native.build", str(folder), stem, *widths]
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "PYTHONPATH": path}
-    with tempfile.TemporaryFile("w+") as errors:
+    with _alone(folder / f"{stem}.lock") as waited, tempfile.TemporaryFile("w+") as errors:
+        if waited and (folder / f"{stem}.json").exists():
+            return
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -112,6 +121,31 @@ def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -
             errors.seek(0)
             tail = errors.read().strip().splitlines()[-6:]
             raise JitError("the native library could not be built: " + " | ".join(tail))
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """One process at a time; gives whether another had to be waited for. Where files cannot be locked, all at once."""
+    try:
+        import fcntl
+
+        file = path.open("w")
+    except (ImportError, OSError):
+        yield False
+        return
+    with file:
+        waited = False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        try:
+            yield waited
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @functools.cache
@@ -132,9 +166,14 @@ def _load(stem: str, widths: list[str]) -> NativeLibrary:
     symbols = library().symbols if widths else None
     if manifest.exists():
         try:
-            return NativeLibrary(folder, stem, symbols)
-        except (OSError, ValueError, KeyError, JitError):  # damaged in the cache: once more from the sources
+            found = NativeLibrary(folder, stem, symbols)
+        except (OSError, ValueError, KeyError, TypeError, JitError):  # damaged in the cache: once more from the sources
             manifest.unlink(missing_ok=True)
+        else:
+            with contextlib.suppress(OSError):
+                if time.time() - manifest.stat().st_mtime > 86400:
+                    os.utime(manifest)  # in use: not one of the old ones
+            return found
     _run_build(stem, widths)
     if not widths:
         _drop_old(folder, stem)
@@ -142,9 +181,9 @@ def _load(stem: str, widths: list[str]) -> NativeLibrary:
 
 
 def _drop_old(folder: Path, stem: str) -> None:
-    """Keep the four newest libraries: branches and versions take turns, but the cache stays small."""
+    """Keep the newest libraries: branches and versions take turns, but the cache stays small."""
     mains = [path for path in folder.glob("native-*.json") if path.stem.count("-") == 1]
-    for manifest in sorted(mains, key=lambda path: path.stat().st_mtime)[:-4]:
+    for manifest in sorted(mains, key=lambda path: path.stat().st_mtime)[:-_KEPT_LIBRARIES]:
         if manifest.stem != stem:
             for old in folder.glob(f"{manifest.stem}*"):
                 old.unlink(missing_ok=True)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from fastrtp.btf import Btf
 from fastrtp.btf.core import CoreRelo
@@ -25,6 +25,9 @@ from fastrtp.uapi import BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, BPF_PSEUDO_KFUNC_CALL
 from .elf import SHF_EXECINSTR, SHN_UNDEF, SHT_PROGBITS, STB_LOCAL, STT_FUNC, STT_SECTION, ElfFile, Reloc, Section
 from .globals import Extern
 from .spec import MapRef, MapSpec, ProgramSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _CALL = 0x85
 _LD_IMM64 = 0x18

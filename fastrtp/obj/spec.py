@@ -8,16 +8,18 @@ Kernel: tools/lib/bpf/libbpf.c:bpf_object_open
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fastrtp.btf import Btf
 from fastrtp.btf.core import CoreRelo, apply_core_relos, describe
 from fastrtp.btf.ext import FUNC_INFO, LINE_INFO
 from fastrtp.errors import BtfError, ObjectError
 from fastrtp.isa import Insn
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class MapRef(NamedTuple):

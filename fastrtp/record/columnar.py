@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.errors import RecordingError
 
@@ -27,6 +26,7 @@ from .recording import Recording
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 FORMAT = "fastrtp-recording"
 VERSION = 1

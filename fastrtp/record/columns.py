@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.errors import RecordingError
 
 from .event_format import EventFormat, FieldKind, FormatField
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LOCATION = np.dtype([("offset", "<u8"), ("len", "<u4")])
 """One value of a variable-length column: a place in the column's heap."""

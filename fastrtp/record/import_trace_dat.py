@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.errors import RecordingError
 
@@ -17,6 +16,9 @@ from .recording import Recording
 from .ring_buffer import CommonFields, Pages, Records, read_pages, scan
 from .trace_dat import TraceDat
 from .trace_dat_options import TraceBuffer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Progress = Callable[[int, int], None]
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.errors import RecordingError
 
@@ -19,6 +18,9 @@ from .compression import CHUNK_LIMIT, decompress_chunks
 from .reader import ByteReader
 from .trace_dat import TraceDat
 from .trace_dat_options import CpuBuffer, TraceBuffer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Progress = Callable[[int, int], None]
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.btf import TracepointProto
 from fastrtp.errors import ReplayError
@@ -24,6 +23,9 @@ from fastrtp.record.recipes import RECIPES, Recipe
 
 from .bind_args import ArgumentBinder
 from .identities import TaskIndex
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Policy = Literal["zero", "fault", "strict"]
 Wanted = Collection[str] | Mapping[str, Collection[int]]

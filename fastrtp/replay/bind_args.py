@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.btf import ProtoArg, TracepointProto
 from fastrtp.errors import BtfError
@@ -33,14 +32,17 @@ from fastrtp.record.recipes.recipe import C_SIZES
 
 from .identities import TaskIndex
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 FAULT_ADDRESS = 0xDEAD_0000_0000_0000
 """Given for a pointer that must not be readable: not canonical, so outside every arena."""
 UNKNOWN_SIZE = 4096
 """Zero bytes behind a pointer to something that has no size in the BTF."""
 
 _ELEMENT = re.compile(r"^(\w+)\[(\d+)\]$")
-Column = NDArray[Any]
-Store = tuple[int, Any, int, Column | None, int, int]
+Column: TypeAlias = "NDArray[Any]"
+Store: TypeAlias = "tuple[int, Any, int, Column | None, int, int]"
 
 
 class ArgumentBinder:

@@ -61,6 +61,8 @@ _CURRENT = _PLAIN | _ids(
     "get_current_pid_tgid", "get_current_uid_gid", "get_current_comm", "get_current_task", "get_current_task_btf"
 )
 """Helpers that do not ask for the time."""
+STACKS = _ids("get_stack", "get_stackid", "get_task_stack")
+"""Helpers that ask for the event's stack, which the fused loop does not hand out."""
 
 COMPILE_NS = 40_000_000
 """About what it costs to compile a program into the loop; to find it in the cache costs CACHED_NS for all."""

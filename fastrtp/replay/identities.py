@@ -7,15 +7,17 @@ arrays over that index. Pid 0 is a different task on every CPU: the idle tasks c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.errors import BtfError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import EventTable, Recording
 from fastrtp.record.recipes import Obj, Pid, Recipe, Text, Tgid
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _PID_MAX_LIMIT = 1 << 22
 _USER_EVENTS = frozenset({"sys_enter", "sys_exit", "page_fault_user"})

@@ -18,6 +18,7 @@ from fastrtp.native.layout import REPLAY, REPLAY_EVENT
 from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundRecording
 from fastrtp.replay.materialize import DECLARATIONS, Column, Materializer
+from fastrtp.replay.stacks import stack_columns
 from fastrtp.trace import Tracepoint
 
 CHUNK = 1 << 16
@@ -53,6 +54,11 @@ class LinkedReplay:
             if len(column) != count:
                 raise ReplayError(f"column {field} has {len(column)} items for {count} events")
             state[field] = self._address(np.ascontiguousarray(column, dtype))
+        stacks = stack_columns(bound.recording)
+        if stacks is not None:
+            columns, memory_of = stacks
+            self._keep.append(memory_of)
+            state["stacks"] = self._address(columns)
 
     def run(self, progress: Callable[[int, int], None] | None = None, chunk: int = CHUNK) -> int:
         """Play from where it stands to the end; how many events were played. KeyboardInterrupt ends it between chunks."""

@@ -16,6 +16,7 @@ _CPUS = at(REPLAY, "cpu")
 _EVENTS_OF = at(REPLAY, "event")
 _ROWS = at(REPLAY, "row")
 _CURRENTS = at(REPLAY, "current")
+_STACKS = at(REPLAY, "stacks")
 _KINDS = at(REPLAY, "events")
 _POSITION = at(REPLAY, "position")
 _END = at(REPLAY, "end")
@@ -32,6 +33,8 @@ _KIND_SIZE = REPLAY_EVENT.itemsize
 _KEY = at(TRACEPOINT, "key")
 _TIME = at(ENV, "time")
 _CURRENT = at(ENV, "current")
+_KERNEL_STACK = at(ENV, "kernel_stack")
+_USER_STACK = at(ENV, "user_stack")
 _RUN_CTX = at(ENV, "run_ctx")
 _KEEP_STATS = at(ENV, "stats")
 _GENERATION = at(MACHINE, "generation")
@@ -63,6 +66,7 @@ def replay_run(replay: int, limit: int) -> int:
     events = load64(replay + _EVENTS_OF)
     rows = load64(replay + _ROWS)
     currents = load64(replay + _CURRENTS)
+    stacks = load64(replay + _STACKS)
     kinds = load64(replay + _KINDS)
     envs = load64(machine + _ENVS)
     first = load64(replay + _POSITION)
@@ -85,6 +89,9 @@ def replay_run(replay: int, limit: int) -> int:
                 env = envs + load16(cpus + position * 2) * ENV_STRIDE
                 store64(env + _TIME, load64(times + position * 8))
                 store64(env + _CURRENT, load64(currents + position * 8))
+                if stacks != 0:
+                    store64(env + _KERNEL_STACK, load64(stacks + position * 16))
+                    store64(env + _USER_STACK, load64(stacks + position * 16 + 8))
                 call_trace(load64(kind + _TRACE), tracepoint, args, env)
                 fired += 1
             if after != 0:

@@ -15,9 +15,10 @@ from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, Policy, bind
-from fastrtp.replay.fused import FusedReplay, Tier
+from fastrtp.replay.fused import STACKS, FusedReplay, Tier, helpers
 from fastrtp.replay.linked import CHUNK, LinkedReplay
 from fastrtp.replay.report import ProgramReport, ReplayReport
+from fastrtp.replay.stacks import has_stacks
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def replay(
             links = _raw_tp_links(kernel)
             wanted = {link.tp_name for link in links}
             bound = bind(recording, objects, protos, policy=missing, wanted=wanted)
-            linked = _make(tier, kernel.memory, bound, {name: kernel.tracepoints[name] for name in protos}, links)
+            linked = _make(tier, kernel, bound, {name: kernel.tracepoints[name] for name in protos}, links)
         linked.prepare()
         interrupted = False
         with _virtual_clock(kernel.memory):
@@ -100,14 +101,17 @@ def replay(
 
 
 def _make(
-    tier: Tier, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Sequence[BpfRawTpLink]
+    tier: Tier, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Sequence[BpfRawTpLink]
 ) -> LinkedReplay:
-    """The replay in the tier that is asked for, or that is likely to be done first."""
-    if tier != "linked":
-        fused = FusedReplay(memory, bound, tracepoints, links)
+    """The replay in the tier that is asked for, or that is likely to be done first; where a program asks for what only the
+    linked one has, that.
+    """
+    asked = frozenset[int]().union(*(helpers(prog) for prog in kernel.progs))
+    if tier != "linked" and not (asked & STACKS and has_stacks(bound.recording)):
+        fused = FusedReplay(kernel.memory, bound, tracepoints, links)
         if tier == "fused" or fused.worth:
             return fused
-    return LinkedReplay(memory, bound, tracepoints)
+    return LinkedReplay(kernel.memory, bound, tracepoints)
 
 
 def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:
@@ -128,6 +132,7 @@ def _virtual_clock(memory: Memory) -> Iterator[None]:
         finally:
             memory.set_clock(virtual=False)
             memory.env["current"] = current
+            memory.env["kernel_stack"] = memory.env["user_stack"] = 0
             memory.clock_holder = 0
 
 

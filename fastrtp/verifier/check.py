@@ -50,6 +50,7 @@ from fastrtp.verifier.call import check_helper_call, check_reference_leak
 from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers, jmp_offset
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit
+from fastrtp.verifier.global_func import check_return_code, do_check_main, do_check_subprogs
 from fastrtp.verifier.jmp import check_cond_jmp_op
 from fastrtp.verifier.kfunc import add_kfunc_calls, check_kfunc_call
 from fastrtp.verifier.log import Refusal, VerifierLog, print_frame
@@ -60,7 +61,7 @@ from fastrtp.verifier.report import make_report
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
 from fastrtp.verifier.section import check_call_in_section
 from fastrtp.verifier.stack import READ, WRITE
-from fastrtp.verifier.state import REG_CTX, BpfFuncState, BpfRegState, BpfVerifierState, const_scalar
+from fastrtp.verifier.state import BpfFuncState, BpfRegState, const_scalar
 
 PATH_DONE = -1
 """Returned by a handler where the path ends."""
@@ -92,7 +93,7 @@ def bpf_check(attr: LoadAttr) -> VerifiedProgram:
         error = VerifierError(refusal.errno, refusal.message, log=log)
         error.report = make_report(attr, refusal.message, env.log.lines if level == 1 else (), env.insn_idx)
         raise error
-    log = "\n".join([*(env.log.lines if level & 2 else ()), env.stats.line()]) + "\n" if attr.log_level else ""
+    log = "\n".join([*(env.log.lines if level & 2 else env.log.kept), env.stats.line()]) + "\n" if attr.log_level else ""
     return VerifiedProgram(
         env.insns, env.aux, env.subprogs, env.used_maps, env.max_ctx_offset, env.max_tp_access, env.insn_processed, log, env.stats
     )
@@ -110,7 +111,8 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         check_cfg(env)
         _check_attach(env)
         compute_live_registers(env)
-        do_check(env)
+        do_check_main(env, do_check)
+        do_check_subprogs(env, do_check)
         check_max_stack_depth(env)
         _fixup(env)
     except Refusal as refusal:
@@ -138,15 +140,12 @@ def _fixup(env: BpfVerifierEnv) -> None:
 
 
 def do_check(env: BpfVerifierEnv) -> None:
-    """Follow every path from the first instruction. Raises Refusal."""
-    state = BpfVerifierState([BpfFuncState(-1, 0, 0)])
-    state.frames[0].regs[1] = REG_CTX
-    env.set_state(state)
+    """Follow every path from the current state, at `env.insn_idx`. Raises Refusal."""
     handlers = [_HANDLERS[BPF_CLASS(insn.code)] for insn in env.insns]
     insns, aux, prune_point = env.insns, env.aux, env.prune_point
     count = env.insn_cnt
     logging = env.log.enabled
-    idx = 0
+    idx = env.insn_idx
     while True:
         if idx >= count:
             env.reject(EINVAL, f"invalid insn idx {idx} insn_cnt {count}")
@@ -276,7 +275,7 @@ def _do_jmp(env: BpfVerifierEnv, insn: Insn) -> int:
         check_reference_leak(env, "BPF_EXIT instruction in main prog")
         if len(env.cur_state.frames) > 1:
             return prepare_func_exit(env)
-        check_reg_read(env, 0)
+        check_return_code(env)
         return PATH_DONE
     return check_cond_jmp_op(env, insn)
 

@@ -75,6 +75,9 @@ class BpfVerifierEnv:
         self.from_callback = False
         self.open_loops: list[BpfVerifierState] = []
         self.state_seq = 0
+        # global_func.py
+        self.subprog_args: dict[int, Any] = {}
+        self.called_globals: set[int] = set()
         self.map_fields: dict[int, list[tuple[int, int, str]]] = {}
 
     def set_state(self, state: BpfVerifierState) -> None:

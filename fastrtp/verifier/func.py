@@ -1,6 +1,6 @@
 """Functions: calls to subprograms, callbacks that helpers run, and returns.
 
-A global function is verified where it is called, like a static one: sound, and accepts what the kernel accepts.
+A global function is not entered: global_func.py verifies it on its own.
 Kernel: kernel/bpf/verifier.c:check_func_call, setup_func_entry, push_callback_call, prepare_func_exit,
 check_max_stack_depth.
 """
@@ -14,10 +14,12 @@ from fastrtp.isa import BPF_CALL, BPF_JMP, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, Ins
 from fastrtp.uapi import MAX_BPF_STACK, MAX_CALL_FRAMES
 from fastrtp.verifier.bounds import S64_MAX, S64_MIN
 from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.global_func import check_global_call
 from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.regtype import PTR_TO_STACK, SCALAR_VALUE
 from fastrtp.verifier.resolve import LD_IMM64
-from fastrtp.verifier.state import REG_NOT_INIT, BpfFuncState, BpfVerifierState
+from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, BpfFuncState, BpfVerifierState
+from fastrtp.verifier.subprog_args import subprog_is_global
 from fastrtp.verifier.widen import find_prev_entry, widen_imprecise_scalars
 
 SetCalleeState = Callable[[BpfFuncState, BpfFuncState], None]
@@ -50,9 +52,15 @@ def _copy_args(caller: BpfFuncState, callee: BpfFuncState) -> None:
 
 
 def check_func_call(env: BpfVerifierEnv, insn: Insn) -> int:
-    """A bpf-to-bpf call: go on with the first instruction of the callee."""
+    """A bpf-to-bpf call: go on with the first instruction of the callee, behind the call where that is global."""
     subprogno = env.subprog_at[env.insn_idx + insn.imm + 1]
     caller = env.frame
+    if subprog_is_global(env, subprogno):
+        check_global_call(env, subprogno)
+        env.subprogs[caller.subprogno].callees.add(subprogno)
+        clear_caller_saved_regs(caller)
+        env.regs[0] = REG_UNKNOWN
+        return env.insn_idx + 1
     setup_func_entry(env, env.cur_state, subprogno, env.insn_idx, _copy_args)
     clear_caller_saved_regs(caller)
     env.set_state(env.cur_state)
@@ -132,7 +140,7 @@ def check_max_stack_depth(env: BpfVerifierEnv) -> None:
         if depth > MAX_BPF_STACK and any_tail_call:
             env.reject(EACCES, f"combined stack size of {frame + 1} calls is {depth}. Too large")
         if calls[number] and frame + 1 >= MAX_CALL_FRAMES:
-            env.reject(E2BIG, f"the call stack of {frame + 2} frames is too deep !")
+            env.reject(E2BIG, f"the call stack of {frame + 1} frames is too deep !")
         todo += [(callee, depth, frame + 1) for callee in reversed(calls[number])]
     changed = True
     while changed:

@@ -11,10 +11,10 @@ from fastrtp.btf import BtfKind
 from fastrtp.btf.kfuncs import KfuncProto, kfunc_ids
 from fastrtp.isa import BPF_CALL, BPF_JMP, BPF_PSEUDO_KFUNC_CALL, Insn
 from fastrtp.verifier.bounds import ZERO
-from fastrtp.verifier.call import release_reference
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.func import clear_caller_saved_regs
 from fastrtp.verifier.mem import check_mem_access, check_reg_read
+from fastrtp.verifier.refs import release_reference
 from fastrtp.verifier.regtype import MEM_RDONLY, PTR_TO_MEM, PTR_TO_STACK, SCALAR_VALUE
 from fastrtp.verifier.section import check_call_in_section, enter, is_open, leave
 from fastrtp.verifier.slots import ALL_ITER, slot_of

@@ -52,6 +52,8 @@ class VerifierLog:
         self.level = level
         self.enabled = bool(level & 3)
         self.lines: list[str] = []
+        self.kept: list[str] = []
+        """What is left of level 1 when the program is accepted."""
 
     def line(self, text: str) -> None:
         """Add a line."""
@@ -64,6 +66,12 @@ class VerifierLog:
         """Append to the last line (the state after an instruction)."""
         if self.lines:
             self.lines[-1] = f"{self.lines[-1]:<40} ; {text}"
+
+    def conclude(self, text: str) -> None:
+        """The one line that stays of a function that was shown safe."""
+        self.reset(0)
+        self.line(text)
+        self.kept = [text]
 
     def position(self) -> int:
         """Where the log ends now."""

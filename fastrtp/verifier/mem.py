@@ -31,6 +31,7 @@ from fastrtp.verifier.regtype import (
     PTR_TO_PACKET,
     PTR_TO_STACK,
     PTR_TO_TP_BUFFER,
+    PTR_UNTRUSTED,
     SCALAR_VALUE,
     base_type,
     reg_type_str,
@@ -202,7 +203,8 @@ def check_mem_access(
             env.reject(EACCES, f"R{regno} invalid mem access '{reg_type_str(kind)}'")
         if access == WRITE and kind & MEM_RDONLY:
             env.reject(EACCES, f"R{regno} cannot write into {reg_type_str(kind)}")
-        check_mem_region_access(env, regno, reg, off, size, reg.num, False)
+        if not kind & PTR_UNTRUSTED:  # such loads are range-checked when they run
+            check_mem_region_access(env, regno, reg, off, size, reg.num, False)
         if access == READ and value_regno >= 0:
             _set_loaded(env, value_regno, REG_UNKNOWN)
     elif kind == PTR_TO_TP_BUFFER:
@@ -231,9 +233,14 @@ def check_mem_access(
 def _note_access(env: BpfVerifierEnv, kind: int) -> None:
     """For the code generator: what kind of memory the instruction touches on any path."""
     aux = env.aux[env.insn_idx]
-    name = _ACCESS_NAME[kind & 0xFF]
+    name = "btf" if kind & PTR_UNTRUSTED else _ACCESS_NAME[kind & 0xFF]
     if aux.access != name:
         aux.access = name if aux.access is None else "mem"
+
+
+def _by_itself(kind: int) -> bool:
+    """Whether the code generator treats loads through such a pointer unlike all others."""
+    return base_type(kind) in _NO_MISMATCH or bool(kind & PTR_UNTRUSTED)
 
 
 def save_aux_ptr_type(env: BpfVerifierEnv, kind: int) -> None:
@@ -241,7 +248,7 @@ def save_aux_ptr_type(env: BpfVerifierEnv, kind: int) -> None:
     aux = env.aux[env.insn_idx]
     if aux.ptr_type == NOT_INIT:
         aux.ptr_type = kind
-    elif aux.ptr_type != kind and (base_type(kind) in _NO_MISMATCH or base_type(aux.ptr_type) in _NO_MISMATCH):
+    elif aux.ptr_type != kind and (_by_itself(kind) or _by_itself(aux.ptr_type)):
         if base_type(kind) == base_type(aux.ptr_type) == PTR_TO_BTF_ID:
             return
         env.reject(EINVAL, "same insn cannot be used with different pointers")

@@ -14,9 +14,11 @@ from fastrtp.jit.lower import LowerInput, lower
 from fastrtp.jit.program import ENTRY
 from fastrtp.maps import MAP_TYPES, HashMap, Map, MapAttr, ProgArray, RingBuf
 from fastrtp.native import engine, library
-from fastrtp.native.compiler import Job, linked
+from fastrtp.native.compile_server import linked
+from fastrtp.native.compiler import Job
 from fastrtp.native.layout import RUN_CTX
 from fastrtp.native.memory import Memory as NativeMemory
+from fastrtp.native.module import NativeModule
 from fastrtp.trace.probe import ProgRecord
 from fastrtp.uapi import BpfProgType
 from fastrtp.verifier import LoadAttr, VerifiedProgram, bpf_check
@@ -60,11 +62,11 @@ def _guarded_alloc(self: Map, size: int) -> int:
     return guarded(self.memory, size)
 
 
-def _native_code(text: str, symbols: dict[str, int]) -> engine.NativeModule:
+def _native_code(text: str, symbols: dict[str, int]) -> NativeModule:
     module = linked(Job(text, str(library.library().bitcode_path)))
     code, undefined = engine.emit_object(module), engine.undefined(module)
     every = {**library.library().symbols, **symbols}
-    return engine.NativeModule(code, [ENTRY], {symbol: every[symbol] for symbol in undefined if symbol in every})
+    return NativeModule(code, [ENTRY], {symbol: every[symbol] for symbol in undefined if symbol in every})
 
 
 class NativeSide:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Union
 
 from fastrtp.record.columns import EventTable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtp.record.columns import EventTable
 
 from .recipe import Derived, Key, Missing, Obj, PerCpu, Pid, Raw, Recipe, Scalar, Text, by_pointer, current, task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TASK_REPORT_MAX = 0x100
 _REPORT_SUM = re.compile(r"\(\(\(((?:0x[0-9a-f]{1,8} \| )*0x[0-9a-f]{1,8})\) \+ 1\) << 1\)")

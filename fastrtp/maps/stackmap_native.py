@@ -1,0 +1,198 @@
+"""BPF_MAP_TYPE_STACK_TRACE from a program: a stack goes to the bucket that its hash names. Kernel: kernel/bpf/stackmap.c.
+
+`slots` are the buckets: the address of an element, or 0. An element is {u32 hash, u32 nr, u64 next free, u64 ip[]}; there
+are `max_entries`, handed out in order and from the list of freed ones. Python's side (stackmap.py) frees them.
+"""
+
+from __future__ import annotations
+
+from fastrtp.maps.bytes_native import bytes_equal
+from fastrtp.native.intrinsics import device, load32, load64, lshr, memcpy, memset, native, store32, store64
+from fastrtp.native.layout import ENV, MAP, at
+
+_VALUE_SIZE = at(MAP, "value_size")
+_MAX_ENTRIES = at(MAP, "max_entries")
+_ELEM_SIZE = at(MAP, "elem_size")
+_VALUES = at(MAP, "values")
+_SLOTS = at(MAP, "slots")
+_MASK = at(MAP, "slot_mask")
+_COUNT = at(MAP, "count")
+_FRESH = at(MAP, "fresh")
+_FREE = at(MAP, "free")
+_KERNEL_STACK = at(ENV, "kernel_stack")
+_USER_STACK = at(ENV, "user_stack")
+_CURRENT = at(ENV, "current")
+
+_NR = 4
+_NEXT = 8
+_IPS = 16
+_SKIP_MASK = 0xFF
+_USER = 1 << 8
+_FAST_CMP = 1 << 9
+_REUSE = 1 << 10
+_USER_BUILD_ID = 1 << 11
+_MAX_DEPTH = 127
+_ENOMEM = -12
+_EFAULT = -14
+_EEXIST = -17
+_EINVAL = -22
+_EOPNOTSUPP = -95
+_JHASH_INITVAL = 0xDEADBEEF
+_U32 = 0xFFFFFFFF
+
+
+@device
+def _rol(word: int, shift: int) -> int:
+    return ((word << shift) | lshr(word, 32 - shift)) & _U32
+
+
+@device
+def jhash2(words: int, count: int) -> int:
+    """32-bit hash of `count` u32 words. Kernel: include/linux/jhash.h:jhash2 with initval 0."""
+    a = (_JHASH_INITVAL + (count << 2)) & _U32
+    b = a
+    c = a
+    while count > 3:
+        a = (a + load32(words)) & _U32
+        b = (b + load32(words + 4)) & _U32
+        c = (c + load32(words + 8)) & _U32
+        a = ((a - c) & _U32) ^ _rol(c, 4)
+        c = (c + b) & _U32
+        b = ((b - a) & _U32) ^ _rol(a, 6)
+        a = (a + c) & _U32
+        c = ((c - b) & _U32) ^ _rol(b, 8)
+        b = (b + a) & _U32
+        a = ((a - c) & _U32) ^ _rol(c, 16)
+        c = (c + b) & _U32
+        b = ((b - a) & _U32) ^ _rol(a, 19)
+        a = (a + c) & _U32
+        c = ((c - b) & _U32) ^ _rol(b, 4)
+        b = (b + a) & _U32
+        count -= 3
+        words += 12
+    if count == 0:
+        return c
+    if count == 3:
+        c = (c + load32(words + 8)) & _U32
+    if count >= 2:
+        b = (b + load32(words + 4)) & _U32
+    a = (a + load32(words)) & _U32
+    c = ((c ^ b) - _rol(b, 14)) & _U32
+    a = ((a ^ c) - _rol(c, 11)) & _U32
+    b = ((b ^ a) - _rol(a, 25)) & _U32
+    c = ((c ^ b) - _rol(b, 16)) & _U32
+    a = ((a ^ c) - _rol(c, 4)) & _U32
+    b = ((b ^ a) - _rol(a, 14)) & _U32
+    return ((c ^ b) - _rol(b, 24)) & _U32
+
+
+@device
+def _frames(trace: int, wanted: int) -> int:
+    """Frames of a recorded stack, at most `wanted` and the kernel's limit."""
+    count = load64(trace)
+    if count > wanted:
+        count = wanted
+    return count if count < _MAX_DEPTH else _MAX_DEPTH
+
+
+@device
+def _take(map: int) -> int:
+    """An element to fill, or 0 when all are in use."""
+    free = load64(map + _FREE)
+    if free != 0:
+        store64(map + _FREE, load64(free + _NEXT))
+        return free
+    fresh = load64(map + _FRESH)
+    if fresh == load64(map + _MAX_ENTRIES):
+        return 0
+    store64(map + _FRESH, fresh + 1)
+    return load64(map + _VALUES) + fresh * load64(map + _ELEM_SIZE)
+
+
+@native()
+def bpf_get_stackid(ctx: int, map: int, flags: int, env: int) -> int:
+    """Id of the event's stack in the map; -EINVAL, -EFAULT (none was recorded, or it is shorter than what is skipped),
+    -EEXIST (another one is in its bucket), -ENOMEM.
+    """
+    if (flags & ~(_SKIP_MASK | _USER | _FAST_CMP | _REUSE)) != 0:
+        return _EINVAL
+    trace = load64(env + (_USER_STACK if (flags & _USER) != 0 else _KERNEL_STACK))
+    if trace == 0:
+        return _EFAULT
+    skip = flags & _SKIP_MASK
+    value_size = load64(map + _VALUE_SIZE)
+    nr = _frames(trace, lshr(value_size, 3) + skip)
+    if nr <= skip:
+        return _EFAULT
+    nr -= skip
+    ips = trace + 8 + skip * 8
+    hash = jhash2(ips, nr * 2)
+    ident = hash & load64(map + _MASK)
+    slot = load64(map + _SLOTS) + ident * 8
+    bucket = load64(slot)
+    if bucket != 0 and load32(bucket) == hash:
+        if (flags & _FAST_CMP) != 0:
+            return ident
+        if load32(bucket + _NR) == nr and bytes_equal(bucket + _IPS, ips, nr * 8):
+            return ident
+    if bucket != 0 and (flags & _REUSE) == 0:
+        return _EEXIST
+    fresh = _take(map)
+    if fresh == 0:
+        return _ENOMEM
+    memcpy(fresh + _IPS, ips, nr * 8)
+    memset(fresh + _IPS + nr * 8, 0, value_size - nr * 8)
+    store32(fresh, hash)
+    store32(fresh + _NR, nr)
+    store64(slot, fresh)
+    if bucket != 0:
+        store64(bucket + _NEXT, load64(map + _FREE))
+        store64(map + _FREE, bucket)
+    else:
+        store64(map + _COUNT, load64(map + _COUNT) + 1)
+    return ident
+
+
+@device
+def _copy_stack(trace: int, buf: int, size: int, flags: int) -> int:
+    """Kernel: __bpf_get_stack. Bytes written, the rest is zeroed; or -EFAULT."""
+    skip = flags & _SKIP_MASK
+    nr = 0
+    if trace != 0:
+        nr = _frames(trace, lshr(size, 3) + skip)
+    if trace == 0 or nr < skip:
+        memset(buf, 0, size)
+        return _EFAULT
+    length = (nr - skip) * 8
+    memcpy(buf, trace + 8 + skip * 8, length)
+    memset(buf + length, 0, size - length)
+    return length
+
+
+@device
+def _bad_flags(size: int, flags: int) -> bool:
+    """Unknown flags; build ids, which no recording has; and room for a part of an address."""
+    return (flags & ~(_SKIP_MASK | _USER)) != 0 or (size & 7) != 0
+
+
+@native()
+def bpf_get_stack(ctx: int, buf: int, size: int, flags: int, env: int) -> int:
+    """The event's stack as u64s to `buf`: bytes written, -EINVAL, -EFAULT. BPF_F_USER_BUILD_ID is -EINVAL."""
+    size &= _U32
+    if _bad_flags(size, flags):
+        memset(buf, 0, size)
+        return _EINVAL
+    return _copy_stack(load64(env + (_USER_STACK if (flags & _USER) != 0 else _KERNEL_STACK)), buf, size, flags)
+
+
+@native()
+def bpf_get_task_stack(task: int, buf: int, size: int, flags: int, env: int) -> int:
+    """The same for a task: the current one's is the event's, of others nothing is known: -EFAULT (user: -EOPNOTSUPP)."""
+    size &= _U32
+    if _bad_flags(size, flags):
+        memset(buf, 0, size)
+        return _EINVAL
+    if task != load64(env + _CURRENT):
+        memset(buf, 0, size)
+        return _EOPNOTSUPP if (flags & _USER) != 0 else _EFAULT
+    return _copy_stack(load64(env + (_USER_STACK if (flags & _USER) != 0 else _KERNEL_STACK)), buf, size, flags)

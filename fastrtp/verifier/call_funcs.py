@@ -1,0 +1,81 @@
+"""What single helpers need beyond their prototype: callbacks, tail calls, areas of special shape.
+
+Kernel: kernel/bpf/verifier.c:check_helper_call (its switch), set_*_callback_state.
+"""
+
+from __future__ import annotations
+
+from errno import EACCES, EINVAL, EOPNOTSUPP
+
+from fastrtp.errors import ENOTSUPP
+from fastrtp.helpers.table import HELPER_IDS
+from fastrtp.isa import func_id_name
+from fastrtp.verifier.bounds import ZERO
+from fastrtp.verifier.call_args import CallArgMeta
+from fastrtp.verifier.call_maps import FOR_EACH_MAPS
+from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.func import push_callback_call
+from fastrtp.verifier.precision import mark_reg_precise
+from fastrtp.verifier.refs import check_reference_leak
+from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, reg_type_str
+from fastrtp.verifier.state import REG_UNKNOWN, BpfFuncState, BpfRegState
+
+_FN = HELPER_IDS
+
+def check_by_func(env: BpfVerifierEnv, func_id: int, meta: CallArgMeta) -> None:
+    """What single helpers need beyond their prototype."""
+    regs = env.regs
+    if func_id == _FN["tail_call"]:
+        check_reference_leak(env, "tail_call")
+    elif func_id == _FN["loop"]:
+        _note_callback(env, meta.subprogno)
+        mark_reg_precise(env, 1)
+        if env.frame.callback_depth < regs[1].bounds.umax_value:
+            push_callback_call(env, meta.subprogno, _set_loop_callback_state)
+        else:
+            env.frame.callback_depth = 0
+    elif func_id == _FN["for_each_map_elem"]:
+        if meta.map_ptr.map_type not in FOR_EACH_MAPS:
+            env.reject(EINVAL, "callback function not allowed for map")
+        _note_callback(env, meta.subprogno)
+        push_callback_call(env, meta.subprogno, _set_map_elem_callback_state)
+    elif func_id in (_FN["find_vma"], _FN["user_ringbuf_drain"], _FN["timer_set_callback"]):
+        env.reject(EOPNOTSUPP, f"helper {func_id_name(func_id)} is not implemented yet")
+    elif func_id == _FN["dynptr_from_mem"]:
+        if regs[1].type != PTR_TO_MAP_VALUE:
+            env.reject(EACCES, f"Unsupported reg type {reg_type_str(regs[1].type)} for bpf_dynptr_from_mem data")
+    elif func_id == _FN["snprintf"]:
+        size = regs[5].bounds.var_off.value
+        if size % 8:
+            env.reject(EINVAL, f"R5 size {size} of the data array is no multiple of 8")
+
+
+def refuse_func_ip(env: BpfVerifierEnv, name: str) -> None:
+    """Nothing that runs here was entered by a function's address. Kernel: check_get_func_ip."""
+    only = "supported only for fentry/fexit/fsession/fmod_ret programs"
+    env.reject(ENOTSUPP, f"func {name} {only if env.is_tracing else f'not supported for program type {int(env.prog_type)}'}")
+
+
+def _note_callback(env: BpfVerifierEnv, subprogno: int) -> None:
+    aux = env.aux[env.insn_idx]
+    start = env.subprogs[subprogno].start
+    if aux.callback_ambiguous or aux.callback not in (None, start):
+        aux.callback, aux.callback_ambiguous = None, True
+    else:
+        aux.callback = start
+
+
+def _set_loop_callback_state(caller: BpfFuncState, callee: BpfFuncState) -> None:
+    """R1: the iteration's number, R2: the context that was given in R3."""
+    callee.regs[1] = REG_UNKNOWN
+    callee.regs[2], callee.deps[2] = caller.regs[3], caller.deps[3]
+
+
+def _set_map_elem_callback_state(caller: BpfFuncState, callee: BpfFuncState) -> None:
+    """R1: the map, R2: pointer to the key, R3: pointer to the value, R4: the context that was given in R3."""
+    pointer = caller.regs[1]
+    callee.regs[1] = BpfRegState(CONST_PTR_TO_MAP, ZERO, map=pointer.map, num=pointer.num)
+    callee.regs[2] = BpfRegState(PTR_TO_MAP_KEY, ZERO, map=pointer.map)
+    callee.regs[3] = BpfRegState(PTR_TO_MAP_VALUE, ZERO, map=pointer.map, num=pointer.num)
+    callee.regs[4], callee.deps[4] = caller.regs[3], caller.deps[3]
+

@@ -1,0 +1,42 @@
+"""What a program has acquired and must give back: references and open sections.
+
+Kernel: kernel/bpf/verifier.c:release_reference, check_resource_leak.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL
+
+from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.section import check_sections_closed
+from fastrtp.verifier.state import REG_UNKNOWN, SLOT_MISC
+
+
+def release_reference(env: BpfVerifierEnv, ref_obj_id: int) -> bool:
+    """Give a resource back: every pointer to it is dead. False: it was not held."""
+    if not env.release_reference_nomark(ref_obj_id):
+        return False
+    for frame in env.cur_state.frames:
+        for regno, reg in enumerate(frame.regs):
+            if reg.ref_obj_id == ref_obj_id:
+                frame.regs[regno] = REG_UNKNOWN
+                frame.deps[regno] = 0
+        for spi, slot in frame.stack.items():
+            if slot.spilled_ptr.ref_obj_id == ref_obj_id:
+                frame.stack[spi] = SLOT_MISC
+                frame.stack_deps[spi] = 0
+    return True
+
+
+def check_reference_leak(env: BpfVerifierEnv, prefix: str) -> None:
+    """Nothing acquired is still held, no section is open. Errors: EINVAL. Kernel: check_resource_leak."""
+    if not env.cur_state.refs or (len(env.cur_state.frames) > 1 and prefix != "tail_call"):
+        return
+    check_sections_closed(env, prefix, ("lock",))
+    held = [ref for ref in env.cur_state.refs if ref.kind in ("ptr", "iter")]
+    for ref in held:
+        env.log.line(f"Unreleased reference id={ref.id} alloc_insn={ref.insn_idx}")
+    if held:
+        env.reject(EINVAL, f"{prefix} would lead to reference leak")
+    check_sections_closed(env, prefix, ("rcu", "preempt"))
+

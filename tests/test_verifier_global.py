@@ -1,0 +1,84 @@
+"""Global functions (tests/data/verifier/global): verdict, errno and last line, here and on the running kernel."""
+
+from __future__ import annotations
+
+import errno as errnos
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from host_object import HostObject, usable
+
+from fastrtp.errors import BpfError, VerifierError
+from fastrtp.kernel import Kernel
+from fastrtp.kernel.loader import load
+
+FOLDER = Path(__file__).parent / "data" / "verifier" / "global"
+OBJECT = (FOLDER / "funcs.bpf.o").read_bytes()
+_PROGRAM = re.compile(r"^((?:/\*[^\n]*\*/\n)*)(?:__attribute__[^\n]*\n)?SEC\(\"[^\n]*\nint (\w+)\(", re.MULTILINE)
+
+
+@dataclass
+class Expected:
+    """What a source says above a program: errno name and last line ("" where it is accepted), and whether Linux differs."""
+
+    program: str
+    errno: str
+    message: str
+    differs: bool
+
+
+def expectations() -> Iterator[Expected]:
+    for comments, name in _PROGRAM.findall((FOLDER / "funcs.bpf.c").read_text()):
+        said = re.search(r"expect: (E\w+) (.*) \*/", comments)
+        yield Expected(name, said[1] if said else "", said[2] if said else "", "differs:" in comments)
+
+
+CASES = list(expectations())
+
+
+def last_line(log: str) -> str:
+    """What was said last."""
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith("processed ")]
+    return lines[-1] if lines else ""
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel() as kernel:
+        yield kernel
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[HostObject]:
+    if not usable():
+        pytest.skip("bpf(2) is not allowed here, or the kernel is not 6.18 on x86-64")
+    with HostObject(OBJECT, "funcs") as host:
+        yield host
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.program for case in CASES])
+def test_verdict(case: Expected, kernel: Kernel) -> None:
+    """Accepted, or refused with the errno and the line that the source states."""
+    if not case.errno:
+        load(kernel.current, OBJECT, autoload={case.program}).close()
+        return
+    with pytest.raises(BpfError) as caught:
+        load(kernel.current, OBJECT, autoload={case.program})
+
+    assert isinstance(caught.value, VerifierError)
+    assert (errnos.errorcode[caught.value.errno], caught.value.strerror.split(": ", 1)[1]) == (case.errno, case.message)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.program for case in CASES])
+def test_like_the_running_kernel(case: Expected, host: HostObject) -> None:
+    """What the source states is what Linux says."""
+    fd, log = host.load(host.spec.programs[case.program])
+    if fd >= 0:
+        os.close(fd)
+    found = (errnos.errorcode[-fd], last_line(log)) if fd < 0 else ("", "")
+
+    assert (found != (case.errno, case.message)) is case.differs
