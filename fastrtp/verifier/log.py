@@ -28,6 +28,7 @@ from fastrtp.verifier.state import (
     BpfRegState,
     BpfStackState,
     BpfVerifierState,
+    FrameImage,
     is_spilled_reg,
 )
 from fastrtp.verifier.tnum import U32, U64, tnum_strn
@@ -174,7 +175,7 @@ def print_slot(slot: BpfStackState, frameno: int, precise: bool = False) -> str:
     return print_reg_state(slot.spilled_ptr, frameno, precise)
 
 
-def print_frame(frame: BpfFuncState, state: BpfVerifierState, old: BpfFuncState | None = None) -> str:
+def print_frame(frame: BpfFuncState, state: BpfVerifierState, old: FrameImage | None = None) -> str:
     """Registers and stack of a frame; with `old`, only those that differ. Kernel: print_verifier_state."""
     parts = []
     shift = frame.frameno * BITS_PER_FRAME

@@ -70,6 +70,7 @@ from fastrtp.verifier.regtype import (
     PTR_TO_PACKET,
     PTR_TO_STACK,
     PTR_TO_TP_BUFFER,
+    PTR_UNTRUSTED,
     SCALAR_VALUE,
 )
 from fastrtp.verifier.stack_native import (
@@ -194,7 +195,7 @@ def check_map_access_type(env: int, regno: int, map: int, off: int, size: int, a
 def _note_access(env: int, kind: int) -> None:
     """For the code generator: what kind of memory the instruction touches on any path."""
     insn = insn_at(env)
-    base = kind & 0xFF
+    base = PTR_TO_BTF_ID if kind & PTR_UNTRUSTED else kind & 0xFF
     known = load8(insn + I_ACCESS)
     if known == 0:
         store8(insn + I_ACCESS, base)
@@ -260,7 +261,8 @@ def check_mem_access(
             return say(env, R_INVALID_MEM, regno, 0, 0, 0)
         if access == WRITE and (kind & MEM_RDONLY) != 0:
             return say(env, R_READ_ONLY_MEM, regno, 0, 0, 0)
-        reason = check_mem_region_access(env, regno, reg, off, size, load64(reg + R_NUM), 0)
+        if (kind & PTR_UNTRUSTED) == 0:  # such loads are range-checked when they run
+            reason = check_mem_region_access(env, regno, reg, off, size, load64(reg + R_NUM), 0)
     elif kind == PTR_TO_TP_BUFFER:
         # the size is known at attach only: the highest end is remembered
         if off < 0:
@@ -282,6 +284,13 @@ def check_mem_access(
 
 
 @device
+def _by_itself(kind: int) -> int:
+    """Whether the code generator treats loads through such a pointer unlike all others."""
+    base = kind & 0xFF
+    return 1 if base == PTR_TO_CTX or base == PTR_TO_BTF_ID or base == CONST_PTR_TO_MAP or kind & PTR_UNTRUSTED else 0
+
+
+@device
 def save_aux_ptr_type(env: int, kind: int) -> int:
     """An instruction that the code generator treats specially must see one kind of pointer only."""
     insn = insn_at(env)
@@ -289,11 +298,9 @@ def save_aux_ptr_type(env: int, kind: int) -> int:
     if known == NOT_INIT:
         store32(insn + I_PTR_TYPE, kind)
     elif known != kind:
-        a = kind & 0xFF
-        b = known & 0xFF
-        if a == PTR_TO_BTF_ID and b == PTR_TO_BTF_ID:
+        if (kind & 0xFF) == PTR_TO_BTF_ID and (known & 0xFF) == PTR_TO_BTF_ID:
             return OK
-        if a == PTR_TO_CTX or b == PTR_TO_CTX or a == PTR_TO_BTF_ID or b == PTR_TO_BTF_ID or a == CONST_PTR_TO_MAP or b == CONST_PTR_TO_MAP:
+        if _by_itself(kind) or _by_itself(known):
             return say(env, R_PTR_MISMATCH, 0, 0, 0, 0)
     return OK
 

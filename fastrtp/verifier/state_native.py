@@ -48,12 +48,14 @@ T_BACKEDGES, T_NEXT_BACKEDGE = at(VSTATE, "backedges"), at(VSTATE, "next_backedg
 T_ALL_NEXT, T_ALL_PREV, T_SIZE = at(VSTATE, "all_next"), at(VSTATE, "all_prev"), at(VSTATE, "size")
 T_FRAME_AT, T_PRECISE = at(VSTATE, "frame_at"), at(VSTATE, "precise")
 STATE_HEAD = VSTATE.itemsize
+ENV_SIZE = VENV.itemsize
 E_CUR, E_ALL, E_ALL_REFS, E_PUT = at(VENV, "cur"), at(VENV, "all"), at(VENV, "all_refs"), at(VENV, "put")
 E_BYTES, E_MAX_BYTES, E_NO_MEMORY = at(VENV, "bytes"), at(VENV, "max_bytes"), at(VENV, "out_of_memory")
 E_SETS, E_SET_CNT, E_SET_MAX = at(VENV, "sets"), at(VENV, "set_cnt"), at(VENV, "set_max")
 E_UNIONS, E_UNION_MASK, E_UNION_CNT = at(VENV, "unions"), at(VENV, "union_mask"), at(VENV, "union_cnt")
 E_ID_GEN = at(VENV, "id_gen")
 E_TODO, E_TODO_MAX, E_OPEN, E_OPEN_MAX = at(VENV, "todo"), at(VENV, "todo_max"), at(VENV, "open_loops"), at(VENV, "open_max")
+E_OPEN_CNT, E_STATES = at(VENV, "open_cnt"), at(VENV, "states")
 REFS_NEXT, REFS_COUNT, REFS_HEAD, REF_SIZE = at(VREFS, "next"), at(VREFS, "count"), VREFS.itemsize, VREF.itemsize
 SINGLE_SETS = 1 + BITS_PER_FRAME * MAX_CALL_FRAMES
 """Numbers below this one are no set, or the set of one bit."""
@@ -500,7 +502,7 @@ def verifier_free(venv: int) -> int:
     free(load64(venv + E_UNIONS))
     free(load64(venv + E_TODO))
     free(load64(venv + E_OPEN))
-    memset(venv, 0, VENV.itemsize)
+    memset(venv, 0, ENV_SIZE)
     return 0
 
 
@@ -530,3 +532,28 @@ def verifier_new_refs(venv: int, count: int) -> int:
         store64(refs + REFS_NEXT, load64(venv + E_ALL_REFS))
         store64(venv + E_ALL_REFS, refs)
     return refs
+
+
+@native()
+def verifier_restart(venv: int, insns: int, insn_cnt: int, insn_size: int, explored_at: int, subprogno: int) -> int:
+    """Begin anew with a function: no checkpoints, one frame with nothing in it."""
+    for index in range(insn_cnt):
+        where = insns + index * insn_size + explored_at
+        state = load64(where)
+        store64(where, 0)
+        while state != 0:
+            after = load64(state + T_NEXT)
+            state_put(venv, state)
+            state = after
+    loops = load64(venv + E_OPEN)
+    for index in range(load64(venv + E_OPEN_CNT)):
+        state_put(venv, load64(loops + 8 * index))
+    store64(venv + E_OPEN_CNT, 0)
+    store64(venv + E_STATES, 0)
+    cur = load64(venv + E_CUR)
+    state_put(venv, load64(cur + T_PARENT))
+    memset(cur, 0, T_FRAME_AT)
+    memset(cur + T_PRECISE, 0, SET_SIZE)
+    store64(cur + T_NFRAMES, 1)
+    init_frame(frame_of(cur, 0), -1, 0, subprogno)
+    return 0

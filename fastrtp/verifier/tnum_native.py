@@ -8,13 +8,23 @@ Kernel: kernel/bpf/tnum.c, include/linux/tnum.h.
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import device, lshr, native, store64
+from fastrtp.native.verifier_layout import (
+    TNUM_ADD,
+    TNUM_AND,
+    TNUM_ARSHIFT32,
+    TNUM_ARSHIFT64,
+    TNUM_INTERSECT,
+    TNUM_LSHIFT,
+    TNUM_MUL,
+    TNUM_OR,
+    TNUM_RANGE,
+    TNUM_RSHIFT,
+    TNUM_SUB,
+    TNUM_XOR,
+)
 
 U32 = 0xFFFFFFFF
 S64_MIN = -(1 << 63)
-
-TNUM_ADD, TNUM_SUB, TNUM_AND, TNUM_OR, TNUM_XOR, TNUM_MUL, TNUM_INTERSECT, TNUM_LSHIFT, TNUM_RSHIFT = range(9)
-TNUM_ARSHIFT64, TNUM_ARSHIFT32, TNUM_RANGE = range(9, 12)
-"""Operations of `verifier_tnum`."""
 
 
 @device
