@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cases import Row, Suite
 from bench.report import (
     CHANGE_HEADINGS,
     HEADINGS,
@@ -26,33 +24,11 @@ from bench.report import (
     markdown,
     show,
 )
-from bench.results import Document, ResultsError, surroundings
-from bench.suites import suite, titles
+from bench.results import Document, ResultsError
+from bench.suites import measure, titles
 
 _QUICK_SECONDS = "0.06"
 _TITLE = "fastrtp benchmarks: best of rounds in turns, ratio = value / baseline"
-
-
-def measure(wanted: Sequence[type[Suite]], console: Any) -> Document:
-    """Measure the suites, with progress on the console."""
-    document = Document([], [suite.title for suite in wanted if suite.averaged])
-    start = time.perf_counter()
-    with console.status("") as status:
-        for number, suite in enumerate(wanted, 1):
-            cases = list(suite.cases())
-            for done, case in enumerate(cases):
-                status.update(f"suite {number} of {len(wanted)}, {suite.title}: case {done + 1} of {len(cases)}, {case.name}")
-                try:
-                    value, reference = case.measure()
-                except NotImplementedError as reason:
-                    document.left_out.append(f"{suite.title} {case.name}: {reason}")
-                    continue
-                except Exception as error:
-                    document.failed.append(f"{suite.title} {case.name}: {type(error).__name__}: {error}")
-                    continue
-                document.rows.append(Row(suite.title, case.name, case.unit, value, case.baseline, reference))
-    document.surroundings = surroundings() | {"wall_seconds": round(time.perf_counter() - start, 1)}
-    return document
 
 
 def run(arguments: Sequence[str], console: Any) -> int:
@@ -71,7 +47,9 @@ def run(arguments: Sequence[str], console: Any) -> int:
 
     from rich.console import Console
 
-    document = measure([suite(name) for name in options.suites or titles()], Console(stderr=True))
+    with Console(stderr=True).status("") as status:
+        wanted = options.suites or titles()
+        document = measure(wanted, lambda done, total, name: status.update(f"case {done + 1} of {total}, {name}"))
     if options.json:
         document.write(options.json)
     _print(document, console, as_markdown=options.markdown)

@@ -1,4 +1,7 @@
-"""Timing on a machine that has other things to do: rounds of all contenders take turns, and the best round of each counts."""
+"""Timing on a machine that has other things to do: rounds of all contenders take turns, and the best round of each counts.
+
+A best round is believed when another came close to it; until then there are more rounds, for twice the time at most.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from collections.abc import Callable, Mapping
 Loop = Callable[[int], object]
 """loop(n): do the thing n times."""
 
-_ROUNDS = 9
+_ROUNDS = 15
+_CLOSE = 1.02
+_PATIENCE = 2
 _ENOUGH = 20e-6
 
 
@@ -19,14 +24,21 @@ def budget() -> float:
 
 
 def best_ns(loops: Mapping[str, Loop], seconds: float | None = None, rounds: int = _ROUNDS) -> dict[str, float]:
-    """Best ns per iteration of each loop, measured in `rounds` rounds in turn, in about `seconds` altogether."""
+    """Best ns per iteration of each loop, measured in `rounds` rounds in turn or more, in about `seconds` altogether."""
     each = (seconds if seconds is not None else budget()) / rounds / len(loops)
     counts = {name: _calibrate(loop, each) for name, loop in loops.items()}
-    best = dict.fromkeys(loops, float("inf"))
-    for _ in range(rounds):
+    taken: dict[str, list[float]] = {name: [] for name in loops}
+    for turn in range(rounds * _PATIENCE):
+        if turn >= rounds and all(_believed(times) for times in taken.values()):
+            break
         for name, loop in loops.items():
-            best[name] = min(best[name], _seconds(loop, counts[name]) / counts[name])
-    return {name: value * 1e9 for name, value in best.items()}
+            taken[name].append(_seconds(loop, counts[name]) / counts[name])
+    return {name: min(times) * 1e9 for name, times in taken.items()}
+
+
+def _believed(times: list[float]) -> bool:
+    best, *others = sorted(times)
+    return not others or others[0] <= best * _CLOSE
 
 
 def _seconds(loop: Loop, count: int) -> float:

@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bench import native
 from bench.cases import Case, Results, Suite
 from bench.measure import best_ns, budget, times
 from bench.sources import objects, recording
 
+_TIERS = ("linked", "fused")
+
 
 @functools.cache
-def _opened() -> Any:
+def opened() -> Any:
+    """The recording, read once."""
     from fastrtp.record import Recording
 
     return Recording.open(recording()[1])
@@ -36,51 +40,68 @@ def importing() -> tuple[float, float]:
     from fastrtp.record import Recording
 
     path = recording()[1]
-    events = _opened().events
+    events = opened().events
     best = best_ns(
-        {"open": times(lambda: Recording.open(path)), "pass": times(lambda: _pass_over(path))}, max(2 * budget(), 1.0), rounds=3
+        {"open": times(lambda: Recording.open(path)), "pass": times(lambda: _pass_over(path))}, max(2 * budget(), 0.3), rounds=3
     )
     return best["open"] / events, best["pass"] / events
 
 
 class Player:
-    """The recording bound to a kernel's tracepoints, with these objects attached, to be played again and again."""
+    """The recording bound to a kernel's tracepoints, with these objects attached, to be played again and again in one tier.
 
-    def __init__(self, attach: Sequence[str] = (), wanted: Sequence[str] | None = None) -> None:
+    `empty_at`: tracepoints that get a program which does nothing.
+    """
+
+    def __init__(self, attach: Sequence[str] = (), empty_at: Sequence[str] = (), tier: str = "linked") -> None:
         from fastrtp.kernel import Kernel
+        from fastrtp.kernel.link import BpfRawTpLink
         from fastrtp.mem.objects import ObjectSpace
         from fastrtp.replay.bind import bind
+        from fastrtp.replay.fused import FusedReplay
         from fastrtp.replay.linked import LinkedReplay
 
-        source = _opened()
-        self.kernel = Kernel(cpus=max(source.cpus, 2))
+        source = opened()
+        self.kernel = kernel = Kernel(cpus=max(source.cpus, 2))
         paths = objects()
-        self.objects = [self.kernel.load(paths[name]) for name in attach]
+        self.objects = [kernel.load(paths[name]) for name in attach]
         self.links = [obj.attach() for obj in self.objects]
-        names = {table.name for table in source.tables} & set(self.kernel.tracepoints)
-        space = ObjectSpace(self.kernel.memory.arena, self.kernel.btf)
-        protos = {name: self.kernel.tracepoints.proto(name) for name in names}
-        attached = {link.tp_name for links in self.links for link in links} if wanted is None else set(wanted)
-        bound = bind(source, space, protos, policy="zero", wanted=attached)
-        self.linked = LinkedReplay(self.kernel.memory, bound, {name: self.kernel.tracepoints[name] for name in names})
-        self.kernel.memory.set_clock(virtual=True)
+        if empty_at:
+            empty = kernel.load(native.SOURCES / "transition.bpf.o", autoload=["empty"])
+            self.empty = [empty.programs["empty"].attach(name) for name in empty_at]
+        names = {table.name for table in source.tables} & set(kernel.tracepoints)
+        space = ObjectSpace(kernel.memory.arena, kernel.btf)
+        protos = {name: kernel.tracepoints.proto(name) for name in names}
+        attached = {link.tp_name for links in self.links for link in links}
+        bound = bind(source, space, protos, policy="zero", wanted=attached | set(empty_at))
+        tracepoints = {name: kernel.tracepoints[name] for name in names}
+        if tier == "fused":
+            links = [link for link in kernel.links if isinstance(link, BpfRawTpLink)]
+            self.linked: LinkedReplay = FusedReplay(kernel.memory, bound, tracepoints, links)
+        else:
+            self.linked = LinkedReplay(kernel.memory, bound, tracepoints)
+        self._tier = tier
+        kernel.memory.set_clock(virtual=True)
+        self.linked.prepare()
         self.events = self.linked.events
 
     def play(self) -> None:
-        """The whole recording once."""
+        """The whole recording once. RuntimeError when it went another way."""
         self.linked.rewind()
         self.linked.run()
+        if self.linked.tier != self._tier:
+            raise RuntimeError(f"the replay was {self.linked.tier}, not {self._tier}")
 
 
 def preparing(name: str) -> tuple[float, float | None]:
     """(ns per event of bind and of making the loop native, warm; no baseline)."""
-    best = best_ns({"bind": times(lambda: Player([name]))}, max(2 * budget(), 1.0), rounds=3)
-    return best["bind"] / _opened().events, None
+    best = best_ns({"bind": times(lambda: Player([name]))}, max(2 * budget(), 0.3), rounds=3)
+    return best["bind"] / opened().events, None
 
 
-def replaying(attach: Sequence[str]) -> tuple[float, float]:
+def replaying(attach: Sequence[str], tier: str) -> tuple[float, float]:
     """(ns per event with the programs, ns per event with nothing attached)."""
-    ours, bare = Player(attach), Player()
+    ours, bare = Player(attach, tier=tier), Player()
     best = best_ns({"ours": times(ours.play), "bare": times(bare.play)}, 2 * budget())
     return best["ours"] / ours.events, best["bare"] / bare.events
 
@@ -102,16 +123,19 @@ class Replay(Suite):
     """ns per event of importing and of replaying a recording; a rate in M events/s is 1,000 divided by it."""
 
     title = "replay"
-    params: ClassVar[Sequence[str]] = ("import", "nothing_attached", *_replay_names(), "prepare")
+    params: ClassVar[Sequence[str]] = (
+        "import", "nothing_attached", *(f"{name}_{tier}" for name in _replay_names() for tier in _TIERS), "prepare",
+    )  # fmt: skip
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        """Import, the bare loop, each object's programs, preparation."""
+        """Import, the bare loop, each object's programs in both tiers, preparation."""
         yield Case("import", "ns", "one pass over the file", importing)
         yield Case("nothing_attached", "ns", "empty compiled loop", nothing_attached)
         for name in _replay_names():
-            play: Callable[[], tuple[float, float | None]] = functools.partial(replaying, [name])
-            yield Case(name, "ns", "nothing attached", play)
+            for tier in _TIERS:
+                play: Callable[[], tuple[float, float | None]] = functools.partial(replaying, [name], tier)
+                yield Case(f"{name}_{tier}", "ns", "nothing attached", play)
         yield Case("prepare", "ns", "", functools.partial(preparing, _replay_names()[0]))
 
     def setup_cache(self) -> Results:

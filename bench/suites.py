@@ -1,15 +1,23 @@
-"""Which suites there are: the one table, by title, in the order in which results are shown."""
+"""Which suites there are: the one table, by title, in the order in which results are shown; and how they are measured."""
 
 from __future__ import annotations
 
 import importlib
+import time
+from collections.abc import Callable, Sequence
 
-from bench.cases import Suite
+from bench.cases import Row, Suite
+from bench.results import Document, surroundings
+
+Progress = Callable[[int, int, str], object]
+"""progress(cases done, cases in all, the one that comes now)"""
 
 _SUITES = {
     "jit": "bench.jit:Jit",
     "transition": "bench.transition:Transition",
     "compare": "bench.compare:Compare",
+    "ablation": "bench.ablation:Ablation",
+    "layers": "bench.layers:LayersOfAnEvent",
     "live": "bench.live:Live",
     "replay": "bench.recording:Replay",
     "load": "bench.load:Load",
@@ -35,3 +43,23 @@ def suite(title: str) -> type[Suite]:
 def suites() -> dict[str, type[Suite]]:
     """All of them."""
     return {title: suite(title) for title in _SUITES}
+
+
+def measure(wanted: Sequence[str], progress: Progress = lambda done, total, name: None) -> Document:
+    """Measure the suites of these titles, case by case. What fails is a line of the document, not an error."""
+    classes = [suite(title) for title in wanted]
+    cases = [(found.title, case) for found in classes for case in found.cases()]
+    document = Document([], [found.title for found in classes if found.averaged])
+    start = time.perf_counter()
+    for done, (title, case) in enumerate(cases):
+        progress(done, len(cases), f"{title}: {case.name}")
+        try:
+            value, reference = case.measure()
+        except NotImplementedError as reason:
+            document.left_out.append(f"{title} {case.name}: {reason}")
+        except Exception as error:
+            document.failed.append(f"{title} {case.name}: {type(error).__name__}: {error}")
+        else:
+            document.rows.append(Row(title, case.name, case.unit, value, case.baseline, reference))
+    document.surroundings = surroundings() | {"wall_seconds": round(time.perf_counter() - start, 1)}
+    return document

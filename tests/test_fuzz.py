@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fastrtp.isa import assemble  # noqa: E402
 from tests.fuzz.__main__ import run  # noqa: E402
 from tests.fuzz.check import FATAL  # noqa: E402
-from tests.fuzz.generator import generate  # noqa: E402
+from tests.fuzz.generator import Program, generate  # noqa: E402
 from tests.fuzz.host import HostKernel  # noqa: E402
 from tests.fuzz.minimise import minimise, without  # noqa: E402
 from tests.fuzz.native import verify  # noqa: E402
@@ -60,7 +60,7 @@ def test_the_interpreter_stops_at_the_end_of_a_value() -> None:
 
     with pytest.raises(InterpreterError, match="insn 3: 1 bytes"):
         Shadow(insns, [9], 0).run()
-    assert verify([insn._replace(imm=9) if i == 0 else insn for i, insn in enumerate(insns)])[0] is None
+    assert verify(Program([insn._replace(imm=9) if i == 0 else insn for i, insn in enumerate(insns)]))[0] is None
 
 
 def test_dropping_instructions_keeps_jumps() -> None:
@@ -68,4 +68,4 @@ def test_dropping_instructions_keeps_jumps() -> None:
     insns = assemble("r1 = 1\nif r1 == 2 goto out\nr2 = 3\nr3 = 4\nout:\nr0 = 0\nexit")
 
     assert without(insns, 2, 1) == assemble("r1 = 1\nif r1 == 2 goto out\nr3 = 4\nout:\nr0 = 0\nexit")
-    assert minimise(insns, lambda small: any(insn.imm == 4 for insn in small)) == assemble("r3 = 4")
+    assert minimise(Program(insns), lambda small: any(insn.imm == 4 for insn in small.insns)).insns == assemble("r3 = 4")

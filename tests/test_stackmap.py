@@ -77,8 +77,14 @@ def user_stack(pid: int, *ips: int) -> bytes:
 
 
 def recorded(tmp_path: Path, *cpus: list[bytes]) -> Recording:
-    """A recording with these events on its CPUs, one ns apart."""
-    pages = [page(1000 + number, b"".join(event(2, record) for record in records)) for number, records in enumerate(cpus)]
+    """A recording with these events on its CPUs, two ns apart."""
+    pages = [
+        b"".join(
+            page(1000 + number + 2 * at, b"".join(event(2, record) for record in records[at : at + 20]))
+            for at in range(0, len(records), 20)
+        )
+        for number, records in enumerate(cpus)
+    ]
     path = tmp_path / "t.dat"
     path.write_bytes(write_v7(TraceContent(formats=FORMATS, buffers={"": pages})))
     return Recording.open(path)

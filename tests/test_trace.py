@@ -14,7 +14,7 @@ import pytest
 from fastrtp.btf import ProtoArg, TracepointProto
 from fastrtp.errors import BpfError
 from fastrtp.isa import assemble
-from fastrtp.jit.lower import LowerInput, find_subprogs, lower
+from fastrtp.jit.lower import LowerInput, find_subprogs
 from fastrtp.jit.program import ENTRY, NativeProgram
 from fastrtp.native.memory import Memory
 from fastrtp.trace import (
@@ -62,7 +62,7 @@ def load(memory: Memory, text: str) -> Loaded:
     """Compile trusted assembly; OUT in it stands for the address of 16 zeroed u64."""
     out = memory.arena.alloc(128)
     insns = assemble(text.replace("OUT", str(out)))
-    native = NativeProgram("test", lower(LowerInput(name=ENTRY, insns=insns, subprogs=find_subprogs(insns))))
+    native = NativeProgram("test", LowerInput(name=ENTRY, insns=insns, subprogs=find_subprogs(insns)))
     return Loaded(memory, native, ProgRecord(memory, native.entry), out)
 
 

@@ -80,9 +80,12 @@ class Drained:
 @click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
+@click.option("--perf-map", type=click.Choice(["map", "dump"]), is_flag=False, flag_value="map", metavar="[dump]",
+              help="Tell perf about compiled code: /tmp/perf-PID.map; dump: jit-PID.dump for perf inject --jit, too. They stay.")
 def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
     trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,
+    perf_map: str | None,
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
@@ -95,7 +98,7 @@ def replay_command(
     data, spec = read_spec(obj)
     _check_names(spec, obj, options)
     opened = open_recording(recording)
-    kernel = make_kernel(btf, opened.cpus)
+    kernel = make_kernel(btf, opened.cpus, perf_map)
     try:
         loaded = kernel.load(data, name=obj.name)
         drained = Drained()
@@ -112,11 +115,11 @@ def replay_command(
     return 0
 
 
-def make_kernel(btf: str | None, cpus: int) -> Kernel:
-    """A kernel with as many CPUs as the recording."""
+def make_kernel(btf: str | None, cpus: int, perf_map: str | None = None) -> Kernel:
+    """A kernel with as many CPUs as the recording. `perf_map`: "map", "dump", or None: as the environment says."""
     from fastrtp.kernel import Kernel
 
-    return Kernel(btf, cpus=max(cpus, 1))
+    return Kernel(btf, cpus=max(cpus, 1), perf_map=perf_map)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -147,6 +147,10 @@ _IMPLEMENTED = frozenset(
         "get_stack",
         "get_stackid",
         "get_task_stack",
+        "timer_init",
+        "timer_set_callback",
+        "timer_start",
+        "timer_cancel",
     ]
 )
 

@@ -15,7 +15,10 @@ from fastrtp.jit.lower import CallTarget, InsnFacts
 from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.maps import ArrayMap, FdArray, HashMap, HashOfMaps, Map
 from fastrtp.maps.attr import LRU
-from fastrtp.uapi import BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE
+from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE
+
+_MOST_CONSTANT = 1 << 16
+"""Bytes of a read-only array beyond which it is not worth a copy in the code."""
 
 _KINDS = {"tail_call": "tail_call", "loop": "loop", "for_each_map_elem": "for_each"}
 
@@ -53,8 +56,8 @@ def _array_call(name: str, map: ArrayMap) -> CallTarget | None:
 
 def map_call(name: str, map: Map | None) -> CallTarget | None:
     """Target of a map helper on a known map, or None where only the general form will do."""
-    if map is not None and map.lock_end and name == "map_update_elem":
-        return None  # the lock in the value is not updated
+    if map is not None and map.fields and name in ("map_update_elem", "map_delete_elem"):
+        return None  # special fields of the value are left alone, or given back
     if isinstance(map, HashOfMaps | FdArray):
         return None
     if isinstance(map, HashMap):
@@ -102,6 +105,21 @@ class Linker:
             return f"map.{insn.imm}.values" if value else f"map.{insn.imm}"
 
         return symbol
+
+    def constants(self, insns: Sequence[Insn]) -> Callable[[int], bytes | None]:
+        """The lookup from the index of an ld_imm64 to the values that it refers to, where these can never change.
+
+        Kernel: kernel/bpf/verifier.c:bpf_map_is_rdonly, bpf_map_direct_read
+        """
+
+        def content(index: int) -> bytes | None:
+            number = insns[index].imm
+            map = self._maps[number] if 0 <= number < len(self._maps) else None
+            if not isinstance(map, ArrayMap) or map.percpu or map.max_entries != 1 or map.elem_size > _MOST_CONSTANT:
+                return None
+            return map.read_value(0, map.elem_size) if map.frozen and map.map_flags & BPF_F_RDONLY_PROG else None
+
+        return content
 
 
 def map_addresses(maps: Sequence[Map]) -> dict[str, int]:

@@ -61,6 +61,10 @@ def _no_maps(index: int) -> str:
     raise KeyError(index)
 
 
+def _no_constants(index: int) -> bytes | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class LowerInput:
     """A program to lower.
@@ -68,7 +72,9 @@ class LowerInput:
     `subprogs`: [start, end) of each function, the main part first. `resolve(insn_idx, insn)` gives the target of a helper
     call, `map_symbols(insn_idx)` the global whose address is what the ld_imm64 there refers to: the map, or the memory of
     its values (to which the instruction's offset is added here), or a kernel variable; both may raise KeyError.
-    `smp`: False compiles atomics as plain accesses, for one CPU. `options`: for measurements.
+    `constants(insn_idx)`: the bytes of the map values that the ld_imm64 there refers to, where nobody can ever change them.
+    `smp`: False compiles atomics as plain accesses, for one CPU. `options`: for measurements. `debug`: each instruction's code
+    carries its index + 1 as the line number.
     """
 
     name: str
@@ -79,6 +85,8 @@ class LowerInput:
     map_symbols: Callable[[int], str] = _no_maps
     smp: bool = False
     options: CodeOptions = DEFAULT
+    constants: Callable[[int], bytes | None] = _no_constants
+    debug: bool = False
 
 
 def lower(program: LowerInput) -> str:

@@ -13,6 +13,7 @@ from fastrtp.jit.lower_bits import BitFlow, EveryBit
 from fastrtp.jit.lower_calls import call, call_subprog
 from fastrtp.jit.lower_cfg import ENDS_BLOCK, R1_TO_R5, Block, Function, build, liveness, refuse
 from fastrtp.jit.lower_memory import atomic, checked_load
+from fastrtp.jit.lower_metadata import Metadata
 from fastrtp.jit.lower_pointers import PointerFlow, StackUse, State, slot_name
 from fastrtp.jit.lower_registers import MemoryBytes, Registers
 
@@ -35,6 +36,9 @@ class Module:
         self._targets: dict[int, CallTarget] = {}
         self._functions: dict[int, Function] = {}
         self._being_read: set[int] = set()
+        self.metadata = Metadata()
+        self.constants: dict[str, str] = {}
+        """Name of the constant with the same content, by the name of the memory that programs address."""
 
     def function_name(self, number: int) -> str:
         """LLVM name of function `number`; 0 is the entry."""
@@ -100,9 +104,16 @@ class Module:
         self._declared.setdefault(name, f"{name} = external global [0 x i8]")
         return name
 
-    def map_value(self, index: int) -> tuple[str, int] | None:
+    def map_value(self, index: int) -> tuple[str, int]:
         """(base, offset) of an ld_imm64 that refers into a map's values."""
-        return self.map_symbol(index), self.program.insns[index + 1].imm
+        name = self.map_symbol(index)
+        content = None if name in self.constants else self.program.constants(index)
+        if content is not None:
+            # loads read a copy that LLVM can look into; whoever wants the address gets that of the map
+            copy = self.constants[name] = f"@constant.{len(self.constants)}"
+            data = "".join(f"\\{byte:02x}" for byte in content)
+            self._declared[copy] = f'{copy} = private unnamed_addr constant [{len(content)} x i8] c"{data}", align 8'
+        return name, self.program.insns[index + 1].imm
 
     @property
     def call_suffix(self) -> str:
@@ -120,7 +131,7 @@ class Module:
     def trailer(self) -> list[str]:
         """Attributes and metadata."""
         anywhere = "" if self.program.options.host_cpu else ' "target-cpu"="generic" "target-features"=""'
-        return [f"attributes #0 = {{ nounwind{anywhere} }}", "!0 = !{}", '!1 = !{!"branch_weights", i32 1000, i32 1}']
+        return [f"attributes #0 = {{ nounwind{anywhere} }}", *self.metadata.lines()]
 
 
 def _zeroes(name: str, size: int) -> str:
@@ -156,6 +167,9 @@ class FunctionLowering:
         self.regs = Registers(self.emit, self.line, self.stack.private, whole_slots=options.whole_slots)
         self._lines: list[str] = []
         self._names = 0
+        self._place = ""
+        name = module.function_name(number).strip('@"')
+        self._subprogram = module.metadata.subprogram(name, self.function.start) if program.debug else None
 
     def _is_checked(self, index: int) -> bool:
         return self.aux is not None and self.aux[index].access == "btf"
@@ -170,12 +184,12 @@ class FunctionLowering:
         """Append an instruction that yields a value; its name."""
         self._names += 1
         name = f"%v{self._names}"
-        self._lines.append(f"  {name} = {text}")
+        self._lines.append(f"  {name} = {text}{self._place}")
         return name
 
     def line(self, text: str) -> None:
         """Append an instruction that yields nothing."""
-        self._lines.append(f"  {text}")
+        self._lines.append(f"  {text}{self._place}")
 
     def label(self) -> str:
         """A new label's name."""
@@ -199,11 +213,12 @@ class FunctionLowering:
 
     def _head(self) -> str:
         name = self.module.function_name(self.number)
+        end = "#0 {" if self._subprogram is None else f"#0 !dbg !{self._subprogram} {{"
         if self.number == 0:
             # The kernel's context is written by nobody while the program runs; a test vector may write through any pointer.
             noalias = "" if self.aux is None else "noalias "
-            return f"define i64 {name}(ptr {noalias}%ctx, ptr %env) #0 {{"
-        return f"define internal i64 {name}(i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5, ptr %env) #0 {{"
+            return f"define i64 {name}(ptr {noalias}%ctx, ptr %env) {end}"
+        return f"define internal i64 {name}(i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5, ptr %env) {end}"
 
     def _frame(self) -> list[str]:
         lines = []
@@ -224,6 +239,7 @@ class FunctionLowering:
 
     def _enter(self) -> None:
         regs = self.regs
+        self._at(self.function.start)
         regs.enter([None] * MAX_BPF_REG, 0)
         for register in range(MAX_BPF_REG - 1):
             regs.set_full(register, "0")
@@ -241,10 +257,15 @@ class FunctionLowering:
         regs.save(live, [self._wanted(self.function.start)])
         self.line(f"br label %b{self.function.start}")
 
+    def _at(self, index: int) -> None:
+        if self._subprogram is not None:
+            self._place = self.module.metadata.place(index, self._subprogram)
+
     def _block(self, block: Block) -> None:
         self.begin(f"b{block.start}")
         self.regs.enter(self.flow.states[block.start], self.bits.narrow(block.start))
         for index in block.insns(self.function):
+            self._at(index)
             self._insn(index, self.insns[index], self.function.rows[index], block)
         last = self.function.rows.get(block.end - 1)
         if last is None or last.kind not in ENDS_BLOCK:
@@ -316,8 +337,8 @@ class FunctionLowering:
         if self._is_checked(index):
             value = checked_load(self, insn, row)
         else:
-            start, at = regs.place(insn.src_reg, insn.off, bits // 8)
-            value = self.emit(f"load i{bits}, ptr {regs.pointer_to(start, at)}, align 1")
+            start, at = regs.place(insn.src_reg, insn.off, bits // 8, self.module.constants)
+            value = self.emit(f"load i{bits}, ptr {regs.pointer_to(start, at)}, align 1{self._access(index)}")
             made = MemoryBytes(start, at, bits // 8)
         if bits == 64:
             self.define(insn.dst_reg, value, f"p{index}")
@@ -345,7 +366,11 @@ class FunctionLowering:
         else:
             value = regs.full(insn.src_reg)
             value = str(signed(int(value), bits)) if is_number(value) else self.emit(f"trunc i64 {value} to i{bits}")
-        self.line(f"store i{bits} {value}, ptr {regs.pointer(insn.dst_reg, insn.off, bits // 8)}, align 1")
+        pointer = regs.pointer(insn.dst_reg, insn.off, bits // 8)
+        self.line(f"store i{bits} {value}, ptr {pointer}, align 1{self._access(index)}")
+
+    def _access(self, index: int) -> str:
+        return "" if self.aux is None else self.module.metadata.access(self.aux[index].access)
 
     def _ld_imm64(self, index: int, insn: Insn, row: Row) -> None:
         regs = self.regs
@@ -353,7 +378,7 @@ class FunctionLowering:
             number = (self.insns[index + 1].imm & 0xFFFFFFFF) << 32 | insn.imm & 0xFFFFFFFF
             regs.set_full(insn.dst_reg, str(signed(number, 64)))
         elif row.op in ("map_value", "map_idx_value"):
-            base, offset = self.module.map_symbol(index), self.insns[index + 1].imm
+            base, offset = self.module.map_value(index)
             if self.module.program.options.bases:
                 regs.set_offset(insn.dst_reg, base, str(offset))
             else:

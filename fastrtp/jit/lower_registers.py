@@ -10,8 +10,9 @@ live there, so neither a dead value nor a pointer that is only used as an addres
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from fastrtp.isa import MAX_BPF_REG
 from fastrtp.jit.lower_alu import is_number, signed
@@ -162,16 +163,19 @@ class Registers:
             return start
         return self._cached(start, str(displacement), lambda: f"getelementptr i8, ptr {start}, i64 {displacement}")
 
-    def place(self, register: int, displacement: int, size: int) -> tuple[str, int]:
-        """(ptr, displacement from it) of register + displacement."""
+    def place(
+        self, register: int, displacement: int, size: int, copies: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[str, int]:
+        """(ptr, displacement from it) of register + displacement. `copies`: bases by the bases that they stand in for."""
         pointer = self.state[register]
         if pointer is None:
             full = self.full(register)
             return self._cached("inttoptr", full, lambda: f"inttoptr i64 {full} to ptr"), displacement
         base = base_name(pointer[0])
+        base = copies.get(base, base)
         if pointer[1] is None:
             offset = self.offset(register)
-            return self._cached(pointer[0], offset, lambda: f"getelementptr i8, ptr {base}, i64 {offset}"), displacement
+            return self._cached(base, offset, lambda: f"getelementptr i8, ptr {base}, i64 {offset}"), displacement
         displacement += pointer[1]
         private = self._private(displacement) if size and pointer[0] == "fp" else None
         return private or (base, displacement)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fastrtp.jit.annotate import Annotated, annotate
 from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
@@ -16,6 +18,7 @@ from fastrtp.native import compiler_rt, library
 from fastrtp.native.compiler import Job, Part, server
 from fastrtp.native.memory import Memory
 from fastrtp.native.module import NativeModule
+from fastrtp.native.perf_map import Line, PerfMap
 
 if TYPE_CHECKING:
     from fastrtp.verifier import VerifiedProgram
@@ -78,6 +81,16 @@ class NativeText:
         """Free the code; nobody may be running in it."""
         self._module.close()
 
+    def object(self) -> bytes:
+        """The object file that is loaded."""
+        return build(self.text, self._job.parts, self._job.exports).code
+
+    def profile(self, perf_map: PerfMap | None, names: Mapping[str, str], lines: Iterable[Line] = ()) -> None:
+        """Tell profilers about the code, its symbols under these names."""
+        if perf_map is not None:
+            with contextlib.suppress(OSError):  # a full disk is no reason to fail a load
+                perf_map.add(self.object(), self.addresses, names, lines)
+
     def ir(self, *, optimise: bool = True) -> str:
         """The LLVM IR."""
         return server().compile(self._job, "ir")[0].decode() if optimise else self.text
@@ -90,9 +103,15 @@ class NativeText:
 class NativeProgram(NativeText):
     """A program's native code. `entry`: its address, `u64 entry(u64 *ctx, Env *env)`."""
 
-    def __init__(self, name: str, text: str, symbols: Mapping[str, int] | None = None) -> None:
-        super().__init__(name, text, [ENTRY], symbols)
+    def __init__(self, name: str, source: LowerInput, symbols: Mapping[str, int] | None = None) -> None:
+        super().__init__(name, lower(source), [ENTRY], symbols)
         self.entry: int = self.addresses[ENTRY]
+        self.source = source
+
+    @functools.cached_property
+    def annotated(self) -> Annotated:
+        """The native instructions and the BPF instructions that they come from. Compiled once more, for this. JitError."""
+        return annotate(self.source, self.object(), self.addresses[ENTRY])
 
 
 def compile_program(
@@ -100,16 +119,15 @@ def compile_program(
 ) -> NativeProgram:
     """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it."""
     linker = Linker(maps, verified.aux, memory.lib.parameters, options)
-    text = lower(
-        LowerInput(
-            name=ENTRY,
-            insns=verified.insns,
-            subprogs=[(subprog.start, subprog.end) for subprog in verified.subprogs],
-            aux=verified.aux,
-            resolve=linker.resolve,
-            map_symbols=linker.map_symbols(verified.insns),
-            smp=options.smp,
-            options=options,
-        )
+    source = LowerInput(
+        name=ENTRY,
+        insns=verified.insns,
+        subprogs=[(subprog.start, subprog.end) for subprog in verified.subprogs],
+        aux=verified.aux,
+        resolve=linker.resolve,
+        map_symbols=linker.map_symbols(verified.insns),
+        constants=linker.constants(verified.insns),
+        smp=options.smp,
+        options=options,
     )
-    return NativeProgram(name, text, map_addresses(maps))
+    return NativeProgram(name, source, map_addresses(maps))

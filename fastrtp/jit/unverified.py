@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Callable
 
 from fastrtp.isa import Insn, decode
-from fastrtp.jit.lower import CallTarget, LowerInput, find_subprogs, lower
+from fastrtp.jit.lower import CallTarget, LowerInput, find_subprogs
 from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.jit.program import ENTRY, NativeProgram
 
@@ -33,8 +33,8 @@ class Compiled:
     def __init__(self, insns: bytes, options: CodeOptions = DEFAULT) -> None:
         program = decode(insns)
         subprogs = find_subprogs(program)
-        text = lower(LowerInput(name=ENTRY, insns=program, subprogs=subprogs, resolve=_resolve, options=options))
-        self.native = NativeProgram("run", text)
+        source = LowerInput(name=ENTRY, insns=program, subprogs=subprogs, resolve=_resolve, options=options)
+        self.native = NativeProgram("run", source)
         self._function = _PROTOTYPE(self.native.entry)
 
     def __call__(self, address: int, length: int) -> int:

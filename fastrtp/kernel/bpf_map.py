@@ -85,12 +85,15 @@ class BpfMap(RefCounted):
         """A reference on behalf of user space. Kernel: bpf_map_inc_with_uref"""
         self.get()
         self.usercnt += 1
+        self.map.record["uref"] = 1
 
     def put_with_uref(self) -> None:
         """Give one back; with the last one gone, a program array lets its programs go. Kernel: bpf_map_put_with_uref"""
         self.usercnt -= 1
         if self.usercnt == 0:
             self.clear_programs()
+            self.map.release_uref()
+            self.map.memory.sweep()
         self.put()
 
     def release_file(self, file: File) -> None:

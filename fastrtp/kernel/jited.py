@@ -1,15 +1,20 @@
-"""The native code of a program as bytes, for the jited dump.
+"""The native code of a program: as bytes for the jited dump, line by line, and by name for profilers.
 
-The address and the size of the function come from the object that was loaded: its symbol table says where it ends.
+The address and the size of a function come from the object that was loaded: its symbol table says where it ends.
 """
 
 from __future__ import annotations
 
 import ctypes
-import io
 from typing import TYPE_CHECKING, NamedTuple
 
+from fastrtp.native.perf_map import functions
+
+from .kallsyms import prog_symbol
+
 if TYPE_CHECKING:
+    from fastrtp.native.perf_map import PerfMap
+
     from .prog import BpfProg
 
 
@@ -26,28 +31,51 @@ def jited_functions(prog: BpfProg) -> list[JitedFunction]:
 
     Differs: Linux has one for each subprogram.
     """
+    from fastrtp.jit.program import ENTRY
+
     native = prog.native
-    size = _symbol_size(native.ir(optimise=False))
+    size = functions(native.object()).get(ENTRY, (0, 0, 0))[2]
     return [JitedFunction(native.entry, ctypes.string_at(native.entry, size), prog.tag)]
 
 
-def _symbol_size(text: str) -> int:
-    """Bytes of the entry function in the object made from an IR text; 0 where the object is not ELF."""
-    from fastrtp.jit.program import ENTRY, build
-
-    return symbol_sizes(build(text).code).get(ENTRY, 0)
-
-
-def symbol_sizes(obj: bytes) -> dict[str, int]:
-    """Bytes of each function in an object file, by its symbol; none where the object is not ELF (macOS)."""
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
-    from elftools.elf.sections import SymbolTableSection
-
-    try:
-        table = ELFFile(io.BytesIO(obj)).get_section_by_name(".symtab")
-    except ELFError:
+def source_lines(prog: BpfProg) -> dict[int, tuple[str, str, int, int]]:
+    """(text, file, line, column) by instruction, from the program's BTF."""
+    if prog.aux.btf is None or prog.aux.line_info is None:
         return {}
-    if not isinstance(table, SymbolTableSection):
-        return {}
-    return {symbol.name: int(symbol["st_size"]) for symbol in table.iter_symbols() if symbol["st_info"]["type"] == "STT_FUNC"}
+    btf = prog.aux.btf.btf
+    return {
+        at: (btf.string(text).strip(), btf.string(file), place >> 10, place & 0x3FF)
+        for at, file, text, place in prog.aux.line_info.tolist()
+    }
+
+
+def jited_linfo(prog: BpfProg) -> list[int]:
+    """Address of the native code of each row of the program's line info. Kernel: kernel/bpf/core.c:bpf_prog_fill_jited_linfo
+
+    Differs: the optimiser moves code about, so the addresses need not rise; a row without code of its own has that of the row
+    before.
+    """
+    if prog.aux.line_info is None:
+        return []
+    first = prog.native.annotated.first_addresses()
+    starts = [int(row[0]) for row in prog.aux.line_info.tolist()]
+    found: list[int] = []
+    for start, end in zip(starts, [*starts[1:], len(prog.verified.insns)], strict=True):
+        of_row = [first[index] for index in range(start, end) if index in first]
+        found.append(min(of_row) if of_row else found[-1] if found else prog.native.entry)
+    return found
+
+
+def profile(prog: BpfProg, perf_map: PerfMap | None) -> None:
+    """Tell profilers about a program, under the name that it has in kallsyms."""
+    if perf_map is None:
+        return
+    from fastrtp.jit.program import ENTRY
+
+    lines = source_lines(prog) if perf_map.dump else {}
+    named = []
+    for address, insn in prog.native.annotated.places() if lines else ():
+        at = next((index for index in range(insn, -1, -1) if index in lines), None)
+        if at is not None:
+            named.append((address, lines[at][1], lines[at][2]))
+    prog.native.profile(perf_map, {ENTRY: prog_symbol(prog)}, named)

@@ -22,6 +22,7 @@ from fastrtp.btf.types import COMPOSITES
 from fastrtp.errors import BpfError, BtfError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
+from fastrtp.native.perf_map import PerfMap, requested
 
 from .bpf_map import BpfMap
 from .bpffs import BpfFs
@@ -55,17 +56,24 @@ class Kernel(Verbs):
     """A kernel with `cpus` possible CPUs (None: as many as the host has, and at least 8, so that recordings of other machines
     replay without asking).
 
-    `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf.
+    `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf. `perf_map`: tell `perf` about compiled code, True or
+    "dump" (fastrtp.native.perf_map); None: as $FASTRTP_PERF_MAP says. OSError where it cannot be told.
 
     The verbs (map_create, prog_load, ...) are system calls of `current`, the process that stands for the caller.
     A context manager: on exit it is shut down.
     """
 
-    def __init__(self, btf: Btf | str | os.PathLike[str] | None = None, cpus: int | None = None) -> None:
+    def __init__(
+        self, btf: Btf | str | os.PathLike[str] | None = None, cpus: int | None = None, perf_map: bool | str | None = None
+    ) -> None:
         self.btf = _btf(btf)
         self.cpus = cpus = max(_MIN_POSSIBLE_CPUS, os.cpu_count() or 1) if cpus is None else cpus
         self.lock = threading.RLock()
         self.memory = Memory(cpus)
+        wanted = requested() if perf_map is None else perf_map
+        if wanted:
+            self.memory.perf_map = PerfMap(dump=wanted == "dump")
+            self.memory.perf_map.add_symbols(self.memory.lib.symbols)
         self.objects = ObjectSpace(self.memory.arena, self.btf)
         self.tracepoints = TracepointRegistry(self.btf, tracepoints(self.btf), self.memory)
         self.progs: Idr[BpfProg] = Idr()
@@ -145,6 +153,12 @@ class Kernel(Verbs):
         from fastrtp.trace.probe import bpf_prog_test_run_raw_tp
 
         return bpf_prog_test_run_raw_tp(self.memory, prog.record, ctx, cpu)
+
+    def run_timers(self) -> int:
+        """Let the timers of programs fire that are due by the host's clock; how many did. They also do before every event that
+        is fired and every test run; a replay has them fire at the time that it has come to.
+        """
+        return self.memory.lib.machine_run_timers(self.memory.machine_address)
 
     def hold_stats(self, count: int) -> None:
         """One holder of BPF_ENABLE_STATS more (1) or less (-1)."""

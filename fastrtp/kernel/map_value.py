@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def has_spin_lock(bpf_map: BpfMap) -> bool:
     """Whether the values' BTF has a struct bpf_spin_lock. Kernel: btf_record_has_field"""
-    return bool(bpf_map.map.lock_end)
+    return bool(bpf_map.map.has_lock)
 
 
 def bpf_map_copy_value(bpf_map: BpfMap, key: bytes, flags: int) -> bytes:

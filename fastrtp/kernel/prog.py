@@ -136,6 +136,14 @@ class BpfProg(RefCounted):
 
     def release(self) -> None:
         """Free code and give back what it held. Kernel: kernel/bpf/syscall.c:__bpf_prog_put_noref"""
+        if not self._release():
+            self._memory.park(self._release)
+
+    def _release(self) -> bool:
+        """Free all, unless a timer has a callback in the code: then it is for the sweep after the timer's end."""
+        low, high = self.native.entry - self.native.code_size, self.native.entry + self.native.code_size
+        if self._memory.timers["list"][0] and self._memory.lib.timers_within(self._memory.machine_address, low, high):
+            return False
         self._ids.remove(self.id)
         self._memory.synchronize_rcu()
         self.native.close()
@@ -145,6 +153,7 @@ class BpfProg(RefCounted):
         for btf in (self.aux.btf, self.aux.attach_btf):
             if btf is not None:
                 btf.put()
+        return True
 
     def xlated(self) -> bytes:
         """The verified instructions as bpftool shows them: maps by id instead of by descriptor.

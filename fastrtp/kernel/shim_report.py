@@ -11,9 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastrtp.native.perf_map import functions
 from fastrtp.trace.shims import shims
-
-from .jited import symbol_sizes
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -76,7 +75,7 @@ def shim_report(kernel: Kernel) -> ShimReport:
     loaded.compile(users)
     sizes: dict[str, int] = {}
     for path in loaded.objects():
-        sizes = symbol_sizes(path.read_bytes()) | sizes
+        sizes = {name: found[2] for name, found in functions(path.read_bytes()).items()} | sizes
     names = [name for name in kernel.kallsyms if name.startswith(_SHIM)]
     runs = sorted(name for name in sizes if name.startswith(_RUN) and name.removeprefix(_RUN).isdigit())
     return ShimReport(

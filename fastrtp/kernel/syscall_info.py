@@ -25,7 +25,7 @@ from .bpf_map import BpfMap
 from .btf_object import BtfObject
 from .call import Call
 from .file import signed
-from .jited import jited_functions
+from .jited import jited_functions, jited_linfo
 from .link import BpfLink, BpfRawTpLink
 from .prog import BpfProg
 from .uaccess import check_uarg_tail_zero, copy_from_user, copy_string_to_user, copy_to_user, put_user_u32, put_user_u64
@@ -110,7 +110,11 @@ def _prog(call: Call, prog: BpfProg, info: Any) -> None:
         setattr(info, "nr_" + noun, 0 if rows is None else len(rows))
         if room and rows is not None and len(rows):
             _copy_array(getattr(info, noun), room, rows.tobytes(), size)
-    info.nr_jited_line_info = 0
+    room = info.nr_jited_line_info
+    info.nr_jited_line_info = info.nr_line_info if code else 0
+    if room and info.nr_jited_line_info:
+        for index, address in enumerate(jited_linfo(prog)[:room]):
+            put_user_u64(info.jited_line_info + 8 * index, address)
     room, info.nr_prog_tags = info.nr_prog_tags, len(functions)
     for index, function in enumerate(functions[:room]):
         copy_to_user(info.prog_tags + 8 * index, function.tag)

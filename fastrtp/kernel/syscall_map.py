@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 
 from fastrtp.errors import BpfError
+from fastrtp.maps.fields import FieldRow
 from fastrtp.uapi import BPF_F_LOCK, BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_TOKEN_FD, BPF_F_WRONLY, BpfMapType
 
 from .bpf_map import BpfMap, not_supported
 from .btf_object import BtfObject
 from .call import Call, bpf_get_file_flag
 from .file import File
-from .map_btf import map_check_btf, spin_lock_off
+from .map_btf import map_check_btf
 from .map_value import bpf_map_copy_value, bpf_map_update_value, has_spin_lock
 from .names import bpf_obj_name_cpy
 from .uaccess import copy_from_user, copy_to_user
@@ -70,7 +71,7 @@ def map_create(call: Call) -> int:
     contents.map_flags &= ~(BPF_F_RDONLY | BPF_F_WRONLY)  # those belong to the descriptor: bpf_map_flags_retain_permanent
     try:
         name = contents.name = bpf_obj_name_cpy(_name_field(call, "map_name"))
-        btf = _map_btf(call)
+        btf, rows = _map_btf(call)
         _check_excl_prog_hash(call)
     except BpfError:
         contents.close()
@@ -80,9 +81,7 @@ def map_create(call: Call) -> int:
         contents.btf = btf.btf
         contents.btf_key_type_id = attr.btf_key_type_id
         contents.btf_value_type_id = attr.btf_value_type_id
-        lock = spin_lock_off(btf.btf, attr.btf_value_type_id) if attr.btf_value_type_id else -1
-        if lock >= 0:
-            contents.set_lock(lock)
+        contents.set_fields(rows)
     bpf_map = BpfMap(call.kernel.maps, contents, name, btf)
     try:
         return call.map_new_fd(bpf_map, f_flags)
@@ -96,16 +95,14 @@ def _name_field(call: Call, field: str) -> bytes:
     return bytes(getattr(call.attr, field))
 
 
-def _map_btf(call: Call) -> BtfObject | None:
+def _map_btf(call: Call) -> tuple[BtfObject | None, list[FieldRow]]:
     attr = call.attr
     if not (attr.btf_key_type_id or attr.btf_value_type_id):
-        return None
+        return None, []
     btf = call.btf_get(attr.btf_fd)
     if btf.kernel_btf:
         raise BpfError(errno.EACCES, f"EACCES: BTF {btf.id} describes the kernel, not a map")
-    if attr.btf_value_type_id:
-        map_check_btf(attr, btf.btf)
-    return btf
+    return btf, map_check_btf(attr, btf.btf, call.kernel.btf) if attr.btf_value_type_id else []
 
 
 def _check_excl_prog_hash(call: Call) -> None:
@@ -226,7 +223,7 @@ def map_freeze(call: Call) -> int:
     """
     call.check_attr()
     bpf_map, file = call.map_get(call.attr.map_fd), call.file(call.attr.map_fd)
-    if has_spin_lock(bpf_map):
+    if bpf_map.map.fields:
         raise not_supported("freezing a map whose values hold special fields")
     check_writable(bpf_map, file)
     bpf_map.map.frozen = True

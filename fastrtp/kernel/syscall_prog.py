@@ -35,6 +35,7 @@ from .btf_object import BtfObject
 from .call import Call
 from .core_relo import check_core_relo
 from .func_info import read_func_info, read_line_info
+from .jited import profile
 from .names import GPL_COMPATIBLE, bpf_obj_name_cpy
 from .prog import BpfProg, ProgAux, bpf_prog_calc_tag
 from .uaccess import copy_from_user, strncpy_from_user
@@ -178,6 +179,7 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
     native = compile_program(verified, [bpf_map.map for bpf_map in used_maps], name or "prog", call.kernel.memory)
     tag = bpf_prog_calc_tag(insns)
     prog = BpfProg(call.kernel.progs, attr.prog_type, name, tag, aux, verified, used_maps, native, call.kernel.memory)
+    profile(prog, call.kernel.memory.perf_map)
     for bpf_map in used_maps:
         if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PROG_ARRAY and not bpf_map.compatible(prog):
             prog.put()

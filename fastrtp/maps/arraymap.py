@@ -27,16 +27,21 @@ class ArrayMap(Map):
     def arrays(self) -> tuple[Bytes, Bytes]:
         """Copies of all (keys, values), by index."""
         keys = np.arange(self.max_entries, dtype="<u4").view(np.uint8).reshape(self.max_entries, 4)
-        values = self.values()
+        values = self._values()
         with self.turn():
-            copied = np.ascontiguousarray(values.swapaxes(0, 1) if self.percpu else values)
-        return keys, copied.reshape(self.max_entries, self.value_size_user)
+            copied = np.array(values.swapaxes(0, 1) if self.percpu else values)
+        return keys, self.hide_fields(copied.reshape(self.max_entries, self.value_size_user))
 
     def values(self) -> Bytes:
-        """The values themselves, writable: uint8[max_entries, value_size].
+        """The values themselves, writable: uint8[max_entries, value_size]. EINVAL where they have special fields.
 
         Per-CPU: uint8[cpus, max_entries, value_size rounded up to 8].
         """
+        if self.fields:
+            raise BpfError(errno.EINVAL, f"values of map {self.name!r} have fields that only helpers touch")
+        return self._values()
+
+    def _values(self) -> Bytes:
         arena = self.memory.arena
         size = self.elem_size * self.max_entries
         if self.percpu:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from fastrtp.errors import BpfError
 from fastrtp.maps.attr import PERCPU, MapAttr
+from fastrtp.maps.fields import FieldKind, FieldRow
 from fastrtp.native.layout import MAP
 from fastrtp.native.memory import Memory
 from fastrtp.uapi import BPF_EXIST, BPF_F_LOCK, BpfMapType
@@ -49,7 +50,7 @@ class Map:
         self.map_extra = attr.map_extra
         self.inner_map = attr.inner_map
         self.id = 0
-        self.lock_end = 0
+        self.fields: tuple[FieldRow, ...] = ()
         self.frozen = False
         self.percpu = self.map_type in PERCPU
         self.value_size_user = round_up(attr.value_size, 8) * memory.cpus if self.percpu else attr.value_size
@@ -62,6 +63,8 @@ class Map:
             for field in ("map_type", "key_size", "value_size", "max_entries", "map_flags"):
                 self.record[field] = getattr(attr, field)
             self.record["cpus"] = memory.cpus
+            self.record["machine"] = memory.machine_address
+            self.record["uref"] = 1
             self._create()
             room = max(self.key_size, 8) + 2 * max(self.value_size_user, 8)
             self._buffer = ctypes.create_string_buffer(round_up(self.key_size, 8) + room + 32)
@@ -72,10 +75,34 @@ class Map:
         self._key_address = start
         self._value_address = start + round_up(max(self.key_size, 8), 8)
 
-    def set_lock(self, offset: int) -> None:
-        """The values hold a bpf_spin_lock at `offset`: updates leave it alone, BPF_F_LOCK is allowed."""
-        self.lock_end = offset + 4
-        self.record["lock_end"] = self.lock_end
+    def set_fields(self, fields: Sequence[FieldRow]) -> None:
+        """The values hold these special fields: only helpers touch them, and what they hold goes with the value."""
+        self.fields = tuple(sorted(fields))
+        if not fields:
+            return
+        address = self._alloc(8 + 8 * len(fields))
+        rows = [field.row for field in self.fields]
+        self.memory.arena.view(address, 8 + 8 * len(rows)).view(np.int64)[:] = [len(rows), *rows]
+        self.record["fields"] = address
+
+    @property
+    def has_lock(self) -> bool:
+        """Whether the values hold a bpf_spin_lock: BPF_F_LOCK is allowed."""
+        return any(field.kind == FieldKind.LOCK for field in self.fields)
+
+    def release_uref(self) -> None:
+        """User space lets go of the map: its timers end. Kernel: map_release_uref"""
+        self.record["uref"] = 0
+        if self.fields:
+            self.memory.lib.map_free_fields(self.memory.machine_address, self.address, 1)
+
+    def hide_fields(self, values: Bytes) -> Bytes:
+        """Copied values (bytes in the last axis) without what special fields hold."""
+        step = round_up(self.value_size, 8)
+        for field in self.fields:
+            for start in range(field.offset, values.shape[-1], step):
+                values[..., start : start + field.kind.size] = 0
+        return values
 
     def _create(self) -> None:
         """Allocate the family's memory and fill in its part of the descriptor."""
@@ -88,6 +115,9 @@ class Map:
 
     def close(self) -> None:
         """Free the map's memory. No program that knows its address may run again."""
+        if self.fields:
+            self.memory.lib.map_free_fields(self.memory.machine_address, self.address, 0)
+            self.fields = ()
         for address in self._allocations:
             self.memory.arena.free(address)
         self._allocations.clear()
@@ -194,7 +224,7 @@ class Map:
         ctypes.memmove(self._value_address, value, len(value))
 
     def _check_lock_flag(self, flags: int) -> None:
-        if flags & BPF_F_LOCK and not self.lock_end:
+        if flags & BPF_F_LOCK and not self.has_lock:
             raise BpfError(errno.EINVAL, f"map {self.name!r} has no bpf_spin_lock in its values")
 
     @staticmethod

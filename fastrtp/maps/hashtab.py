@@ -53,4 +53,4 @@ class HashMap(Map):
             used = area[:, 4] != 0
             keys = area[used, _HEADER : _HEADER + self.key_size]
             values = area[used, self.value_at : self.value_at + self.value_size_user]
-        return np.ascontiguousarray(keys), np.ascontiguousarray(values)
+            return np.ascontiguousarray(keys), self.hide_fields(np.array(values))

@@ -12,6 +12,8 @@ holds shows the new value; LRU evicts only when the map is full.
 from __future__ import annotations
 
 from fastrtp.maps.bytes_native import bytes_equal, bytes_hash
+from fastrtp.maps.field_rows_native import check_and_init_map_value, copy_map_value
+from fastrtp.maps.fields_native import free_fields
 from fastrtp.native.intrinsics import device, load32, load64, lshr, memcpy, memset, native, store32, store64
 from fastrtp.native.layout import ENV, MAP, at
 
@@ -29,6 +31,8 @@ _FRESH = at(MAP, "fresh")
 _FREE = at(MAP, "free")
 _HAND = at(MAP, "hand")
 _CPUS = at(MAP, "cpus")
+_FIELDS = at(MAP, "fields")
+_MAP_MACHINE = at(MAP, "machine")
 _CPU = at(ENV, "cpu")
 
 _STATE = 4
@@ -101,6 +105,7 @@ def _evict(map: int, elem_size: int, mask: int) -> int:
             break
         store32(element + _STATE, load32(element + _STATE) & ~_REFERENCED)
     store64(map + _HAND, hand)
+    free_fields(load64(map + _MAP_MACHINE), map, element + load64(map + _VALUE_AT), 0)
     _unlink(map, element, elem_size, mask)
     return element
 
@@ -137,6 +142,21 @@ def _link(map: int, element: int, key: int, key_size: int, elem_size: int, mask:
 
 
 @device
+def _copy_with_fields(
+    map: int, target: int, value: int, fresh: bool, value_size: int, stride: int, cpus: int, cpu: int
+) -> None:
+    """The values of an element, but for their special fields."""
+    if fresh and cpu >= 0:
+        memset(target, 0, stride * cpus if stride != 0 else value_size)
+    for number in range(cpus if stride != 0 else 1):
+        if stride != 0 and cpu >= 0 and number != cpu:
+            continue
+        if fresh:
+            check_and_init_map_value(map, target + number * stride)
+        copy_map_value(map, target + number * stride, value if cpu >= 0 else value + number * stride, value_size)
+
+
+@device
 def _update(
     map: int,
     key: int,
@@ -152,8 +172,12 @@ def _update(
     stride: int,
     cpus: int,
     cpu: int,
+    fields: int,
 ) -> int:
-    """`cpu` < 0: plain map, or all CPUs' values at `value`; else that CPU's value (others are zeroed in a new element)."""
+    """`cpu` < 0: plain map, or all CPUs' values at `value`; else that CPU's value (others are zeroed in a new element).
+
+    `fields`: the values may have special fields, which are left alone (in a new element: zeroed).
+    """
     if flags < 0 or flags > _BPF_EXIST:
         return _EINVAL
     element = htab_find(map, key, key_size, elem_size, mask)
@@ -170,7 +194,9 @@ def _update(
     elif lru != 0:
         store32(element + _STATE, _IN_USE | _REFERENCED)
     target = element + value_at
-    if stride == 0:
+    if fields != 0:
+        _copy_with_fields(map, target, value, fresh, value_size, stride, cpus, cpu)
+    elif stride == 0:
         memcpy(target, value, value_size)
     elif cpu < 0:
         memcpy(target, value, stride * cpus)
@@ -237,7 +263,9 @@ def htab_map_update_elem(
 ) -> int:
     """Update from a program. 0, -EINVAL, -EEXIST, -ENOENT or -E2BIG."""
     cpu = load64(env + _CPU)
-    return _update(map, key, value, flags, key_size, value_size, elem_size, value_at, mask, max_entries, lru, stride, cpus, cpu)
+    return _update(
+        map, key, value, flags, key_size, value_size, elem_size, value_at, mask, max_entries, lru, stride, cpus, cpu, 0
+    )
 
 
 @native(inline=True)
@@ -284,11 +312,15 @@ def htab_update_any(map: int, key: int, value: int, flags: int, lru: int, cpu: i
     return _update(
         map, key, value, flags, load64(map + _KEY_SIZE), load64(map + _VALUE_SIZE), load64(map + _ELEM_SIZE),
         load64(map + _VALUE_AT), load64(map + _MASK), load64(map + _MAX_ENTRIES), lru,
-        load64(map + _STRIDE), load64(map + _CPUS), cpu,
+        load64(map + _STRIDE), load64(map + _CPUS), cpu, load64(map + _FIELDS),
     )  # fmt: skip
 
 
 @device
 def htab_delete_any(map: int, key: int) -> int:
-    """Delete by the descriptor alone."""
+    """Delete by the descriptor alone; what special fields hold is given back."""
+    if load64(map + _FIELDS) != 0:
+        value = htab_lookup_any(map, key)
+        if value != 0:
+            free_fields(load64(map + _MAP_MACHINE), map, value, 0)
     return htab_map_delete_elem(map, key, 0, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _MASK))

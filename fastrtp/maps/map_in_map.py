@@ -14,6 +14,7 @@ from typing import Any
 from fastrtp.errors import ENOTSUPP, BpfError
 from fastrtp.maps.base import Bytes, Map
 from fastrtp.maps.fd_array import FdArray
+from fastrtp.maps.fields import FieldRow
 from fastrtp.maps.hashtab import HashMap
 from fastrtp.uapi import BPF_F_INNER_MAP, BpfMapType
 
@@ -32,7 +33,7 @@ class MapMeta:
     map_extra: int = 0
     btf: Any = None
     btf_value_type_id: int = 0
-    lock_end: int = 0
+    fields: tuple[FieldRow, ...] = ()
     frozen: bool = False
     name: str = ""
 
@@ -49,14 +50,14 @@ def bpf_map_meta_alloc(inner: Map) -> MapMeta:
         raise BpfError(ENOTSUPP, "a program array cannot be an inner map")
     return MapMeta(
         inner.map_type, inner.key_size, inner.value_size, inner.max_entries, inner.map_flags, inner.map_extra,
-        inner.btf, inner.btf_value_type_id, inner.lock_end,
+        inner.btf, inner.btf_value_type_id, inner.fields,
     )  # fmt: skip
 
 
 def map_meta_equal(meta: MapMeta, other: Map) -> bool:
     """Whether the map may stand where `meta` is promised. Kernel: bpf_map_meta_equal, arraymap.c:array_map_meta_equal."""
-    same = (meta.map_type, meta.key_size, meta.value_size, meta.map_flags, meta.lock_end) == (
-        other.map_type, other.key_size, other.value_size, other.map_flags, other.lock_end,
+    same = (meta.map_type, meta.key_size, meta.value_size, meta.map_flags, meta.fields) == (
+        other.map_type, other.key_size, other.value_size, other.map_flags, other.fields,
     )  # fmt: skip
     if same and meta.map_type == BpfMapType.BPF_MAP_TYPE_ARRAY and not meta.map_flags & BPF_F_INNER_MAP:
         return meta.max_entries == other.max_entries

@@ -6,6 +6,7 @@ A system call's form takes the machine first (`map_*`), a helper's does not (`bp
 from __future__ import annotations
 
 from fastrtp.maps.arraymap_native import array_map_lookup_elem, array_map_update_elem
+from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, has_field
 from fastrtp.maps.hashtab_native import (
     htab_delete_any,
     htab_lookup_any,
@@ -28,7 +29,7 @@ _VALUES = at(MAP, "values")
 _MASK = at(MAP, "slot_mask")
 _CPUS = at(MAP, "cpus")
 _FRESH = at(MAP, "fresh")
-_LOCK_END = at(MAP, "lock_end")
+_FIELDS = at(MAP, "fields")
 _CPU = at(ENV, "cpu")
 
 _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
@@ -92,30 +93,32 @@ def bpf_map_lookup_percpu_elem(map: int, key: int, cpu: int, env: int) -> int:
 @device
 def _without_lock_flag(map: int, flags: int) -> int:
     """The other flags, where values have a lock: BPF_F_LOCK asks for nothing more on one CPU at a time."""
-    return flags & ~_BPF_F_LOCK if load64(map + _LOCK_END) != 0 else flags
+    return flags & ~_BPF_F_LOCK if has_field(map, FIELD_LOCK) else flags
 
 
 @device
-def _clear_lock(map: int, key: int) -> None:
-    """The lock of the value is none of what an update brings: it stays 0, as every lock outside its section."""
-    end = load64(map + _LOCK_END)
-    if end == 0:
-        return
-    if _is_hash(load64(map + _TYPE)):
-        value = htab_lookup_any(map, key)
-    else:
-        value = array_map_lookup_elem(map, key, 0, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
-    if value != 0:
-        store32(value + end - 4, 0)
-
-
-@native()
-def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) -> int:
-    """Update by key from a program."""
-    status = _update_here(map, key, value, _without_lock_flag(map, flags), env)
-    if status == 0:
-        _clear_lock(map, key)
-    return status
+def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
+    """`only`: the CPU whose value is given (per-CPU arrays), -1: all CPUs'."""
+    if flags < 0 or flags > 2:
+        return _EINVAL
+    index = load32(key)
+    if index >= load64(map + _MAX_ENTRIES):
+        return _E2BIG
+    if flags == 1:
+        return _EEXIST
+    target = load64(map + _VALUES) + index * load64(map + _ELEM_SIZE)
+    stride = load64(map + _STRIDE)
+    size = load64(map + _VALUE_SIZE)
+    if stride == 0:
+        copy_map_value(map, target, value, size)
+        return 0
+    step = (size + 7) & ~7
+    for cpu in range(load64(map + _CPUS)):
+        if only < 0:
+            copy_map_value(map, target + cpu * stride, value + cpu * step, step)
+        elif only == cpu:
+            copy_map_value(map, target + cpu * stride, value, size)
+    return 0
 
 
 @device
@@ -123,12 +126,20 @@ def _update_here(map: int, key: int, value: int, flags: int, env: int) -> int:
     kind = load64(map + _TYPE)
     if _is_hash(kind):
         return htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, load64(env + _CPU))
+    if (kind == _ARRAY or kind == _PERCPU_ARRAY) and load64(map + _FIELDS) != 0:
+        return _array_update(map, key, value, flags, load64(env + _CPU))
     if kind == _ARRAY or kind == _PERCPU_ARRAY:
         return array_map_update_elem(
             map, key, value, flags, env,
             load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE), load64(map + _VALUE_SIZE), load64(map + _STRIDE),
         )  # fmt: skip
     return _EOPNOTSUPP
+
+
+@native()
+def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) -> int:
+    """Update by key from a program."""
+    return _update_here(map, key, value, _without_lock_flag(map, flags), env)
 
 
 @native()
@@ -209,10 +220,12 @@ def _copy_value(map: int, key: int, out: int) -> int:
     size = load64(map + _VALUE_SIZE)
     if stride == 0:
         memcpy(out, value, size)
+        check_and_init_map_value(map, out)
         return 0
     step = (size + 7) & ~7
     for cpu in range(load64(map + _CPUS)):
         memcpy(out + cpu * step, value + cpu * stride, step)
+        check_and_init_map_value(map, out + cpu * step)
     return 0
 
 
@@ -225,32 +238,9 @@ def map_update(machine: int, map: int, key: int, value: int, flags: int) -> int:
     if _is_hash(kind):
         status = htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, -1)
     else:
-        status = _array_update(map, key, value, flags)
-    if status == 0:
-        _clear_lock(map, key)
+        status = _array_update(map, key, value, flags, -1)
     leave(machine)
     return status
-
-
-@device
-def _array_update(map: int, key: int, value: int, flags: int) -> int:
-    if flags < 0 or flags > 2:
-        return _EINVAL
-    index = load32(key)
-    if index >= load64(map + _MAX_ENTRIES):
-        return _E2BIG
-    if flags == 1:
-        return _EEXIST
-    target = load64(map + _VALUES) + index * load64(map + _ELEM_SIZE)
-    stride = load64(map + _STRIDE)
-    size = load64(map + _VALUE_SIZE)
-    if stride == 0:
-        memcpy(target, value, size)
-        return 0
-    step = (size + 7) & ~7
-    for cpu in range(load64(map + _CPUS)):
-        memcpy(target + cpu * stride, value + cpu * step, step)
-    return 0
 
 
 @native()

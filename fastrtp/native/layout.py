@@ -26,9 +26,39 @@ MACHINE = np.dtype(
         ("arena_size", I8),
         ("stop", I8),  # non-zero: a running replay returns at its next event
         ("generation", I8),  # grows whenever the probes of a tracepoint change
+        ("timer_next", I8),  # when the next bpf_timer expires, NEVER for none
+        ("timers", I8),  # TIMERS record
+        ("heap", I8),  # HEAP record
+        ("deferred", I8),  # freed objects that wait for the end of this turn, linked through their headers
     ]
 )
 """One per Kernel: what all its CPUs share."""
+
+NEVER = (1 << 63) - 1
+"""An expiry that no clock reaches."""
+
+HEAP = np.dtype([("next", I8), ("end", I8), ("live", I8), ("free", I8, (12,))])
+"""Where programs' objects come from: memory never used so far, objects in use, freed ones by size (32 << n bytes)."""
+
+TIMERS = np.dtype([("queue", I8), ("count", I8), ("room", I8), ("seq", I8), ("list", I8), ("running", I8)])
+"""The machine's bpf_timers: a binary heap of TIMER addresses by (expires, seq), and the list of all that there are."""
+
+TIMER = np.dtype(
+    [
+        ("map", I8),
+        ("value", I8),  # start of the map value
+        ("callback", I8),
+        ("expires", I8),  # ns
+        ("place", I8),  # place in the queue, from 1; 0: not armed
+        ("seq", I8),  # order of those that expire together
+        ("cpu", I8),
+        ("clock", I8),
+        ("prev", I8),
+        ("next", I8),
+        ("field", I8),  # address of the struct bpf_timer
+    ]
+)
+"""`struct bpf_hrtimer`: what the first 8 bytes of a struct bpf_timer point at."""
 
 ENV = np.dtype(
     [
@@ -107,7 +137,9 @@ MAP = np.dtype(
         ("consumer", I8),
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
         ("id", I8),
-        ("lock_end", I8),  # end of the bpf_spin_lock in a value, 0 for none
+        ("fields", I8),  # special fields of a value: {u64 count; u64 row[count]}, 0 for none (maps/fields_native.py)
+        ("machine", I8),
+        ("uref", I8),  # user space holds the map: timers may be made
     ]
 )
 """`struct bpf_map` with the union of what the families need."""

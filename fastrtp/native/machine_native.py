@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastrtp.native.heap_native import heap_reclaim
 from fastrtp.native.intrinsics import (
     cmpxchg64,
     device,
@@ -18,6 +19,7 @@ from fastrtp.native.layout import MACHINE, at
 _OWNER = at(MACHINE, "owner")
 _DEPTH = at(MACHINE, "depth")
 _WAITERS = at(MACHINE, "waiters")
+_DEFERRED = at(MACHINE, "deferred")
 
 
 @device
@@ -33,6 +35,8 @@ def enter(machine: int) -> None:
             sched_yield()
         fetch_add64(machine + _WAITERS, -1)
     store64(machine + _DEPTH, 1)
+    if load64(machine + _DEFERRED) != 0:
+        heap_reclaim(machine)
 
 
 @device

@@ -8,17 +8,21 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastrtp.mem.arena import Arena
 from fastrtp.native import library
-from fastrtp.native.layout import ENV, ENV_STRIDE, MACHINE, PRINTK
+from fastrtp.native.layout import ENV, ENV_STRIDE, HEAP, MACHINE, NEVER, PRINTK, TIMERS
+from fastrtp.native.perf_map import PerfMap
 
 _PRINTK_SIZE = 1 << 20
 _PRINTK_TEXT = 1024
 _PRINTK_NESTING = 3
+_HEAP_SIZE = 1 << 30
+_ARMED_TIMERS = 1 << 20
 _SEED = 0x9E3779B97F4A7C15
 _CLOCK_TAI = getattr(time, "CLOCK_TAI", 11)
 
@@ -41,6 +45,7 @@ class Memory:
         self._printk_address, self._printk = self.record(PRINTK)
         self._printk["data"], self._printk["size"] = self.arena.alloc(_PRINTK_SIZE), _PRINTK_SIZE
         self.machine["env"], self.machine["cpus"] = self.env_address, cpus
+        self._make_heap()
         for owner in (self.machine, self.env):
             owner["arena_base"], owner["arena_size"] = self.arena.base, self.arena.size
         env = self.env
@@ -50,15 +55,29 @@ class Memory:
         env["rng"] = (np.arange(1, cpus + 1, dtype=np.uint64) * np.uint64(_SEED)).view(np.int64)
         for cpu in range(cpus):
             env["scratch"][cpu] = self.arena.alloc(_PRINTK_TEXT * _PRINTK_NESTING)
+        self.perf_map: PerfMap | None = None  # where profilers are told about code
         self.clock_lock = threading.Lock()  # held while a recording's time is the machine's
         self.clock_holder = 0
+        self.parked: list[Callable[[], bool]] = []
         self.set_clock(virtual=False)
         if hasattr(os, "getuid"):
             env["uid_gid"] = os.getgid() << 32 | os.getuid()
 
+    def _make_heap(self) -> None:
+        """Room for programs' objects and timers: address space only, until they are made."""
+        address, self.heap = self.record(HEAP)
+        size = min(_HEAP_SIZE, self.arena.size // 8)
+        self.heap["next"] = self.arena.alloc(size)
+        self.heap["end"] = self.heap["next"] + size
+        self.machine["heap"] = address
+        address, self.timers = self.record(TIMERS)
+        self.timers["room"] = _ARMED_TIMERS
+        self.timers["queue"] = self.arena.alloc(8 * _ARMED_TIMERS)
+        self.machine["timers"], self.machine["timer_next"] = address, NEVER
+
     def close(self) -> None:
         """Free the arena. Nothing native may be running, and no address given out may be used again."""
-        del self.machine, self.env, self._printk
+        del self.machine, self.env, self._printk, self.heap, self.timers
         self.arena.close()
 
     def record(self, dtype: np.dtype[Any], count: int = 1) -> tuple[int, Record]:
@@ -90,6 +109,20 @@ class Memory:
     def synchronize_rcu(self) -> None:
         """Return when no run that was under way is left. Kernel: kernel/rcu/tree.c:synchronize_rcu."""
         self.lib.synchronize_rcu(self.machine_address)
+
+    def park(self, release: Callable[[], bool]) -> None:
+        """Something that a timer still needs. `release` gives it back and says so, or says that it is needed still."""
+        self.parked.append(release)
+
+    def sweep(self) -> None:
+        """Give back what no timer needs any more."""
+        waiting, self.parked = self.parked, []
+        self.parked += [release for release in waiting if not release()]
+
+    def shift_timers(self, delta: int) -> None:
+        """The clock jumps by `delta` ns; timers stay as far away as they were."""
+        if self.timers["count"][0]:
+            self.lib.timers_shift(self.machine_address, delta)
 
     def trace_pipe(self) -> list[tuple[int, int, int, bytes]]:
         """What bpf_trace_printk wrote since the last call: (time ns, cpu, pid, text) each; the ring is emptied."""

@@ -61,6 +61,8 @@ _CURRENT = _PLAIN | _ids(
     "get_current_pid_tgid", "get_current_uid_gid", "get_current_comm", "get_current_task", "get_current_task_btf"
 )
 """Helpers that do not ask for the time."""
+TIMERS = _ids("timer_start")
+"""Helpers after which callbacks run between events."""
 STACKS = _ids("get_stack", "get_stackid", "get_task_stack")
 """Helpers that ask for the event's stack, which the fused loop does not hand out."""
 
@@ -132,6 +134,7 @@ class FusedReplay(LinkedReplay):
             return
         try:
             self._native = NativeText("fused", self._text, ["fused_run"], self._symbols(), self._parts)
+            self._native.profile(self.memory.perf_map, {"prog": "bpf_prog"})
         except JitError:  # the programs are fine one by one, so the replay is not to fail
             self._stable = False
             super().prepare()

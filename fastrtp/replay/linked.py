@@ -84,6 +84,7 @@ class LinkedReplay:
         makers = self._makers.values()
         exports = [maker.name for maker in makers] + [f"{maker.name}.after" for maker in makers if maker.has_after]
         self._code = NativeText("replay", "".join(maker.text for maker in makers) + DECLARATIONS, exports)
+        self._code.profile(self.memory.perf_map, {})
         for number, maker in self._makers.items():
             kind = self._kinds[number]
             kind["materialize"] = self._code.addresses[maker.name]

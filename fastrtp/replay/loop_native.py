@@ -6,8 +6,9 @@ Must not know: programs, links, BTF. It calls trace_call<N> and the code of mate
 
 from __future__ import annotations
 
+from fastrtp.maps.timer_native import timers_run
 from fastrtp.native.intrinsics import call_materialize, call_trace, load16, load32, load64, native, stack_bytes, store64
-from fastrtp.native.layout import ENV, ENV_STRIDE, FUSED, FUSED_ROW, MACHINE, PROG_STATS, REPLAY, REPLAY_EVENT, TRACEPOINT, at
+from fastrtp.native.layout import ENV, ENV_STRIDE, FUSED, FUSED_ROW, MACHINE, NEVER, PROG_STATS, REPLAY, REPLAY_EVENT, TRACEPOINT, at
 from fastrtp.native.machine_native import enter, leave
 
 _MACHINE = at(REPLAY, "machine")
@@ -23,6 +24,7 @@ _END = at(REPLAY, "end")
 _FIRED = at(REPLAY, "fired")
 _ENVS = at(MACHINE, "env")
 _STOP = at(MACHINE, "stop")
+_TIMER_NEXT = at(MACHINE, "timer_next")
 _TRACEPOINT = at(REPLAY_EVENT, "tracepoint")
 _TRACE = at(REPLAY_EVENT, "trace")
 _MATERIALIZE = at(REPLAY_EVENT, "materialize")
@@ -77,6 +79,9 @@ def replay_run(replay: int, limit: int) -> int:
     fired = 0
     args = stack_bytes(96)
     while position < end:
+        due = load64(machine + _TIMER_NEXT)
+        if due != NEVER and due <= load64(times + position * 8):
+            timers_run(machine, load64(times + position * 8))
         kind = kinds + load16(events + position * 2) * _KIND_SIZE
         tracepoint = load64(kind + _TRACEPOINT)
         live = tracepoint != 0 and load64(tracepoint + _KEY) != 0

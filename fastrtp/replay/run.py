@@ -15,7 +15,7 @@ from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, Policy, bind
-from fastrtp.replay.fused import STACKS, FusedReplay, Tier, helpers
+from fastrtp.replay.fused import STACKS, TIMERS, FusedReplay, Tier, helpers
 from fastrtp.replay.linked import CHUNK, LinkedReplay
 from fastrtp.replay.report import ProgramReport, ReplayReport
 from fastrtp.replay.stacks import has_stacks
@@ -69,7 +69,8 @@ def replay(
             linked = _make(tier, kernel, bound, {name: kernel.tracepoints[name] for name in protos}, links)
         linked.prepare()
         interrupted = False
-        with _virtual_clock(kernel.memory):
+        times = (int(bound.time[0]), int(bound.time[-1])) if len(bound.time) else (0, 0)
+        with _virtual_clock(kernel.memory, *times):
             played = _Counters(kernel)
             prepared = time.perf_counter()
             try:
@@ -107,7 +108,7 @@ def _make(
     linked one has, that.
     """
     asked = frozenset[int]().union(*(helpers(prog) for prog in kernel.progs))
-    if tier != "linked" and not (asked & STACKS and has_stacks(bound.recording)):
+    if tier != "linked" and not asked & TIMERS and not (asked & STACKS and has_stacks(bound.recording)):
         fused = FusedReplay(kernel.memory, bound, tracepoints, links)
         if tier == "fused" or fused.worth:
             return fused
@@ -119,18 +120,23 @@ def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:
 
 
 @contextmanager
-def _virtual_clock(memory: Memory) -> Iterator[None]:
-    """The events' time and task for the programs; the caller's again afterwards. A kernel has one time: replays take turns."""
+def _virtual_clock(memory: Memory, first: int, last: int) -> Iterator[None]:
+    """The events' time and task for the programs; the caller's again afterwards. A kernel has one time: replays take turns.
+
+    Timers that are armed when the clock changes stay as far away as they were.
+    """
     if memory.clock_holder == threading.get_ident():
         raise ReplayError("a replay cannot begin inside another one of the same kernel")
     with memory.clock_lock:
         memory.clock_holder = threading.get_ident()
         current = memory.env["current"].copy()
         memory.set_clock(virtual=True)
+        memory.shift_timers(first - time.monotonic_ns())
         try:
             yield
         finally:
             memory.set_clock(virtual=False)
+            memory.shift_timers(time.monotonic_ns() - last)
             memory.env["current"] = current
             memory.env["kernel_stack"] = memory.env["user_stack"] = 0
             memory.clock_holder = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastrtp.maps.timer_native import run_due_timers
 from fastrtp.native.intrinsics import call_trace, load64, native
 from fastrtp.native.layout import ENV_STRIDE, MACHINE, TRACEPOINT, at
 from fastrtp.native.machine_native import enter, leave
@@ -16,6 +17,7 @@ def trace_fire(machine: int, tracepoint: int, trace_call: int, args: int, cpu: i
     if load64(tracepoint + _KEY) == 0:
         return 0
     enter(machine)
+    run_due_timers(machine)
     call_trace(trace_call, tracepoint, args, load64(machine + _ENVS) + cpu * ENV_STRIDE)
     leave(machine)
     return 1

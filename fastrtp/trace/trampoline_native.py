@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fastrtp.maps.timer_native import run_due_timers
 from fastrtp.native.intrinsics import (
     ALWAYS_INLINE,
     REGISTRY,
@@ -184,6 +185,7 @@ def bpf_prog_test_run_raw_tp(machine: int, prog: int, ctx: int, cpu: int) -> int
     store64(run_ctx + _COOKIE, 0)
     store64(run_ctx + _TAIL_CALLS, 0)
     enter(machine)
+    run_due_timers(machine)
     env = load64(machine + _ENVS) + cpu * ENV_STRIDE
     store64(env + _RUN_CTX, run_ctx)
     stats = load64(prog + _STATS) + cpu * _STATS_SIZE

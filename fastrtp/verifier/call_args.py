@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from errno import EACCES, EINVAL
+from errno import EACCES, EINVAL, EOPNOTSUPP
 from typing import Any
 
 from fastrtp.helpers.argtype import (
@@ -21,10 +21,12 @@ from fastrtp.helpers.argtype import (
     ArgType,
 )
 from fastrtp.helpers.table import HelperProto
+from fastrtp.maps.map_in_map import MapMeta
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier.call_maps import KEY_ELIDED
 from fastrtp.verifier.dynptr import check_dynptr_arg, held_dynptr
 from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.fields import check_field_pointer
 from fastrtp.verifier.mem import (
     check_helper_mem_access,
     check_map_access,
@@ -148,6 +150,10 @@ def _check_nothing(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: 
 
 
 def _check_map_ptr(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
+    if meta.map_ptr is not None and (meta.map_ptr is not reg.map or meta.map_uid != reg.num):
+        env.reject(
+            EINVAL, f"timer pointer in R1 map_uid={meta.map_uid} doesn't match map pointer in R2 map_uid={reg.num}"
+        )
     meta.map_ptr = reg.map
     meta.map_uid = reg.num
 
@@ -235,6 +241,15 @@ def _check_spin_lock(
     check_spin_lock(env, regno, reg, fn.name == "spin_lock")
 
 
+def _check_timer(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
+    """Kernel: process_timer_func."""
+    check_field_pointer(env, regno, reg, "bpf_timer")
+    if isinstance(reg.map, MapMeta):
+        # which of the inner maps the timer would belong to is not kept track of
+        env.reject(EOPNOTSUPP, "timers in inner maps are not implemented yet")
+    meta.map_ptr, meta.map_uid = reg.map, reg.num
+
+
 def _check_dynptr(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
     if arg_type & OBJ_RELEASE:
         held = held_dynptr(env, reg)
@@ -261,7 +276,7 @@ _ARG_CHECKS: dict[int, _ArgCheck] = {
     ArgType.ARG_PTR_TO_PERCPU_BTF_ID: _check_percpu_btf,
     ArgType.ARG_PTR_TO_CONST_STR: _check_const_str,
     ArgType.ARG_PTR_TO_SPIN_LOCK: _check_spin_lock,
-    ArgType.ARG_PTR_TO_TIMER: _refuse_special,
+    ArgType.ARG_PTR_TO_TIMER: _check_timer,
     ArgType.ARG_KPTR_XCHG_DEST: _refuse_special,
     ArgType.ARG_PTR_TO_DYNPTR: _check_dynptr,
 }

@@ -10,6 +10,7 @@ from errno import EACCES, EINVAL, EOPNOTSUPP
 from fastrtp.errors import ENOTSUPP
 from fastrtp.helpers.table import HELPER_IDS
 from fastrtp.isa import func_id_name
+from fastrtp.verifier.async_cb import push_async_cb
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call_args import CallArgMeta
 from fastrtp.verifier.call_maps import FOR_EACH_MAPS
@@ -39,7 +40,10 @@ def check_by_func(env: BpfVerifierEnv, func_id: int, meta: CallArgMeta) -> None:
             env.reject(EINVAL, "callback function not allowed for map")
         _note_callback(env, meta.subprogno)
         push_callback_call(env, meta.subprogno, _set_map_elem_callback_state)
-    elif func_id in (_FN["find_vma"], _FN["user_ringbuf_drain"], _FN["timer_set_callback"]):
+    elif func_id == _FN["timer_set_callback"]:
+        _note_callback(env, meta.subprogno)
+        push_async_cb(env, meta.subprogno, meta.map_ptr)
+    elif func_id in (_FN["find_vma"], _FN["user_ringbuf_drain"]):
         env.reject(EOPNOTSUPP, f"helper {func_id_name(func_id)} is not implemented yet")
     elif func_id == _FN["dynptr_from_mem"]:
         if regs[1].type != PTR_TO_MAP_VALUE:

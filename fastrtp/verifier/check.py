@@ -25,6 +25,7 @@ from fastrtp.isa import (
 from fastrtp.uapi import BPF_F_SLEEPABLE, BpfProgType
 from fastrtp.verifier import reason as why
 from fastrtp.verifier.api import LoadAttr, VerifiedProgram
+from fastrtp.verifier.async_cb import do_check_async_callbacks
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call import check_helper_call, check_reference_leak
 from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers
@@ -34,6 +35,7 @@ from fastrtp.verifier.global_func import check_return_code, do_check_main, do_ch
 from fastrtp.verifier.kfunc import add_kfunc_calls, check_kfunc_call
 from fastrtp.verifier.log import Refusal, VerifierLog, print_frame
 from fastrtp.verifier.mem import do_typed_access, end_special_slots
+from fastrtp.verifier.objects import describe
 from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, MEM_PERCPU, PTR_TO_BTF_ID, PTR_TO_FUNC, PTR_TO_MAP_VALUE
 from fastrtp.verifier.report import make_report
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
@@ -84,9 +86,11 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         check_cfg(env)
         _check_attach(env)
         compute_live_registers(env)
-        env.start_core(Limits(insns=BPF_COMPLEXITY_LIMIT_INSNS))
+        env.start_core(Limits(insns=BPF_COMPLEXITY_LIMIT_INSNS), describe)
         do_check_main(env, do_check)
         do_check_subprogs(env, do_check)
+        while do_check_async_callbacks(env, do_check):
+            do_check_subprogs(env, do_check)
         env.close()
         check_max_stack_depth(env)
         _fixup(env)

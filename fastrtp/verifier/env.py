@@ -7,6 +7,7 @@ Kernel: include/linux/bpf_verifier.h:struct bpf_verifier_env.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -21,12 +22,6 @@ from fastrtp.native.verifier_layout import (
     FULL_STATE,
     ITER_NEXT,
     MAX_CALL_FRAMES,
-    OBJECT_CONST,
-    OBJECT_FIELDS,
-    OBJECT_INNER,
-    OBJECT_LOCK,
-    OBJECT_MAPS,
-    OBJECT_SOCKETS,
     PRUNE_POINT,
     REG_SIZE,
     VBRANCH,
@@ -36,7 +31,7 @@ from fastrtp.native.verifier_layout import (
     VOBJECT,
     VREFS,
 )
-from fastrtp.uapi import BPF_F_ANY_ALIGNMENT, BPF_F_RDONLY_PROG, BPF_F_STRICT_ALIGNMENT, BPF_F_TEST_STATE_FREQ, BpfMapType, BpfProgType
+from fastrtp.uapi import BPF_F_ANY_ALIGNMENT, BPF_F_STRICT_ALIGNMENT, BPF_F_TEST_STATE_FREQ, BpfProgType
 from fastrtp.verifier.api import InsnAux, LoadAttr, SubprogInfo, VerifierStats
 from fastrtp.verifier.log import Refusal, VerifierLog
 from fastrtp.verifier.refuse import refuse
@@ -83,8 +78,6 @@ _ACCESS_NAME = {
     CONST_PTR_TO_MAP: "btf",
     ACCESS_MIXED: "mem",
 }
-_SOCKET_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_SOCKMAP, BpfMapType.BPF_MAP_TYPE_SOCKHASH, BpfMapType.BPF_MAP_TYPE_XSKMAP})
-_MAPS_OF_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS})
 
 
 class _Count:
@@ -113,31 +106,11 @@ class _Objects(Space):
         if number >= len(self.table):
             self.table = np.concatenate([self.table, np.zeros_like(self.table)])
             self._env.objects = self.table.ctypes.data
-        if not hasattr(thing, "key_size"):
-            return
-        inner = getattr(thing, "inner_map", None)
-        kind = 0
-        names = {name for _off, _size, name in self._env.fields_of(thing)}
-        if names:
-            kind |= OBJECT_FIELDS
-        if "bpf_spin_lock" in names:
-            kind |= OBJECT_LOCK
-        if thing.map_type in _MAPS_OF_MAPS:
-            kind |= OBJECT_MAPS
-        if thing.map_type in _SOCKET_MAPS:
-            kind |= OBJECT_SOCKETS
-        if (
-            thing.map_type == BpfMapType.BPF_MAP_TYPE_ARRAY
-            and thing.map_flags & BPF_F_RDONLY_PROG
-            and thing.frozen
-            and thing.max_entries == 1
-        ):
-            kind |= OBJECT_CONST
-        other = 0
-        if hasattr(inner, "key_size"):
-            kind |= OBJECT_INNER
-            other = self.number(inner)
-        self.table[number] = (kind, thing.key_size, thing.value_size, thing.map_flags, other)
+        if hasattr(thing, "key_size"):
+            inner = getattr(thing, "inner_map", None)
+            other = self.number(inner) if hasattr(inner, "key_size") else 0
+            kind = self._env.describe(self._env, thing)
+            self.table[number] = (kind, thing.key_size, thing.value_size, thing.map_flags, other)
 
 
 class _Current(BpfVerifierState):
@@ -196,7 +169,9 @@ class BpfVerifierEnv:
         # global_func.py
         self.subprog_args: dict[int, Any] = {}
         self.called_globals: set[int] = set()
-        self.map_fields: dict[int, list[tuple[int, int, str]]] = {}
+        self.map_fields: dict[int, list[Any]] = {}
+        self.async_callbacks: dict[tuple[int, int], Any] = {}
+        self.async_verified: set[tuple[int, int]] = set()
         self._venv = bytearray(VENV.itemsize)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._venv))
         self.numbers = memoryview(self._venv).cast("q")
@@ -218,11 +193,12 @@ class BpfVerifierEnv:
     c = _Count("c")
     d = _Count("d")
 
-    def start_core(self, limits: Limits) -> None:
-        """Hand the program to the core: what was found of its shape, and room to work in. Raises Refusal (ENOMEM)."""
-        from fastrtp.verifier.fields import fields_of
+    def start_core(self, limits: Limits, describe: Callable[[BpfVerifierEnv, Any], int]) -> None:
+        """Hand the program to the core: what was found of its shape, and room to work in. Raises Refusal (ENOMEM).
 
-        self.fields_of = lambda found: fields_of(self, found)
+        `describe`: the `kind` of a map's VOBJECT.
+        """
+        self.describe = describe
         self.space = _Objects(self)
         self._insn_table = self._instructions()
         self._state = bytearray(FULL_STATE)

@@ -125,7 +125,7 @@ def check_max_stack_depth(env: BpfVerifierEnv) -> None:
     any_tail_call = any(subprog.has_tail_call for subprog in env.subprogs)
     calls = [_called(env, number) for number in range(len(env.subprogs))]
     seen = set()
-    todo = [(0, 0, 0)]
+    todo = [(0, 0, 0), *((number, 0, 0) for number, subprog in enumerate(env.subprogs) if subprog.is_async_cb)]
     while todo:
         entry = todo.pop()
         if entry in seen:
@@ -156,6 +156,10 @@ def _called(env: BpfVerifierEnv, number: int) -> list[int]:
             env.subprog_at[i + insn.imm + 1]
             for i, insn in enumerate(env.insns[subprog.start : subprog.end], subprog.start)
             if (insn.code == BPF_JMP | BPF_CALL and insn.src_reg == BPF_PSEUDO_CALL)
-            or (insn.code == LD_IMM64 and insn.src_reg == BPF_PSEUDO_FUNC)
+            or (
+                insn.code == LD_IMM64
+                and insn.src_reg == BPF_PSEUDO_FUNC
+                and not env.subprogs[env.subprog_at[i + insn.imm + 1]].is_async_cb  # begins on a stack of its own
+            )
         }
     )

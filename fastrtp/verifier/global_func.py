@@ -13,6 +13,7 @@ from fastrtp.btf import BtfKind
 from fastrtp.helpers.argtype import MEM_RDONLY, PTR_MAYBE_NULL, PTR_TRUSTED, PTR_UNTRUSTED, ArgType
 from fastrtp.helpers.table import HELPERS
 from fastrtp.isa import BPF_CALL, BPF_JMP
+from fastrtp.verifier.async_cb import check_async_return
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.log import Refusal
@@ -235,7 +236,10 @@ def _struct_ids_match(env: BpfVerifierEnv, reg: BpfRegState, wanted: int) -> boo
 
 
 def check_return_code(env: BpfVerifierEnv) -> None:
-    """R0 where the program, or a global function that is verified on its own, ends."""
+    """R0 where the program, a global function that is verified on its own, or a callback that runs later, ends."""
+    if env.frame.in_async_callback_fn:
+        check_async_return(env)
+        return
     reg = check_reg_read(env, 0)
     if env.frame.subprogno and reg.type != SCALAR_VALUE:
         env.reject(EINVAL, f"At subprogram exit the register R0 is not a scalar value ({reg_type_str(reg.type)})")

@@ -9,12 +9,12 @@ from errno import EACCES
 from typing import Any
 
 from fastrtp.isa import BPF_LDX, BPF_MEMSX, BPF_MODE, BPF_SIZE, Insn
-from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier import reason as why
 from fastrtp.verifier.btf_access import check_map_ptr_access, check_ptr_to_btf_access
 from fastrtp.verifier.ctx import check_ctx_access
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import check_map_fields
+from fastrtp.verifier.objects import is_constant
 from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.refuse import refuse
 from fastrtp.verifier.regtype import (
@@ -112,13 +112,7 @@ def check_typed_access(env: BpfVerifierEnv, regno: int, off: int, size: int, acc
 def _read_const_map_value(reg: BpfRegState, off: int, size: int, is_ldsx: bool) -> BpfRegState:
     """A load from a frozen read-only array has one result. Kernel: bpf_map_direct_read."""
     found: Any = reg.map
-    if (
-        reg.bounds.var_off.mask
-        or found.map_type != BpfMapType.BPF_MAP_TYPE_ARRAY
-        or not found.map_flags & BPF_F_RDONLY_PROG
-        or not found.frozen
-        or found.max_entries != 1
-    ):
+    if reg.bounds.var_off.mask or not is_constant(found):
         return REG_UNKNOWN
     data = found.read_value(off + reg.bounds.smin_value, size)
     return const_scalar(int.from_bytes(data, "little", signed=is_ldsx)) if len(data) == size else REG_UNKNOWN

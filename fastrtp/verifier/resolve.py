@@ -106,7 +106,7 @@ def _check_map_prog_compatibility(env: BpfVerifierEnv, found: object) -> None:
     if env.is_tracing:
         return
     # raw tracepoints run anywhere, under a lock of the same map too; tp_btf programs are not counted among them
-    names = {name for _off, _size, name in fields_of(env, found)}
+    names = {field.name for field in fields_of(env, found)}
     if names & {"bpf_list_head", "bpf_rb_root"}:
         env.reject(EINVAL, "tracing progs cannot use bpf_{list_head,rb_root} yet")
     if names & {"bpf_spin_lock", "bpf_res_spin_lock"}:

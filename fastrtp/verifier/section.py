@@ -12,7 +12,7 @@ from typing import Any
 from fastrtp.helpers.table import HELPER_IDS
 from fastrtp.isa import BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL, Insn
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import fields_of
+from fastrtp.verifier.fields import check_field_pointer
 from fastrtp.verifier.state import BpfReferenceState, BpfRegState
 
 _SPIN_UNLOCK = HELPER_IDS["spin_unlock"]
@@ -41,17 +41,8 @@ def leave(env: BpfVerifierEnv, kind: str) -> bool:
 
 def check_spin_lock(env: BpfVerifierEnv, regno: int, reg: BpfRegState, is_lock: bool) -> None:
     """bpf_spin_lock or bpf_spin_unlock on a map value. Errors: EINVAL. Kernel: process_spin_lock."""
-    var_off, found = reg.bounds.var_off, reg.map
-    if var_off.mask:
-        env.reject(EINVAL, f"R{regno} doesn't have constant offset. bpf_spin_lock has to be at the constant offset")
-    if getattr(found, "btf", None) is None:
-        env.reject(EINVAL, f"map '{found.name}' has to have BTF in order to use bpf_spin_lock")
-    places = [start for start, _size, name in fields_of(env, found) if name == "bpf_spin_lock"]
-    if len(places) != 1:
-        env.reject(EINVAL, f"map '{found.name}' has no valid bpf_spin_lock")
-    if places[0] != reg.off + reg.bounds.smin_value:
-        off = reg.off + reg.bounds.smin_value
-        env.reject(EINVAL, f"off {off} doesn't point to 'struct bpf_spin_lock' that is at {places[0]}")
+    check_field_pointer(env, regno, reg, "bpf_spin_lock")
+    found = reg.map
     held = [ref for ref in env.cur_state.refs if ref.kind == "lock"]
     if is_lock:
         if held:

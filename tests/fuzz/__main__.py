@@ -94,11 +94,10 @@ def write_finds(tally: Tally, seed: int, folder: Path, kernel: bool, limit: int 
         per_kind[kind] += 1
         if kind not in FATAL or per_kind[kind] > limit:
             continue
-        insns, flags = generate(seed, find.number)
-        small = minimise(insns, same_find(kind, kernel and kind != CRASH, flags))
+        small = minimise(generate(seed, find.number), same_find(kind, kernel and kind != CRASH))
         name = re.sub(r"\W+", "_", f"{kind} {seed} {find.number}")
         notes = [f"{kind}: {find.detail.strip()}"] if find.detail else [kind]
-        (folder / f"{name}.txt").write_text(case(f"{kind}, {seed} number {find.number}", small, flags, host, notes))
+        (folder / f"{name}.txt").write_text(case(f"{kind}, {seed} number {find.number}", small, host, notes))
         print(folder / f"{name}.txt", file=sys.stderr)
 
 

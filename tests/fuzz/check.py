@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fastrtp.isa import Insn
 from fastrtp.verifier import VerifiedProgram
 
+from .generator import Program
 from .host import HostKernel, Verdict
 from .native import NativeSide, verify
 from .shadow import InterpreterError, Shadow, TooLong
@@ -70,7 +70,7 @@ def _interpret(verified: VerifiedProgram) -> tuple[str, int, Memory]:
     found = []
     chance = any(insn.code == 0x85 and insn.src_reg == 0 and insn.imm in (5, 7, 14) for insn in verified.insns)
     for variant in range(8 if chance else 2):  # two small random numbers are often equal
-        shadow = Shadow(verified.insns, fds, variant)
+        shadow = Shadow(verified.insns, fds, variant, {i: aux.kfunc for i, aux in enumerate(verified.aux) if aux.kfunc})
         try:
             found.append((shadow.run(), shadow.memory()))
         except TooLong:
@@ -79,14 +79,16 @@ def _interpret(verified: VerifiedProgram) -> tuple[str, int, Memory]:
 
 
 def check(
-    number: int, insns: Sequence[Insn], flags: int, host: HostKernel | None, native: NativeSide | None,
+    number: int, program: Program, host: HostKernel | None, native: NativeSide | None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Outcome:  # fmt: skip
     """Run one program. `tell` is called with each stage before it begins."""
     tell("verify")
-    verified, ours = verify(insns, flags)
+    insns = program.insns
+    verified, ours = verify(program, host.types if host is not None else None)
     outcome = Outcome(number, verified is not None, None, ours, "", [])
-    if verified is not None:
+    # what a walk through kernel objects finds is another thing on each side
+    if verified is not None and not program.tracepoint and not any(aux.access == "btf" for aux in verified.aux):
         tell("interpret")
         try:
             outcome.state, r0, memory = _interpret(verified)
@@ -97,7 +99,7 @@ def check(
         tell("kernel")
         order = any(insn.code == 0x85 and insn.src_reg == 0 and insn.imm == 164 for insn in insns)
         if outcome.state in ("stable", "unstable"):
-            theirs, kernel_r0, kernel_memory = host.run(insns, flags)
+            theirs, kernel_r0, kernel_memory = host.run(program)
             if outcome.state == "stable" and theirs.errno == 0 and not order:
                 ours_here = {name: value for name, value in memory.items() if not name.startswith("ring")}
                 if r0 & 0xFFFFFFFF != kernel_r0:
@@ -107,7 +109,7 @@ def check(
                     outcome.kinds.append(KERNEL_MEMORY)
                     outcome.detail += f" {names[0]}: {memory.get(names[0])!r}, kernel {kernel_memory.get(names[0])!r}"
         else:
-            fd, theirs = host.load(insns, flags)
+            fd, theirs = host.load(program)
             if fd >= 0:
                 host.close_prog(fd)
         outcome.kernel = theirs

@@ -7,9 +7,13 @@ spilled pointers, those above scalars.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from fastrtp.isa import Insn
+
+from . import features
+from .walks import TRACEPOINTS, walk_program
 
 ALU64, ALU32, JMP, JMP32 = 0x07, 0x04, 0x05, 0x06
 ALU_OPS = (0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x90, 0xA0, 0xC0)
@@ -21,12 +25,26 @@ BOUNDS = (4, 8, 8, 16, 16, 32, 40, 44, 47)
 OPEN, FUNC = 9999, 9999
 
 
+@dataclass(frozen=True)
+class Program:
+    """Instructions (maps by their number in SHAPES, kernel functions by fastrtp's own ids) and how they are loaded.
+
+    `tracepoint`: a tp_btf program on it, raw_tp otherwise. `globals`: (first instruction, FUNC id) of global functions.
+    """
+
+    insns: Sequence[Insn]
+    flags: int = 0
+    tracepoint: str = ""
+    globals: tuple[tuple[int, int], ...] = ()
+
+
 class Generator:
     """One program: `Generator(random.Random(seed)).program()`."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.out: list[Insn] = []
+        self.globals: list[tuple[int, int]] = []
 
     def emit(self, code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> None:
         self.out.append(Insn(code, dst, src, off, imm))
@@ -453,12 +471,19 @@ class Generator:
 
     def functions(self) -> None:
         """Give the calls that were emitted their functions."""
-        places = [i for i, insn in enumerate(self.out) if insn.imm in (FUNC, FUNC + 1) and (insn.code, insn.src_reg) in CALLS]
+        places = [
+            i
+            for i, insn in enumerate(self.out)
+            if (insn.imm in (FUNC, FUNC + 1) or insn.imm >= features.GLOBAL) and (insn.code, insn.src_reg) in CALLS
+        ]
         for i in places:
             kind = self.out[i]
             start = len(self.out)
             self.out[i] = kind._replace(imm=start - i - 1)
-            if kind.code == 0x85:
+            if kind.imm >= features.GLOBAL:
+                self.globals.append((start, kind.imm - features.GLOBAL))
+                features.global_body(self, kind.imm - features.GLOBAL)
+            elif kind.code == 0x85:
                 self.callee()
             else:
                 self.callback(kind.imm == FUNC + 1)
@@ -527,12 +552,18 @@ STATEMENTS: tuple[Statement, ...] = (
     *[Generator.value_access] * 4, *[Generator.stack] * 3, *[Generator.linked] * 2, Generator.spill_pointer,
     Generator.var_stack, Generator.neg_end, Generator.wide, Generator.ctx, Generator.subprog, Generator.loop_helper,
     Generator.for_each, Generator.counted_loop, Generator.second_value, Generator.direct_value, Generator.probe_read,
-    Generator.small_helper, Generator.change_map, Generator.ringbuf, Generator.tail_call,
+    Generator.small_helper, Generator.change_map, Generator.ringbuf, Generator.tail_call, features.dynptr, features.dynptr,
+    features.iterator, features.iterator, features.map_in_map, features.may_goto, features.ordered, features.section,
+    features.global_call, features.global_call,
 )  # fmt: skip
 
 
-def generate(seed: int, number: int) -> tuple[list[Insn], int]:
-    """(instructions, prog_flags) of the numbered program of a seed."""
+def generate(seed: int, number: int) -> Program:
+    """The numbered program of a seed."""
     rng = random.Random(f"{seed}:{number}")
-    insns = Generator(rng).program()
-    return insns, int(rng.random() < 0.1)
+    generator = Generator(rng)
+    if rng.random() < 0.06:
+        walk_program(generator)
+        return Program(generator.out, 0, rng.choice(TRACEPOINTS))
+    insns = generator.program()
+    return Program(insns, int(rng.random() < 0.1), "", tuple(generator.globals))

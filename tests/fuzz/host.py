@@ -11,21 +11,19 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastrtp.btf import host_btf
 from fastrtp.isa import Insn, assemble, encode
 
+from .features import with_kfuncs
+from .functions import BLOB, IDS, func_info
+from .generator import Program
 from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, TAIL_RESULT, Memory
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), 0)
 _CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT, _LOAD, _TEST_RUN, _BTF, _FREEZE = 0, 1, 2, 3, 4, 5, 10, 18, 22
 _RING, _PROGS, _PERCPU, _HASH = 3, 4, 7, 1
 _PSEUDO_MAP = (1, 2)
-# void f(void), static: what every function of a program is said to be
-_STATIC_FUNC = (
-    struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 24, 24, 3)
-    + struct.pack("<III", 0, 13 << 24, 0)
-    + struct.pack("<III", 1, 12 << 24, 1)
-    + b"\0f\0"
-)
+_TRACING, _TRACE_RAW_TP = 26, 23
 
 
 @dataclass
@@ -55,25 +53,30 @@ class HostKernel:
         return int(result) if result >= 0 else -ctypes.get_errno()
 
     def _begin(self) -> bool:
+        blob = ctypes.create_string_buffer(BLOB, len(BLOB))
+        self._btf = self._bpf(_BTF, struct.pack("<QQIII", ctypes.addressof(blob), 0, len(BLOB), 0, 0) + bytes(12))
         for number in SHAPES:
             self.fds[number] = self._create(number)
-        blob = ctypes.create_string_buffer(_STATIC_FUNC, len(_STATIC_FUNC))
-        self._btf = self._bpf(_BTF, struct.pack("<QQIII", ctypes.addressof(blob), 0, len(_STATIC_FUNC), 0, 0) + bytes(12))
         if self._btf < 0 or any(fd < 0 for fd in self.fds.values()):
             return False
         for number, shape in SHAPES.items():
             if shape.frozen:
                 self._update(number, bytes(4), shape.initial(0))
                 self._bpf(_FREEZE, struct.pack("<I", self.fds[number]))
-        target, _ = self.load(assemble(f"r0 = {TAIL_RESULT}\nexit"))
+            if shape.inner:
+                self._update(number, bytes(4), struct.pack("<i", self.fds[shape.inner]))
+        self.types = host_btf()
+        target, _ = self.load(Program(assemble(f"r0 = {TAIL_RESULT}\nexit")))
         self._update(_PROGS, bytes(4), struct.pack("<i", target))
         os.close(target)
         return True
 
     def _create(self, number: int) -> int:
         s = SHAPES[number]
-        attr = struct.pack("<5I", s.map_type, s.key_size, s.value_size, s.max_entries, s.map_flags)
-        return self._bpf(_CREATE, attr + bytes(60))
+        inner = self.fds[s.inner] if s.inner else 0
+        types = (self._btf, IDS["u32"], s.btf_value_type_id) if s.btf_value_type_id else (0, 0, 0)
+        attr = struct.pack("<7I", s.map_type, s.key_size, s.value_size, s.max_entries, s.map_flags, inner, 0)
+        return self._bpf(_CREATE, attr + struct.pack("<16sI3I", b"", 0, *types) + bytes(16))
 
     def _element(self, cmd: int, number: int, key: bytes, value: bytes = b"", room: int = 0) -> tuple[int, bytes]:
         a, b = ctypes.create_string_buffer(key, max(len(key), 1)), ctypes.create_string_buffer(value, max(len(value), room, 1))
@@ -83,19 +86,22 @@ class HostKernel:
     def _update(self, number: int, key: bytes, value: bytes) -> None:
         self._element(_UPDATE, number, key, value)
 
-    def load(self, insns: Sequence[Insn], flags: int = 0) -> tuple[int, Verdict]:
+    def load(self, program: Program) -> tuple[int, Verdict]:
         """(fd or -errno, verdict). Map numbers in the instructions are SHAPES' own."""
+        insns = program.insns
         code = ctypes.create_string_buffer(encode(self._with_fds(insns)))
         text = ctypes.create_string_buffer(b"GPL")
         log = ctypes.create_string_buffer(1 << 22)
-        starts = {0} | {i + insn.imm + 1 for i, insn in enumerate(insns) if (insn.code, insn.src_reg) in ((0x85, 1), (0x18, 4))}
-        info = ctypes.create_string_buffer(b"".join(struct.pack("<II", start, 2) for start in sorted(starts)))
+        rows = func_info(insns, program.globals)
+        info = ctypes.create_string_buffer(b"".join(struct.pack("<II", *row) for row in rows))
+        target = self.types.find(f"btf_trace_{program.tracepoint}") if program.tracepoint else 0
+        kind, attach_type = (_TRACING, _TRACE_RAW_TP) if program.tracepoint else (17, 0)
         attr = struct.pack(
             "<IIQQIIQII16sIIIIQII",
-            *(17, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0, flags),
-            *(b"", 0, 0, self._btf, 8, ctypes.addressof(info), len(starts), 0),
+            *(kind, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0),
+            *(program.flags, b"", 0, attach_type, self._btf, 8, ctypes.addressof(info), len(rows), 0),
         )
-        fd = self._bpf(_LOAD, attr + bytes(48))
+        fd = self._bpf(_LOAD, attr + struct.pack("<QII", 0, 0, target or 0) + bytes(32))
         if fd >= 0:
             return fd, Verdict(0)
         lines = [line for line in log.value.decode(errors="replace").splitlines() if line.strip()]
@@ -104,17 +110,19 @@ class HostKernel:
         return fd, Verdict(-fd, told[-1].strip() if told else "", places[-1] if places else -1)
 
     def _with_fds(self, insns: Sequence[Insn]) -> list[Insn]:
-        return [
-            insn._replace(imm=self.fds.get(insn.imm, 9999)) if insn.code == 0x18 and insn.src_reg in _PSEUDO_MAP else insn
-            for insn in insns
-        ]
+        def there(insn: Insn) -> Insn:
+            if insn.code == 0x18 and insn.src_reg in _PSEUDO_MAP:
+                return insn._replace(imm=self.fds.get(insn.imm, 9999))
+            return insn
 
-    def run(self, insns: Sequence[Insn], flags: int = 0) -> tuple[Verdict, int, Memory]:
+        return [there(insn) for insn in with_kfuncs(insns, self.types)]
+
+    def run(self, program: Program) -> tuple[Verdict, int, Memory]:
         """(verdict, lower half of r0, map contents) after one test run on CTX from the initial contents."""
-        if any(insn.code == 0x18 and insn.src_reg == 1 and insn.imm == _RING for insn in insns):
+        if any(insn.code == 0x18 and insn.src_reg == 1 and insn.imm == _RING for insn in program.insns):
             os.close(self.fds[_RING])
             self.fds[_RING] = self._create(_RING)
-        fd, verdict = self.load(insns, flags)
+        fd, verdict = self.load(program)
         if fd < 0:
             return verdict, 0, {}
         self._reset()

@@ -7,14 +7,16 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from fastrtp.isa import Insn, disassemble, is_ld_imm64
 
 from .check import CRASH, UNSAFE, Outcome, check
+from .generator import Program
 from .host import HostKernel
 from .native import NativeSide
 
-Program = list[Insn]
+Insns = list[Insn]
 
 
 def relative(insn: Insn) -> str:
@@ -24,7 +26,7 @@ def relative(insn: Insn) -> str:
     return "imm" if insn.code == 0x06 or (insn.code, insn.src_reg) in ((0x85, 1), (0x18, 4)) else ""
 
 
-def without(insns: Sequence[Insn], start: int, count: int) -> Program:
+def without(insns: Sequence[Insn], start: int, count: int) -> Insns:
     """The program without some instructions; jumps across them still reach what they reached."""
 
     def moved(index: int) -> int:
@@ -42,25 +44,31 @@ def without(insns: Sequence[Insn], start: int, count: int) -> Program:
     return out
 
 
-def minimise(insns: Sequence[Insn], still: Callable[[Program], bool], rounds: int = 6) -> Program:
+def _smaller(program: Program, start: int, count: int) -> Program:
+    """Without some instructions; global functions that are left stay global."""
+    moved = [(at if at <= start else max(start, at - count), kind) for at, kind in program.globals]
+    return replace(program, insns=without(program.insns, start, count), globals=tuple(moved))
+
+
+def minimise(program: Program, still: Callable[[Program], bool], rounds: int = 6) -> Program:
     """The smallest program found for which `still` holds."""
-    best = list(insns)
+    best = program
     for _ in range(rounds):
-        before = len(best)
+        before = len(best.insns)
         for count in (8, 4, 2, 1):
-            start = len(best) - count
+            start = len(best.insns) - count
             while start >= 0:
-                if start + count <= len(best):
-                    smaller = without(best, start, count)
-                    if smaller and still(smaller):
+                if start + count <= len(best.insns):
+                    smaller = _smaller(best, start, count)
+                    if smaller.insns and still(smaller):
                         best = smaller
                 start -= 1
-        if len(best) == before:
+        if len(best.insns) == before:
             break
     return best
 
 
-def outcome_in_child(insns: Sequence[Insn], flags: int, kernel: bool) -> Outcome | None:
+def outcome_in_child(program: Program, kernel: bool) -> Outcome | None:
     """check() in a child; None when the child dies."""
     read, write = os.pipe()
     pid = os.fork()
@@ -68,7 +76,7 @@ def outcome_in_child(insns: Sequence[Insn], flags: int, kernel: bool) -> Outcome
         try:
             os.close(read)
             signal.alarm(30)
-            outcome = check(0, insns, flags, HostKernel() if kernel else None, NativeSide())
+            outcome = check(0, program, HostKernel() if kernel else None, NativeSide())
             message = outcome.kernel.message if outcome.kernel else ""
             os.write(write, json.dumps([outcome.kinds, message, outcome.detail]).encode())
         except Exception:  # a program that breaks something else is no smaller form of this find
@@ -89,31 +97,35 @@ def outcome_in_child(insns: Sequence[Insn], flags: int, kernel: bool) -> Outcome
     return Outcome(0, True, Verdict(0, message), Verdict(0), "", kinds, detail)
 
 
-def same_find(kind: str, kernel: bool, flags: int) -> Callable[[Program], bool]:
+def same_find(kind: str, kernel: bool) -> Callable[[Program], bool]:
     """Whether a program shows this kind of difference."""
     if kind == CRASH:
-        return lambda insns: outcome_in_child(insns, flags, kernel) is None
+        return lambda program: outcome_in_child(program, kernel) is None
     host = HostKernel() if kernel else None
     if kind == UNSAFE:
-        return lambda insns: kind in check(0, insns, flags, host, None).kinds
+        return lambda program: kind in check(0, program, host, None).kinds
 
-    def still(insns: Program) -> bool:
-        outcome = outcome_in_child(insns, flags, kernel)
+    def still(program: Program) -> bool:
+        outcome = outcome_in_child(program, kernel)
         return outcome is not None and kind in outcome.kinds
 
     return still
 
 
-def case(title: str, insns: Sequence[Insn], flags: int, host: HostKernel | None, notes: Sequence[str] = ()) -> str:
+def case(title: str, program: Program, host: HostKernel | None, notes: Sequence[str] = ()) -> str:
     """The text of a case for tests/data/verifier, with the kernel's verdict where there is a kernel."""
     place, message = -1, ""
     if host is not None:
-        fd, verdict = host.load(insns, flags)
+        fd, verdict = host.load(program)
         if fd >= 0:
             host.close_prog(fd)
         else:
             place, message = verdict.place, f"  ; {errno.errorcode.get(verdict.errno, verdict.errno)} {verdict.message}"
-    lines = [f";; {title}" + (f" | flags={flags}" if flags else ""), *[f"; {note}" for note in notes]]
+    settings = f" | flags={program.flags}" if program.flags else ""
+    settings += f" | type=tp_btf:{program.tracepoint}" if program.tracepoint else ""
+    lines = [f";; {title}{settings}", *[f"; {note}" for note in notes]]
+    lines += [f"; the function at {start} is global: FUNC {kind}" for start, kind in program.globals]
+    insns = program.insns
     skip = False
     for index, insn in enumerate(insns):
         if skip:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Sequence
 from typing import Any
 
+from fastrtp.btf import default_btf
 from fastrtp.errors import BpfError, VerifierError
-from fastrtp.isa import Insn
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
 from fastrtp.jit.program import ENTRY
-from fastrtp.maps import MAP_TYPES, HashMap, Map, MapAttr, ProgArray, RingBuf
+from fastrtp.maps import MAP_TYPES, ArrayOfMaps, HashMap, Map, MapAttr, ProgArray, RingBuf
+from fastrtp.maps.map_in_map import bpf_map_meta_alloc
 from fastrtp.native import engine, library
 from fastrtp.native.compile_server import linked
 from fastrtp.native.compiler import Job
@@ -21,8 +21,11 @@ from fastrtp.native.memory import Memory as NativeMemory
 from fastrtp.native.module import NativeModule
 from fastrtp.trace.probe import ProgRecord
 from fastrtp.uapi import BpfProgType
-from fastrtp.verifier import LoadAttr, VerifiedProgram, bpf_check
+from fastrtp.verifier import AttachTarget, LoadAttr, VerifiedProgram, bpf_check
 
+from .features import with_kfuncs
+from .functions import btf, func_info
+from .generator import Program
 from .host import Verdict
 from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, TAIL_RESULT, Memory
 
@@ -31,8 +34,8 @@ _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
 _HASH, _RING, _PROGS = 1, 3, 4
 
 
-def verify(insns: Sequence[Insn], flags: int = 0) -> tuple[VerifiedProgram | None, Verdict]:
-    """Ours: the program when it is accepted, and the verdict."""
+def verify(program: Program, kernel_btf: Any = None) -> tuple[VerifiedProgram | None, Verdict]:
+    """Ours: the program when it is accepted, and the verdict. `kernel_btf`: a tp_btf program's, default the shipped one."""
 
     def fd_to_map(fd: int) -> Any:
         if fd not in SHAPES:
@@ -40,8 +43,16 @@ def verify(insns: Sequence[Insn], flags: int = 0) -> tuple[VerifiedProgram | Non
         return SHAPES[fd]
 
     try:
-        kind = BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT
-        return bpf_check(LoadAttr(kind, insns, fd_to_map, prog_flags=flags, log_level=0, func_info=())), Verdict(0)
+        kind, attach, types = BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, None, kernel_btf or default_btf()
+        if program.tracepoint:
+            kind = BpfProgType.BPF_PROG_TYPE_TRACING
+            attach = AttachTarget(program.tracepoint, types.find(f"btf_trace_{program.tracepoint}") or 0)
+        info = func_info(program.insns, program.globals)
+        attr = LoadAttr(
+            kind, with_kfuncs(program.insns, types), fd_to_map, prog_flags=program.flags, log_level=0, btf=btf(), func_info=info,
+            kernel_btf=types, attach=attach, expected_attach_type=23 if attach else 0,
+        )  # fmt: skip
+        return bpf_check(attr), Verdict(0)
     except VerifierError as error:
         return None, Verdict(error.errno or 0, error.strerror or "")
 
@@ -77,7 +88,12 @@ class NativeSide:
         self.maps: dict[int, Any] = {}
         for fd, s in SHAPES.items():
             kind = type("Guarded" + MAP_TYPES[s.map_type].__name__, (MAP_TYPES[s.map_type],), {"_alloc": _guarded_alloc})
-            self.maps[fd] = kind(MapAttr(s.map_type, s.key_size, s.value_size, s.max_entries, s.map_flags), self.memory)
+            inner = bpf_map_meta_alloc(self.maps[s.inner]) if s.inner else None
+            attr = MapAttr(s.map_type, s.key_size, s.value_size, s.max_entries, s.map_flags, inner_map=inner)
+            self.maps[fd] = kind(attr, self.memory)
+            if s.inner:
+                outer: ArrayOfMaps = self.maps[fd]
+                outer.set_slot(0, self.maps[s.inner].address)
             if s.frozen:
                 self.maps[fd].values()[0, :] = list(s.initial(0))
         self._ctx = guarded(self.memory, len(CTX))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,10 @@ class TooLong(Exception):
 class Shadow(Interpreter):
     """One run of a verified program on CTX. `variant`: even or odd is the layout, the number the seed of random helpers."""
 
-    def __init__(self, insns: Sequence[Insn], fds: Sequence[int], variant: int, max_steps: int = 60_000) -> None:
+    def __init__(
+        self, insns: Sequence[Insn], fds: Sequence[int], variant: int, kfuncs: Mapping[int, str] | None = None,
+        max_steps: int = 60_000,
+    ) -> None:  # fmt: skip
         super().__init__(insns, bytearray(CTX))
         self.variant, self.steps = variant, max_steps
         self.shift = _SHIFT * (variant % 2)
@@ -47,6 +50,9 @@ class Shadow(Interpreter):
         self.rng = random.Random(variant)
         self.helpers = {number: method.__get__(self) for number, method in HELPERS.items()}
         self.numbers = dict(self._numbers(fds))
+        self.kfuncs = kfuncs or {}
+        self.dynptrs: dict[int, tuple[int, int]] = {}
+        self.iterators: dict[int, tuple[int, int]] = {}
 
     def _numbers(self, fds: Sequence[int]) -> Any:
         for index, insn in enumerate(self.insns):
@@ -79,6 +85,7 @@ class Shadow(Interpreter):
         self.values[1] = {}
         for number in HASH_KEYS:
             self._insert(number.to_bytes(8, "little"), SHAPES[1].initial(number))
+        self.values[12] = {bytes(4): _HANDLE + self.shift + SHAPES[12].inner}
         self._walk(0, None)
         return self.regs[0]
 
@@ -119,6 +126,10 @@ class Shadow(Interpreter):
             return index + 1
         if insn.code == 0x95:
             return self._leave()
+        if insn.code == 0x85 and insn.src_reg == 2:
+            self.regs[0] = KFUNCS[self.kfuncs[index]](self, *self.regs[1:4]) & U64
+            self.regs[1:6] = [0] * 5
+            return index + 1
         following = super()._step(index)
         if insn.code == 0x85 and insn.src_reg == 1:
             self._fill()
@@ -254,6 +265,90 @@ class Shadow(Interpreter):
         self.ring.append((at, r2))
         return at
 
+    # dynptrs: (address of the data, 0 for none; size), by the address of the slot
+
+    def dynptr_from_mem(self, r1: int, r2: int, r3: int, r4: int, _: int) -> int:
+        size = r2 & 0xFFFFFFFF
+        self._bytes(r4, 16)
+        self.dynptrs[r4] = (0, 0) if r3 or size >= 1 << 24 else (r1, size)
+        return -_E2BIG if size >= 1 << 24 else -_EINVAL if r3 else 0
+
+    def reserve_dynptr(self, r1: int, r2: int, r3: int, r4: int, _: int) -> int:
+        self._bytes(r4, 16)
+        at = 0 if r3 else self.reserve(r1, r2 & 0xFFFFFFFF, 0)
+        self.dynptrs[r4] = (at, r2 & 0xFFFFFFFF if at else 0)
+        return 0 if at else -_EINVAL
+
+    def submit_dynptr(self, r1: int, *_: int) -> int:
+        del self.dynptrs[r1]
+        return 0
+
+    def discard_dynptr(self, r1: int, *_: int) -> int:
+        at, _size = self.dynptrs.pop(r1)
+        self.discard(at)
+        return 0
+
+    def _part(self, slot: int, offset: int, length: int) -> int:
+        """Address of a part of the data, or a negative errno."""
+        at, size = self.dynptrs[slot]
+        offset, length = offset & 0xFFFFFFFF, length & 0xFFFFFFFF
+        if not at:
+            return -_EINVAL
+        return -_E2BIG if length > size or offset > size - length else at + offset
+
+    def dynptr_read(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+        length = r2 & 0xFFFFFFFF
+        self._bytes(r1, length)
+        if r5:
+            return -_EINVAL
+        at = self._part(r3, r4, length)
+        if at < 0:
+            return at
+        self._put(r1, self._bytes(at, length))
+        return 0
+
+    def dynptr_write(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+        data = self._bytes(r3, r4 & 0xFFFFFFFF)
+        at = self._part(r1, r2, len(data))
+        if at < 0 or r5:
+            return at if at < 0 else -_EINVAL
+        self._put(at, data)
+        return 0
+
+    def dynptr_data(self, r1: int, r2: int, r3: int, *_: int) -> int:
+        return max(self._part(r1, r2, r3), 0)
+
+    # number iterators: (last number, end), by the address of the slot
+
+    def iter_new(self, r1: int, r2: int, r3: int) -> int:
+        self._bytes(r1, 8)
+        low, high = (value - (1 << 32) if value & 1 << 31 else value for value in (r2 & 0xFFFFFFFF, r3 & 0xFFFFFFFF))
+        self.iterators[r1] = (low - 1, high)
+        if low > high:
+            self.iterators[r1] = (0, 0)
+            return -_EINVAL
+        if high - low > 1 << 23:
+            self.iterators[r1] = (0, 0)
+            return -_E2BIG
+        return 0
+
+    def iter_next(self, r1: int, *_: int) -> int:
+        last, end = self.iterators[r1]
+        if last + 1 >= end:
+            self.iterators[r1] = (0, 0)
+            return 0
+        self.iterators[r1] = (last + 1, end)
+        place = 0x68_0000_0000 + self.shift + (r1 & 0xFFFFF) * 8
+        self.regions[place] = bytearray(((last + 1) & 0xFFFFFFFF).to_bytes(4, "little"))
+        return place
+
+    def iter_destroy(self, r1: int, *_: int) -> int:
+        del self.iterators[r1]
+        return 0
+
+    def nothing(self, *_: int) -> int:
+        return 0
+
     def submit(self, *_: int) -> int:
         return 0
 
@@ -273,6 +368,14 @@ class Shadow(Interpreter):
 HELPERS: dict[int, Callable[..., int]] = {
     1: Shadow.lookup, 2: Shadow.update, 3: Shadow.delete, 113: Shadow.probe_read, 5: Shadow.unknown, 7: Shadow.unknown,
     8: Shadow.cpu, 14: Shadow.unknown, 181: Shadow.loop, 164: Shadow.for_each, 130: Shadow.output, 131: Shadow.reserve,
-    132: Shadow.submit, 133: Shadow.discard,
+    132: Shadow.submit, 133: Shadow.discard, 197: Shadow.dynptr_from_mem, 198: Shadow.reserve_dynptr,
+    199: Shadow.submit_dynptr, 200: Shadow.discard_dynptr, 201: Shadow.dynptr_read, 202: Shadow.dynptr_write,
+    203: Shadow.dynptr_data,
 }  # fmt: skip
 """Every helper that generated programs call, but bpf_tail_call, which is no call."""
+KFUNCS: dict[str, Callable[..., int]] = {
+    "bpf_iter_num_new": Shadow.iter_new, "bpf_iter_num_next": Shadow.iter_next, "bpf_iter_num_destroy": Shadow.iter_destroy,
+    "bpf_rcu_read_lock": Shadow.nothing, "bpf_rcu_read_unlock": Shadow.nothing, "bpf_preempt_disable": Shadow.nothing,
+    "bpf_preempt_enable": Shadow.nothing,
+}  # fmt: skip
+"""And every kernel function."""

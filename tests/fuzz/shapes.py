@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG
 from fastrtp.uapi import BpfMapType as T
+
+from .functions import IDS, btf
 
 U64 = (1 << 64) - 1
 CTX_WORDS = (0, 1, 7, 8, 40, 255, 0x80000000, 0xFFFFFFFF, 0x1111111111111111, 0x8000000000000000, U64, 0x100000003)
@@ -20,7 +23,7 @@ TAIL_RESULT = 42
 
 @dataclass(frozen=True)
 class Shape:
-    """A map's attributes, and the bytes that it begins with. `frozen`: nobody may write."""
+    """A map's attributes, and the bytes that it begins with. `frozen`: nobody may write. `inner`: number of the map in slot 0."""
 
     map_type: int
     key_size: int
@@ -30,6 +33,18 @@ class Shape:
     frozen: bool = False
     data: bytes = b""
     name: str = ""
+    inner: int = 0
+    btf_value_type_id: int = 0
+
+    @property
+    def btf(self) -> Any:
+        """Types of the value, where it has a spin lock."""
+        return btf() if self.btf_value_type_id else None
+
+    @property
+    def inner_map(self) -> Any:
+        """The shape of the maps in a map of maps."""
+        return SHAPES[self.inner] if self.inner else None
 
     def read_value(self, offset: int, size: int) -> bytes:
         """Bytes of value 0."""
@@ -52,6 +67,8 @@ SHAPES = {
     7: Shape(T.BPF_MAP_TYPE_PERCPU_ARRAY, 4, 16, 1),
     9: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1),
     10: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1, BPF_F_RDONLY_PROG, True, b"x" * 16),
+    12: Shape(T.BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 2, inner=9),
+    13: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 24, 2, btf_value_type_id=IDS["locked"]),
 }
 ARRAYS = (2, 6, 7, 9)
 """Those whose values are compared after a run, beside the hash map."""

@@ -121,8 +121,7 @@ def _child(plan: Plan, first: int, out: int) -> None:
                 send({"stage": name})
 
         try:
-            insns, flags = generate(plan.seed, number)
-            outcome = check(number, insns, flags, host, native, tell)
+            outcome = check(number, generate(plan.seed, number), host, native, tell)
         except Exception as error:  # a find: nothing but the errors that check() knows may come out
             trace = traceback.extract_tb(error.__traceback__)[-1]
             detail = f"{type(error).__name__}: {error} at {os.path.basename(trace.filename)}:{trace.lineno} in {stage}"

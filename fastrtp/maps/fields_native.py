@@ -1,0 +1,74 @@
+"""What special fields hold is given back when the value or object that they are in goes: timers, objects, lists, trees.
+
+Nothing here recurses: what is still to be dropped is linked through the objects' headers. Kernel: bpf_obj_free_fields.
+"""
+
+from __future__ import annotations
+
+from fastrtp.maps.field_rows_native import FIELD_TIMER
+from fastrtp.maps.object_native import object_drop_all, object_drop_fields
+from fastrtp.maps.timer_native import timer_free
+from fastrtp.native.intrinsics import device, load32, load64, native, store64
+from fastrtp.native.layout import MAP, at
+from fastrtp.native.machine_native import enter, leave
+
+_FIELDS = at(MAP, "fields")
+_STRIDE = at(MAP, "value_stride")
+_CPUS = at(MAP, "cpus")
+_MAP_TYPE = at(MAP, "map_type")
+_VALUES = at(MAP, "values")
+_ELEM_SIZE = at(MAP, "elem_size")
+_VALUE_AT = at(MAP, "value_at")
+_FRESH = at(MAP, "fresh")
+_MAX_ENTRIES = at(MAP, "max_entries")
+_STATE = 4
+
+
+@device
+def _free_value(machine: int, map: int, value: int, timers_only: int) -> None:
+    fields = load64(map + _FIELDS)
+    pending = 0
+    for number in range(load64(fields)):
+        row = load64(fields + 8 + number * 8)
+        field = value + (row & 0xFFFFFFFF)
+        kind = row >> 32 & 0xFF
+        if kind == FIELD_TIMER:
+            timer = load64(field)
+            if timer != 0:
+                store64(field, 0)
+                timer_free(machine, timer)
+        elif timers_only == 0:
+            pending = object_drop_fields(field, row, pending)
+    object_drop_all(machine, pending)
+
+
+@device
+def free_fields(machine: int, map: int, value: int, timers_only: int) -> None:
+    """Give back what the fields of a value (per-CPU: of all CPUs' values) hold."""
+    if load64(map + _FIELDS) == 0:
+        return
+    stride = load64(map + _STRIDE)
+    _free_value(machine, map, value, timers_only)
+    if stride != 0:
+        for cpu in range(1, load64(map + _CPUS)):
+            _free_value(machine, map, value + cpu * stride, timers_only)
+
+
+@native()
+def map_free_fields(machine: int, map: int, timers_only: int) -> int:
+    """Give back what the values of a whole map hold: before its memory goes, or (timers) when user space lets it go."""
+    enter(machine)
+    values, size = load64(map + _VALUES), load64(map + _ELEM_SIZE)
+    kind = load64(map + _MAP_TYPE)
+    if kind == 2 or kind == 6:
+        for number in range(load64(map + _MAX_ENTRIES)):
+            free_fields(machine, map, values + number * size, timers_only)
+    else:
+        for number in range(load64(map + _FRESH)):
+            element = values + number * size
+            if load32(element + _STATE) != 0:
+                free_fields(machine, map, element + load64(map + _VALUE_AT), timers_only)
+    leave(machine)
+    return 0
+
+
