@@ -127,10 +127,10 @@ def do_check(env: BpfVerifierEnv) -> None:
         return
     run = env.lib.verifier_run
     address = env.address
-    entered = 0
+    how = why.RUN
     while True:
-        reason = run(address, entered, SLICE)
-        entered = 0
+        reason = run(address, how, SLICE)
+        how = why.RUN
         if reason == why.ALL_DONE:
             return
         if reason == why.YIELD:
@@ -138,34 +138,34 @@ def do_check(env: BpfVerifierEnv) -> None:
         env.refresh()
         done = _do_work(env, reason)
         if done == why.PATH_DONE:
-            if env.lib.verifier_next_path(address) == why.ALL_DONE:
+            if run(address, why.RUN_NEXT_PATH, SLICE) == why.ALL_DONE:
                 return
         elif done == why.YIELD:
-            entered = 1
+            how = why.RUN_ENTERED
 
 
 def _do_check_logged(env: BpfVerifierEnv) -> None:
     """The same, an instruction at a time, with a log."""
-    lib, address = env.lib, env.address
+    run, address = env.lib.verifier_run, env.address
     while True:
         env.refresh()
         idx = env.insn_idx
-        reason = lib.verifier_enter(address)
+        reason = run(address, why.RUN_ENTER, 1)
         if reason == why.OK:
             before = _log_insn(env, idx, env.insns[idx])
             env.log_pos = env.log.position()
-            reason = lib.verifier_step(address)
+            reason = run(address, why.RUN_STEP, 1)
             while reason not in (why.OK, why.PATH_DONE):
                 reason = _do_work(env, reason)
                 if reason == why.YIELD:
-                    reason = lib.verifier_step(address)
+                    reason = run(address, why.RUN_STEP, 1)
             _log_effect(env, before)
         elif reason == why.SAFE:
             env.log.line(f"from {env.prev_insn_idx} to {idx}: safe" if env.print_state else f"{idx}: safe")
         else:
             env.check(reason)
         if reason in (why.SAFE, why.PATH_DONE):
-            if lib.verifier_next_path(address) == why.ALL_DONE:
+            if run(address, why.RUN_NEXT_PATH, 1) == why.ALL_DONE:
                 return
             env.log.reset(env.d)
             env.print_state = True

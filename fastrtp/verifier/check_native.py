@@ -66,6 +66,10 @@ from fastrtp.verifier.reason import (
     R_NO_MEMORY,
     R_RESERVED,
     R_TOO_LARGE,
+    RUN,
+    RUN_ENTER,
+    RUN_NEXT_PATH,
+    RUN_STEP,
     SAFE,
     YIELD,
 )
@@ -282,40 +286,29 @@ def next_path(env: int) -> int:
 
 
 @native()
-def verifier_enter(venv: int) -> int:
-    """`enter` for Python."""
-    return enter(venv)
-
-
-@native()
-def verifier_step(venv: int) -> int:
-    """`step` for Python."""
-    return step(venv)
-
-
-@native()
-def verifier_next_path(venv: int) -> int:
-    """`next_path` for Python."""
-    return next_path(venv)
-
-
-@native()
-def verifier_run(venv: int, entered: int, insns: int) -> int:
+def verifier_run(venv: int, how: int, insns: int) -> int:
     """Follow paths until Python is needed, or `insns` instructions were processed (YIELD).
 
-    `entered`: the first instruction was reached before. ALL_DONE, work for Python, or a refusal.
+    `how`: RUN; RUN_ENTERED, where the first instruction was reached before; or one part alone, for a log: RUN_ENTER,
+    RUN_STEP, RUN_NEXT_PATH. ALL_DONE, what a part gives, work for Python, or a refusal.
     """
     end = load64(venv + E_PROCESSED) + insns
     while True:
         reason = OK
-        if entered == 0:
+        if how == RUN or how == RUN_ENTER:
             if load64(venv + E_PROCESSED) >= end:
                 return YIELD
             reason = enter(venv)
-        entered = 0
-        if reason == OK:
+            if how == RUN_ENTER:
+                return reason
+        if reason == OK and how != RUN_NEXT_PATH:
             reason = step(venv)
-        if reason == SAFE or reason == PATH_DONE:
+            if how == RUN_STEP:
+                return reason
+        if reason == SAFE or reason == PATH_DONE or how == RUN_NEXT_PATH:
             reason = next_path(venv)
+            if how == RUN_NEXT_PATH:
+                return reason
+        how = RUN
         if reason != OK:
             return reason

@@ -1,6 +1,6 @@
 """Why the native core gave control back: a path's end, work that is Python's, or a refusal with its message.
 
-Refusals are numbers from REFUSALS on; `MESSAGES` says what each one says, from up to four operands.
+Refusals are numbers from REFUSALS on; refuse.py says what each one says, from up to four operands.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from __future__ import annotations
 OK, PATH_DONE, SAFE, YIELD, ALL_DONE = range(5)
 """Go on; the path ended; it was pruned; asked to pause; no path is left."""
 
-DO_CALL, DO_EXIT, DO_LOAD, DO_LD_IMM64, DO_SLOTS, DO_ACCESS, DO_NOT_NULL = range(10, 17)
+DO_CALL, DO_EXIT, DO_LOAD, DO_LD_IMM64, DO_SLOTS, DO_ACCESS = range(10, 16)
 """A call; a return; a load whose result depends on types (a); a constant that names something; a store (a: frame, b..c: slots)
-into special slots, to be repeated; an access (a: register) of a kind that Python knows; NULL-ness of a pointer whose map decides."""
+into special slots, to be repeated; an access (a: register) of a kind that Python knows."""
+
+RUN, RUN_ENTERED, RUN_ENTER, RUN_STEP, RUN_NEXT_PATH = range(5)
+"""What `verifier_run` is to do."""
 
 REFUSALS = 100
 (
