@@ -116,6 +116,9 @@ VINSN = np.dtype(
 
 PRUNE_POINT, FORCE_CHECKPOINT, CALLS_CALLBACK, ITER_NEXT = 1, 2, 4, 8
 """`flags` of an instruction."""
+HELPER_ROWS = 256
+HELPER_CALLS_BACK, HELPER_PRUNES = 1 << 8, 1 << 9
+"""Facts on a helper beside its argument registers (bits 1 to 5)."""
 ACCESS_MIXED = 0xFF
 
 VMEMO = np.dtype([("source", VREG), ("result", VREG)])
@@ -125,7 +128,8 @@ VOBJECT = np.dtype([("kind", I8), ("key_size", I8), ("value_size", I8), ("map_fl
 """A Python object that registers name: what the core needs of a map."""
 
 OBJECT_FIELDS, OBJECT_CONST, OBJECT_MAPS, OBJECT_SOCKETS, OBJECT_LOCK, OBJECT_INNER = 1, 2, 4, 8, 16, 32
-"""`kind` of a map: its values have special fields; loads give constants; hold maps; hold sockets; have a lock; `inner` is a map."""
+"""`kind` of a map: its values have special fields; loads give constants; it holds maps, or sockets; a value's id is kept;
+`inner` is a map."""
 
 VBRANCH = np.dtype([("state", I8), ("insn_idx", I8), ("prev_insn_idx", I8), ("log_pos", I8)])
 

@@ -58,7 +58,16 @@ from fastrtp.verifier.reason import (
     R_SHIFT,
 )
 from fastrtp.verifier.regtype import ARITHMETIC_MASK, CONST_PTR_TO_MAP, PTR_MAYBE_NULL, PTR_TO_STACK, SCALAR_VALUE
-from fastrtp.verifier.stack_native import BPF_ADD_CONST, BPF_MAX_VAR_OFF, assign_scalar_id_before_mov, fits, is_const, say
+from fastrtp.verifier.stack_native import (
+    BPF_ADD_CONST,
+    BPF_ADD_CONST32,
+    BPF_ADD_CONST64,
+    BPF_MAX_VAR_OFF,
+    assign_scalar_id_before_mov,
+    fits,
+    is_const,
+    say,
+)
 from fastrtp.verifier.state_native import (
     R_DEPS,
     R_ID,
@@ -174,10 +183,8 @@ def _check_mov(env: int, insn: int, is_alu64: int) -> int:
         else:
             _unknown32(dst)
         return OK
-    if off:
-        same = ule(load64(src + R_UMAX), (1 << (off - 1)) - 1)
-    else:
-        same = is_alu64 != 0 or fits(src, 32) != 0
+    # a sign extension that changes nothing, or a move of all that there is
+    same = ule(load64(src + R_UMAX), (1 << (off - 1)) - 1) if off else is_alu64 != 0 or fits(src, 32) != 0
     if same:
         assign_scalar_id_before_mov(env, src)
         copy_reg(dst, src)
@@ -302,7 +309,12 @@ def _check_binary(env: int, insn: int, op: int, is_alu64: int) -> int:
         return reason
     ident = load32(dst + R_ID)
     delta = load64(src + R_SMIN)
-    linked = is_alu64 and (op == BPF_ADD or op == BPF_SUB) and ident != 0 and is_const(src) and (ident & BPF_ADD_CONST) == 0
+    linked = (op == BPF_ADD or op == BPF_SUB) and ident != 0 and is_const(src) != 0 and (ident & BPF_ADD_CONST) == 0
+    kind = BPF_ADD_CONST64
+    if not is_alu64:
+        kind = BPF_ADD_CONST32
+        delta = sx32(delta)
+        linked = linked and fits(dst, 32) != 0
     if op == BPF_SUB:
         delta = -delta
     if reg_source:
@@ -314,7 +326,7 @@ def _check_binary(env: int, insn: int, op: int, is_alu64: int) -> int:
     _forget(dst)
     if linked and delta >= S32_MIN and delta <= S32_MAX:
         # the sum stays linked to what it was made from
-        store32(dst + R_ID, ident | BPF_ADD_CONST)
+        store32(dst + R_ID, ident | kind)
         store32(dst + R_OFF, delta)
     return OK
 

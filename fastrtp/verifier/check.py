@@ -69,8 +69,9 @@ def bpf_check(attr: LoadAttr) -> VerifiedProgram:
         error.report = make_report(attr, refusal.message, env.log.lines if level == 1 else (), env.last_idx)
         raise error
     log = "\n".join([*(env.log.lines if level & 2 else env.log.kept), env.stats.line()]) + "\n" if attr.log_level else ""
+    processed = env.stats.insn_processed
     return VerifiedProgram(
-        env.insns, env.aux, env.subprogs, env.used_maps, env.max_ctx_offset, env.tp_access, env.stats.insn_processed, log, env.stats
+        env.insns, env.aux, env.subprogs, env.used_maps, env.max_ctx_offset, env.tp_access, processed, log, env.stats
     )
 
 
@@ -79,6 +80,7 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
     try:
         if not env.insns or env.insn_cnt > BPF_COMPLEXITY_LIMIT_INSNS:
             env.reject(E2BIG, f"program has {env.insn_cnt} instructions, of 1 to {BPF_COMPLEXITY_LIMIT_INSNS}")
+        env.tabulate()
         add_subprogs(env)
         add_kfunc_calls(env)
         check_subprogs(env)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -17,12 +18,8 @@ from fastrtp.native.layout import at
 from fastrtp.native.library import library
 from fastrtp.native.verifier_layout import (
     ACCESS_MIXED,
-    CALLS_CALLBACK,
-    FORCE_CHECKPOINT,
     FULL_STATE,
-    ITER_NEXT,
     MAX_CALL_FRAMES,
-    PRUNE_POINT,
     REG_SIZE,
     VBRANCH,
     VENV,
@@ -159,11 +156,7 @@ class BpfVerifierEnv:
         self.subprog_at: dict[int, int] = {}
         self.stats = VerifierStats()
         self.max_ctx_offset = 0
-        # cfg.py
-        self.prune_point = bytearray(self.insn_cnt)
-        self.force_checkpoint = bytearray(self.insn_cnt)
-        self.calls_callback = bytearray(self.insn_cnt)
-        self.live_regs: list[int] = []
+        self.insn_table: Any = None
         self.kfuncs: dict[int, Any] = {}
         self.print_state = True
         # global_func.py
@@ -200,7 +193,6 @@ class BpfVerifierEnv:
         """
         self.describe = describe
         self.space = _Objects(self)
-        self._insn_table = self._instructions()
         self._state = bytearray(FULL_STATE)
         self._head = np.zeros(limits.jumps, VBRANCH)
         self._memos = np.zeros(_MEMOS, VMEMO)
@@ -209,7 +201,7 @@ class BpfVerifierEnv:
         self._idmap = np.zeros(2 * _ID_PAIRS, "<i8")
         state = ctypes.addressof(ctypes.c_char.from_buffer(self._state))
         values = {
-            "insns": self._insn_table.ctypes.data,
+            "insns": self.insn_table.ctypes.data,
             "insn_cnt": self.insn_cnt,
             "cur": state,
             "head": self._head.ctypes.data,
@@ -231,22 +223,15 @@ class BpfVerifierEnv:
         self.cur_state = _Current(self.space, state, self)
         self.refresh()
 
-    def _instructions(self) -> Any:
+    def tabulate(self) -> None:
+        """Put the instructions into the table that the core works on."""
         table = np.zeros(self.insn_cnt, VINSN)
-        columns = np.array(self.insns, "<i8")
+        columns = np.fromiter(chain.from_iterable(self.insns), "<i8", 5 * self.insn_cnt).reshape(-1, 5)
         table["code"] = columns[:, 0]
         table["regs"] = columns[:, 1] | columns[:, 2] << 4
         table["off"] = columns[:, 3]
         table["imm"] = columns[:, 4]
-        table["live"] = self.live_regs
-        flags = np.frombuffer(self.prune_point, "u1") * PRUNE_POINT
-        flags |= np.frombuffer(self.force_checkpoint, "u1") * FORCE_CHECKPOINT
-        flags |= np.frombuffer(self.calls_callback, "u1") * CALLS_CALLBACK
-        table["flags"] = flags
-        for i, kfunc in self.kfuncs.items():
-            if kfunc.iterator == "next":
-                table["flags"][i] |= ITER_NEXT
-        return table
+        self.insn_table = table
 
     def close(self) -> None:
         """Give the core's memory back, keeping what it learnt of the program."""
@@ -256,7 +241,7 @@ class BpfVerifierEnv:
         self.stats.insn_processed = self.insn_processed
         for name in ("max_states_per_insn", "total_states", "peak_states"):
             setattr(self.stats, name, int(self.numbers[at(VENV, name) // 8]))
-        table = self._insn_table
+        table = self.insn_table
         for aux, seen, access, kind in zip(
             self.aux, table["seen"].tolist(), table["access"].tolist(), table["ptr_type"].tolist(), strict=True
         ):
@@ -271,7 +256,7 @@ class BpfVerifierEnv:
 
     def restart(self, subprogno: int) -> None:
         """A fresh state at the first instruction of a function."""
-        table = self._insn_table
+        table = self.insn_table
         self.lib.verifier_restart(
             self.address, table.ctypes.data, self.insn_cnt, VINSN.itemsize, at(VINSN, "explored"), subprogno
         )
@@ -292,14 +277,14 @@ class BpfVerifierEnv:
 
     def remember(self, insn_idx: int, source: bytes | None, regno: int) -> None:
         """The instruction gave what is in a register now, from a pointer with the bytes `source` (None: a constant)."""
-        number = int(self._insn_table["memo"][insn_idx])
+        number = int(self.insn_table["memo"][insn_idx])
         if not number:
             if self._memo_cnt == len(self._memos):
                 self._memos = np.concatenate([self._memos, np.zeros_like(self._memos)])
                 self.numbers[at(VENV, "memos") // 8] = self._memos.ctypes.data
             self._memo_cnt += 1
             number = self._memo_cnt
-            self._insn_table["memo"][insn_idx] = number
+            self.insn_table["memo"][insn_idx] = number
         place = memory(self._memos.ctypes.data + (number - 1) * VMEMO.itemsize, VMEMO.itemsize)
         if source is not None:
             place[4:REG_SIZE] = source

@@ -18,7 +18,7 @@ from fastrtp.verifier.global_func import check_global_call
 from fastrtp.verifier.precision import find_prev_entry, mark_reg_precise, widen_imprecise_scalars
 from fastrtp.verifier.regtype import PTR_TO_STACK, SCALAR_VALUE
 from fastrtp.verifier.resolve import LD_IMM64
-from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, BpfFuncState, BpfVerifierState
+from fastrtp.verifier.state import REG_UNKNOWN, BpfFuncState, BpfVerifierState
 from fastrtp.verifier.subprog_args import subprog_is_global
 
 SetCalleeState = Callable[[BpfFuncState, BpfFuncState], None]
@@ -27,8 +27,7 @@ SetCalleeState = Callable[[BpfFuncState, BpfFuncState], None]
 
 def clear_caller_saved_regs(frame: BpfFuncState) -> None:
     """R0 to R5 are gone after a call."""
-    frame.regs[0:6] = [REG_NOT_INIT] * 6
-    frame.deps[0:6] = [0] * 6
+    frame.clear_caller_saved_regs()
 
 
 def setup_func_entry(

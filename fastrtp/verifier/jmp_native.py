@@ -28,7 +28,7 @@ from fastrtp.verifier.alu_insn_native import (
     insn_src,
 )
 from fastrtp.verifier.alu_native import adjust_scalar64
-from fastrtp.verifier.bounds_native import bounds_const, bounds_copy
+from fastrtp.verifier.bounds_native import bounds_const, bounds_copy, zext_32_to_64
 from fastrtp.verifier.branch_native import CHANGED_A, CHANGED_B, is_branch_taken, regs_refine_cond
 from fastrtp.verifier.mem_native import E_INSN_IDX, E_SCRATCH, O_KIND, check_reg_read, current_reg, object_of
 from fastrtp.verifier.precision_native import find_prev_entry, mark_reg_precise, widen_imprecise_scalars
@@ -46,7 +46,7 @@ from fastrtp.verifier.regtype import (
     PTR_UNTRUSTED,
     SCALAR_VALUE,
 )
-from fastrtp.verifier.stack_native import BPF_ADD_CONST, register_is_null, say
+from fastrtp.verifier.stack_native import BPF_ADD_CONST, BPF_ADD_CONST32, register_is_null, say
 from fastrtp.verifier.state_native import (
     E_CUR,
     F_NSLOTS,
@@ -76,7 +76,8 @@ from fastrtp.verifier.state_native import (
 )
 
 E_HEAD, E_HEAD_CNT, E_HEAD_MAX, E_LOG_POS = at(VENV, "head"), at(VENV, "head_cnt"), at(VENV, "head_max"), at(VENV, "log_pos")
-B_STATE, B_IDX, B_PREV, B_LOG = at(VBRANCH, "state"), at(VBRANCH, "insn_idx"), at(VBRANCH, "prev_insn_idx"), at(VBRANCH, "log_pos")
+B_STATE, B_IDX = at(VBRANCH, "state"), at(VBRANCH, "insn_idx")
+B_PREV, B_LOG = at(VBRANCH, "prev_insn_idx"), at(VBRANCH, "log_pos")
 BRANCH_SIZE = VBRANCH.itemsize
 O_INNER = at(VOBJECT, "inner")
 
@@ -195,14 +196,20 @@ def _join_deps(env: int, dst: int, src: int, reg_source: int) -> None:
 @device
 def _sync_linked(reg: int, known: int) -> None:
     """A register that is `known` plus a constant gets its bounds plus that constant."""
-    delta = reg_off(reg) if load32(reg + R_ID) & BPF_ADD_CONST else 0
-    if load32(known + R_ID) & BPF_ADD_CONST:
+    link = load32(reg + R_ID) & BPF_ADD_CONST
+    other = load32(known + R_ID) & BPF_ADD_CONST
+    if (link | other) == BPF_ADD_CONST:
+        return  # one in 64 bits, one in 32: the difference is not the same in both
+    delta = reg_off(reg) if link else 0
+    if other:
         delta -= reg_off(known)
     bounds_copy(reg, known)
     if delta != 0:
         number = stack_bytes(96)
         bounds_const(number, delta)
         adjust_scalar64(BPF_ADD, reg, number)
+        if (link | other) == BPF_ADD_CONST32:
+            zext_32_to_64(reg)
 
 
 @device

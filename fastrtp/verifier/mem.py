@@ -46,14 +46,13 @@ def check_reg_read(env: BpfVerifierEnv, regno: int) -> BpfRegState:
 
 def check_ptr_off_reg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, fixed_off_ok: bool = False) -> None:
     """A pointer that must be as it was given (or, `fixed_off_ok`, plus a known non-negative offset)."""
-    name = reg_type_str(reg.type)
     if reg.off < 0:
-        env.reject(EACCES, f"negative offset {name} ptr R{regno} off={reg.off} disallowed")
+        env.reject(EACCES, f"negative offset {reg_type_str(reg.type)} ptr R{regno} off={reg.off} disallowed")
     if not fixed_off_ok and reg.off:
-        env.reject(EACCES, f"dereference of modified {name} ptr R{regno} off={reg.off} disallowed")
+        env.reject(EACCES, f"dereference of modified {reg_type_str(reg.type)} ptr R{regno} off={reg.off} disallowed")
     var_off = reg.bounds.var_off
     if var_off.mask or var_off.value:
-        env.reject(EACCES, f"variable {name} access var_off={tnum_strn(var_off)} disallowed")
+        env.reject(EACCES, f"variable {reg_type_str(reg.type)} access var_off={tnum_strn(var_off)} disallowed")
 
 
 def check_ptr_alignment(env: BpfVerifierEnv, regno: int, off: int, size: int) -> None:

@@ -108,7 +108,8 @@ E_OBJECTS, E_MAX_TP, E_SCRATCH = at(VENV, "objects"), at(VENV, "max_tp_access"),
 INSN_SIZE = VINSN.itemsize
 I_SEEN, I_ACCESS, I_PTR_TYPE = at(VINSN, "seen"), at(VINSN, "access"), at(VINSN, "ptr_type")
 OBJECT_SIZE = VOBJECT.itemsize
-O_KIND, O_KEY_SIZE, O_VALUE_SIZE, O_FLAGS = at(VOBJECT, "kind"), at(VOBJECT, "key_size"), at(VOBJECT, "value_size"), at(VOBJECT, "map_flags")
+O_KIND, O_FLAGS = at(VOBJECT, "kind"), at(VOBJECT, "map_flags")
+O_KEY_SIZE, O_VALUE_SIZE = at(VOBJECT, "key_size"), at(VOBJECT, "value_size")
 
 
 @device

@@ -15,6 +15,7 @@ from __future__ import annotations
 from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, memset, native, stack_bytes, store64
 from fastrtp.native.verifier_layout import BITS_PER_FRAME, MASK_WORDS, MAX_BPF_REG, REG_SIZE
 from fastrtp.verifier.regtype import SCALAR_VALUE
+from fastrtp.verifier.stacktype import STACK_SPILL
 from fastrtp.verifier.state_native import (
     E_CUR,
     E_TODO,
@@ -44,7 +45,6 @@ from fastrtp.verifier.state_native import (
     slot_of,
     top_frame,
 )
-from fastrtp.verifier.stacktype import STACK_SPILL
 
 
 @device

@@ -91,7 +91,8 @@ E_OPEN_CNT, E_TEST_FREQ = at(VENV, "open_cnt"), at(VENV, "test_state_freq")
 E_PROCESSED, E_PREV_PROCESSED = at(VENV, "insn_processed"), at(VENV, "prev_insn_processed")
 E_JMPS, E_PREV_JMPS = at(VENV, "jmps_processed"), at(VENV, "prev_jmps_processed")
 E_ACTIVATIONS, E_FROM_CALLBACK, E_SEQ = at(VENV, "activations"), at(VENV, "from_callback"), at(VENV, "state_seq")
-E_TOTAL, E_PEAK, E_STATES, E_PER_INSN = at(VENV, "total_states"), at(VENV, "peak_states"), at(VENV, "states"), at(VENV, "max_states_per_insn")
+E_TOTAL, E_PEAK = at(VENV, "total_states"), at(VENV, "peak_states")
+E_STATES, E_PER_INSN = at(VENV, "states"), at(VENV, "max_states_per_insn")
 E_INSNS = at(VENV, "insns")
 I_LIVE, I_FLAGS, I_EXPLORED = at(VINSN, "live"), at(VINSN, "flags"), at(VINSN, "explored")
 INSN_SIZE = VINSN.itemsize
@@ -240,7 +241,9 @@ def _func_states_equal(env: int, state: int, number: int, old: int, cur: int, li
     if load64(old + F_DEPTH) > load64(cur + F_DEPTH):
         return 0
     for regno in range(MAX_BPF_REG):
-        if (live >> regno) & 1 and not regsafe(env, reg_of(old, regno), reg_of(cur, regno), is_precise(state, number, regno), exact):
+        if (live >> regno) & 1 == 0:
+            continue
+        if not regsafe(env, reg_of(old, regno), reg_of(cur, regno), is_precise(state, number, regno), exact):
             return 0
     old_count = load64(old + F_NSLOTS)
     cur_count = load64(cur + F_NSLOTS)

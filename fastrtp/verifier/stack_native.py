@@ -55,7 +55,12 @@ from fastrtp.verifier.state_native import (
 READ, WRITE = 0, 1
 MAX_BPF_STACK = 512
 BPF_MAX_VAR_OFF = 1 << 29
-BPF_ADD_CONST = 1 << 31
+BPF_ADD_CONST64, BPF_ADD_CONST32 = 1 << 31, 1 << 30
+"""Set in `id` of a scalar that is the value with the id plus `off`: in 64 bits, or in 32 and zero-extended.
+
+The latter is made only of values that fit in 32 bits, so that it can be undone.
+"""
+BPF_ADD_CONST = BPF_ADD_CONST64 | BPF_ADD_CONST32
 NO_VALUE, IMM_VALUE = -1, -2
 """Instead of a register number: unknown data, and the constant `imm`."""
 

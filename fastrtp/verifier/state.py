@@ -47,8 +47,8 @@ from fastrtp.verifier.tnum import Tnum
 
 BPF_REG_SIZE = 8
 BPF_REG_FP = 10
-BPF_ADD_CONST = 1 << 31
-"""Set in `id` of a scalar that is the value with the id plus the constant `off`."""
+BPF_ADD_CONST = 3 << 30
+"""Bits set in `id` of a scalar that is the value with the id plus the constant `off` (the lower one: in 32 bits)."""
 
 
 class BpfRegState:
@@ -152,6 +152,11 @@ _REG_AT = at(VSLOT, "reg")
 _CONTENT = 4
 """Where a register's content begins, behind its dependencies."""
 _MAX_KNOWN = 1 << 14
+
+
+_NO_DEPS = bytes(_CONTENT)
+_CLEARED = (_NO_DEPS + _REG.pack(NOT_INIT, 0, 0, 0, 0, 0, *UNKNOWN.members())) * 6
+"""R0 to R5, never written."""
 
 
 class Space:
@@ -404,6 +409,11 @@ class BpfFuncState:
     def slot_deps(self, spi: int) -> int:
         """Dependencies of a stack slot."""
         return self.stack_deps[spi] if spi < self.nslots else 0
+
+    def clear_caller_saved_regs(self) -> None:
+        """R0 to R5 are gone after a call."""
+        start = self.at + FRAME_REGS
+        self.data[start : start + len(_CLEARED)] = _CLEARED
 
     def copy(self) -> FrameImage:
         """What it holds now."""
