@@ -37,13 +37,12 @@ _EVENTS: dict[str, tuple[str, ...]] = {
     "inline": ("array_count", "hash_count", "hash_update", "ringbuf_discard"),
     "known_maps": ("array_count", "hash_count", "hash_update"),
     "no_lock": ("global_count", "array_count", "hash_count"),
-    "private_stack": ("array_count", "hash_count"),
 }
 """Programs of transition.bpf.o to measure an idea by."""
 
 _CODE: dict[str, tuple[str, ...]] = {
     "bases": ("internet_checksum", "to_upper", "copy_words", "classify", "histogram"),
-    "private_stack": ("matrix", "siphash"),
+    "private_stack": ("matrix", "siphash", "jenkins"),
     "narrow": ("predictable", "classify", "binary_search", "gcd", "murmur3"),
     "whole_slots": ("predictable", "classify", "binary_search", "sparse_switch"),
     "host_cpu": ("bits", "matrix", "to_upper", "internet_checksum", "alu64"),
@@ -54,7 +53,8 @@ _TIERS = ("runqlat", "syscount")
 
 
 @functools.cache
-def _v3() -> dict[str, Any]:
+def v3_programs() -> dict[str, Any]:
+    """ProgramSpec by name of the branches source, compiled to bytecode with 32-bit instructions."""
     from fastrtp.obj import ObjectSpec
 
     return ObjectSpec.parse((native.SOURCES / "jit_branches.v3.bpf.o").read_bytes(), "v3").programs
@@ -76,7 +76,7 @@ def on_code(idea: str, name: str) -> tuple[float, float]:
     from fastrtp.jit.options import DEFAULT
     from fastrtp.jit.unverified import Compiled
 
-    spec = (_v3() if idea == "whole_slots" else jit.programs())[name]
+    spec = (v3_programs() if idea == "whole_slots" else jit.programs())[name]
     data = jit.memory_for(name)
     runs: dict[str, Callable[[int], int]] = {}
     for which, options in (("without", replace(DEFAULT, **IDEAS[idea])), ("with", DEFAULT)):

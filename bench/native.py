@@ -1,10 +1,14 @@
-"""The baseline compiler: C sources of c/ compiled by the system's clang or gcc -O2 into a shared library, loaded with ctypes."""
+"""The baseline compiler: C sources of c/ compiled by the system's clang or gcc -O2 into a shared library, loaded with ctypes.
+
+$FASTRTP_BENCH_CFLAGS adds flags (-march=native, -fno-jump-tables), and the tables say so.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -14,7 +18,13 @@ from fastrtp.native.library import cache_folder
 
 SOURCES = Path(__file__).parent / "c"
 _CLANGS = ("clang", *(f"clang-{version}" for version in range(22, 13, -1)))
-_FLAGS = ("-O2", "-shared", "-fPIC", "-w")
+_FLAGS = ("-O2",)
+_LIBRARY = ("-shared", "-fPIC", "-w")
+
+
+def flags() -> tuple[str, ...]:
+    """What the baseline is optimised with."""
+    return (*_FLAGS, *os.environ.get("FASTRTP_BENCH_CFLAGS", "").split())
 
 
 def compilers() -> dict[str, str]:
@@ -40,14 +50,14 @@ def compiler() -> str:
 def baseline_name() -> str:
     """How the tables call the baseline."""
     found = compilers()
-    return f"{next(iter(found))} -O2" if found else "none"
+    return " ".join([next(iter(found)), *flags()]) if found else "none"
 
 
 @functools.cache
 def library(sources: Sequence[str], name: str = "") -> ctypes.CDLL:
     """The sources (a tuple of file names in c/) as one library, each its own translation unit; compiled once and kept."""
     path = compilers()[name or compiler()]
-    digest = hashlib.sha256(Path(path).resolve().as_posix().encode())
+    digest = hashlib.sha256(" ".join([Path(path).resolve().as_posix(), *flags()]).encode())
     for source in [*sources, "bench.h"]:
         digest.update((SOURCES / source).read_bytes())
     target = cache_folder() / "bench" / f"{digest.hexdigest()[:20]}.so"
@@ -55,7 +65,7 @@ def library(sources: Sequence[str], name: str = "") -> ctypes.CDLL:
         target.parent.mkdir(exist_ok=True)
         part = target.with_suffix(".part")
         files = [str(SOURCES / source) for source in sources]
-        done = subprocess.run([path, *_FLAGS, *files, "-o", str(part)], capture_output=True, text=True, check=False)
+        done = subprocess.run([path, *flags(), *_LIBRARY, *files, "-o", str(part)], capture_output=True, text=True, check=False)
         if done.returncode:
             raise NotImplementedError(f"{path}: {done.stderr.strip()}")
         part.replace(target)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BETTER, _WORSE, _GREY = "#2b7a78", "#b5483a", "#9a9a9a"
+_FLAME = ("#f7dc9c", "#f5c26b", "#f0a35e", "#e07b53", "#c0504d")
 _LAYER_COLOURS = ("#cfd8dc", "#90a4ae", "#f0a35e", "#c0504d")
 
 
@@ -51,7 +52,8 @@ def layers(axes: Axes, found: Mapping[str, Mapping[str, float]], names: Sequence
                 axes.text(start + width / 2, place, f"{width:.1f}", ha="center", va="center", fontsize=8)
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
     wholes = [each["whole"] for each in found.values()]
-    axes.plot(wholes, places, "k|", markersize=22, label="measured whole")
+    axes.plot(wholes, places, "k|", markersize=22)
+    axes.plot([], [], "k|", markersize=9, label="whole, measured")
     axes.set_yticks(places, list(found))
     axes.set_xlabel("ns per event")
     axes.set_xlim(0, max(*wholes, *starts) * 1.04)
@@ -59,6 +61,33 @@ def layers(axes: Axes, found: Mapping[str, Mapping[str, float]], names: Sequence
     axes.tick_params(axis="y", length=0)
     axes.set_title(title, loc="left", pad=26)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names) + 1, frameon=False, fontsize=8, borderpad=0)
+
+
+def flame(axes: Axes, found: Mapping[str, float], empty: Mapping[str, float], *, name: str) -> None:
+    """One event as a flame graph: what is called lies on its caller, as wide as it takes
+    long; what is left bare is the caller's own.
+
+    `found`: layers of an event with the program `name`; `empty`: of one with an empty program.
+    """
+    call = min(empty["program"], found["program"])
+    trace = found["key"] + found["transition"] + found["program"]
+    event = found["loop"] + trace
+    program = event - found["program"]
+    frames = [  # (depth, start, width, text)
+        (0, 0.0, event, f"the loop: {event:.1f} ns, {found['loop']:.1f} of them its own"),
+        (1, found["loop"], trace, f"trace_bench_event: {trace:.1f}; its static key {found['key']:.1f}"),
+        (2, found["loop"] + found["key"], trace - found["key"], f"probes, bpf_trace_run3: {found['transition']:.1f} their own"),
+        (3, program, found["program"], f"{name}: {found['program']:.1f}"),
+        (4, program + call, found["program"] - call, f"map: {found['program'] - call:.1f}"),
+    ]
+    for depth, start, width, text in frames:
+        axes.barh(depth, width, left=start, height=0.94, color=_FLAME[depth], edgecolor="white", linewidth=1)
+        axes.text(start + event / 200, depth, text, ha="left", va="center", fontsize=8, clip_on=True)
+    axes.set_xlim(0, event)
+    axes.set_xlabel("ns")
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_title(f"{name}, linked tier", loc="left")
 
 
 def scaling(axes: Axes, rows: Sequence[Row], *, title: str = "") -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 _TRIM_EVERY = 32
 """One put in so many looks at the whole folder."""
+_MAX_HEAD = 1 << 20
 _FRESH = 3600.0
 """Seconds after which a use is noted again, and after which what a writer left half done is thrown away."""
 
@@ -37,18 +38,23 @@ def cache_folder() -> Path:
 
 @functools.cache
 def _folder(base: str, below: str = "") -> Path:
-    import tempfile
-
     own = f"fastrtp-{os.getuid()}" if hasattr(os, "getuid") else "fastrtp-user"
     wanted = Path(base, below).absolute()
-    for folder in (wanted, wanted / own, Path(tempfile.gettempdir()) / own):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if _is_ours(folder):
-                return folder
-        except OSError:
-            continue
-    return Path(tempfile.mkdtemp(prefix=f"{own}-"))
+    if _made(wanted):
+        return wanted
+    import tempfile
+
+    found = next((folder for folder in (wanted / own, Path(tempfile.gettempdir()) / own) if _made(folder)), None)
+    return found if found is not None else Path(tempfile.mkdtemp(prefix=f"{own}-"))
+
+
+def _made(folder: Path) -> bool:
+    """Whether the folder is there, made now if need be, and ours."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _is_ours(folder)
+    except OSError:
+        return False
 
 
 def _is_ours(folder: Path) -> bool:
@@ -84,10 +90,10 @@ class EntryCache:
         """Facts and body of an entry, or None when it is absent or damaged."""
         path = f"{self._stem}{key}{self.suffix}"
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(path, "rb") as file:
                 used = os.fstat(file.fileno()).st_mtime
-                head, _, body = file.readall().partition(b"\n")
-            row = json.loads(head)
+                row = json.loads(file.readline(_MAX_HEAD))
+                body = file.read()
             facts = row["facts"]
             if row["checksum"] != _checksum(key, facts, body):
                 return None

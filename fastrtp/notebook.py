@@ -7,6 +7,8 @@
     frame(obj.maps["runqlat"])                 # a map as one, with the integer widths of the BTF
     plot_log2(slots, unit="us")                # a log2 histogram with matplotlib
 
+A program that the verifier refuses shows its report, and the log folded by source line.
+
 IPython, pandas and matplotlib (the `notebook` extra) are imported when they are used; the layers below know nothing of them.
 """
 
@@ -14,10 +16,13 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from fastrtp.errors import VerifierError
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped, import-not-found, unused-ignore]
@@ -40,6 +45,7 @@ def load_ipython_extension(shell: Any) -> None:
     for (module, name), function in _FORMATTERS.items():
         formatters["text/html"].for_type_by_name(module, name, function)
     formatters["text/plain"].for_type_by_name(*_RECORDING, _recording_text)
+    shell.set_custom_exc((VerifierError,), _refused)
 
 
 def unload_ipython_extension(shell: Any) -> None:
@@ -48,6 +54,7 @@ def unload_ipython_extension(shell: Any) -> None:
     for module, name in _FORMATTERS:
         formatters["text/html"].pop(f"{module}.{name}", None)
     formatters["text/plain"].pop(".".join(_RECORDING), None)
+    shell.set_custom_exc((), None)
 
 
 # data
@@ -169,7 +176,7 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: s
     """An HTML table; everything in it is escaped."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
-    above = f"<caption style='text-align:left'>{html.escape(caption)}</caption>" if caption else ""
+    above = f"<caption style='text-align:left;white-space:nowrap'>{html.escape(caption)}</caption>" if caption else ""
     return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -195,6 +202,66 @@ def _bars(values: Sequence[int]) -> str:
         if value
     )
     return f"<svg width='{5 * (last + 1)}' height='16' fill='currentColor'>{bars}</svg>"
+
+
+# verification
+
+_SOURCE_LINE = re.compile(r"^; (.*) @ (\S+:\d+)$")
+_BRANCH = re.compile(r"^from \d+ to \d+: ")
+
+
+def log_html(log: str, *, last_open: bool = False) -> str:
+    """A verifier's log as folds: one for each source line that the path comes to, or for each branch where there are none.
+
+    `last_open`: the last one is unfolded.
+    """
+    folds: list[tuple[str, list[str]]] = [("", [])]
+    lines = [line for line in log.splitlines() if line.strip()]
+    sources = any(_SOURCE_LINE.match(line) for line in lines)
+    for line in lines:
+        source = _SOURCE_LINE.match(line)
+        title = f"{source[2]}: {source[1]}" if source else line if not sources and _BRANCH.match(line) else ""
+        if title and title != folds[-1][0]:
+            folds.append((title, []))
+        if not source:
+            folds[-1][1].append(line)
+    shown = [(title, body) for title, body in folds if body]
+    return "".join(
+        f"<details{' open' if last_open and at == len(shown) - 1 else ''}><summary><code>{html.escape(title or 'log')}</code> "
+        f"({len(body)})</summary><pre>{html.escape(chr(10).join(body))}</pre></details>"
+        for at, (title, body) in enumerate(shown)
+    )
+
+
+def refusal_html(error: VerifierError) -> str:
+    """Why a program was refused: the report, and the log in folds."""
+    from fastrtp.verifier.report import report_of
+
+    report = report_of(error)
+    why = str(error.strerror or error) if report is None else str(report)
+    return f"<pre>{html.escape(why)}</pre>{log_html(error.log, last_open=True)}"
+
+
+def verified_html(program: Any) -> str:
+    """An accepted program: what it took, its functions, the log in folds where it was asked for."""
+    stats = program.stats
+    numbers = [
+        (stats.insn_processed, stats.total_states, stats.peak_states, stats.time_ns / 1e6, program.max_ctx_offset)
+    ]
+    columns = ("instructions processed", "states", "at most", "ms", "bytes of context")
+    functions = [(s.name or f"func#{i}", s.end - s.start, s.stack_depth) for i, s in enumerate(program.subprogs)]
+    tables = table_html(columns, numbers) + table_html(("function", "instructions", "bytes of stack"), functions)
+    return tables + log_html(program.log)
+
+
+def _refused(
+    shell: Any, kind: type[BaseException], error: VerifierError, trace: TracebackType, tb_offset: int | None = None
+) -> None:
+    """What IPython shows of a refusal that nobody caught."""
+    from fastrtp.verifier.report import report_of
+
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+    shell.display_pub.publish({"text/html": refusal_html(error), "text/plain": str(report_of(error) or "")})
 
 
 def map_html(held: Any) -> str:
@@ -241,7 +308,9 @@ def recording_html(recording: Recording) -> str:
     """A recording's summary and its most frequent events."""
     info = recording.info()
     span = f" in {info['seconds']:.3g} s" if info["seconds"] is not None else ""
-    caption = f"{info['events']:,} events{span}, {info['cpus']} cpus, {info['host']}"
+    kinds = len(info["by_name"])
+    note = f"; {ROWS} of {kinds} kinds shown" if kinds > ROWS else ""
+    caption = f"{info['events']:,} events{span}, {info['cpus']} cpus, {info['host']}{note}"
     return table_html(("event", "count"), list(info["by_name"].items())[:ROWS], caption)
 
 
@@ -267,5 +336,7 @@ _FORMATTERS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("fastrtp.replay.report", "ReplayReport"): report_html,
     _RECORDING: recording_html,
     ("fastrtp.trace.tracepoint", "Tracepoint"): tracepoint_html,
+    ("fastrtp.errors", "VerifierError"): refusal_html,
+    ("fastrtp.verifier.api", "VerifiedProgram"): verified_html,
 }
 """(module, class) -> its HTML. By name, so that nothing is imported before it is shown."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import struct
 from collections.abc import Sequence
 from typing import Any
 
-from fastrtp.btf import host_btf, tracepoints
+from fastrtp.btf import Btf, BtfKind, host_btf, tracepoints
 from fastrtp.btf.kfuncs import kfunc_id
 from fastrtp.isa import Insn, encode
 from fastrtp.obj import ObjectSpec, ProgramSpec
@@ -30,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def bpf(cmd: BpfCmd, **fields: Any) -> int:
     """One call: the result, or -errno. Bytes and buffers are given by their address."""
     attr = (ctypes.c_char * ATTR_SIZE)()
-    struct = ATTRS[cmd].struct.from_buffer(attr)
+    record = ATTRS[cmd].struct.from_buffer(attr)
     keep = []
     for name, value in fields.items():
         if isinstance(value, bytes) and not name.endswith("_name"):
@@ -38,7 +39,7 @@ def bpf(cmd: BpfCmd, **fields: Any) -> int:
         if isinstance(value, ctypes.Array):
             keep.append(value)
             value = ctypes.addressof(value)
-        setattr(struct, name, value)
+        setattr(record, name, value)
     result = int(_libc.syscall(SYS_BPF, int(cmd), attr, ATTR_SIZE)) if SYS_BPF else -1
     return result if result >= 0 else -ctypes.get_errno()
 
@@ -53,6 +54,31 @@ def usable() -> bool:
     return fd >= 0
 
 
+def without_externs(data: bytes) -> bytes:
+    """The BTF with the kernel functions that it names as global ones, and their section as a struct: what libbpf makes of it.
+
+    libbpf: bpf_object__collect_externs, bpf_object__sanitize_btf
+    """
+    btf, raw = Btf.parse(data), bytearray(data)
+    section = btf.find(".ksyms", BtfKind.DATASEC)
+    number = next((record for record in btf if record.kind == BtfKind.INT and record.size == 4), None)
+    if section is None or number is None:
+        return data
+    (name,) = struct.unpack_from("<I", data, btf.record_offset(number.id))
+    at = btf.record_offset(section)
+    infos = btf.type(section).secinfos
+    struct.pack_into("<III", raw, at, 0, BtfKind.STRUCT << 24 | len(infos), 4 * len(infos))
+    for place, info in enumerate(infos):
+        struct.pack_into("<III", raw, at + 12 + 12 * place, 0, number.id, 32 * place)
+        function = btf.type(info.type_id)
+        if function.kind != BtfKind.FUNC:
+            continue
+        struct.pack_into("<I", raw, btf.record_offset(function.id) + 4, BtfKind.FUNC << 24 | 1)
+        for param in range(len(btf.type(function.type).params)):
+            struct.pack_into("<I", raw, btf.record_offset(function.type) + 12 + 8 * param, name)
+    return bytes(raw)
+
+
 class HostObject:
     """One object's maps and BTF in the running kernel. A context manager."""
 
@@ -61,7 +87,8 @@ class HostObject:
         self.fds: dict[str, int] = {}
         self.btf_fd = -1
         if self.spec.btf_bytes:
-            self.btf_fd = bpf(BpfCmd.BPF_BTF_LOAD, btf=self.spec.btf_bytes, btf_size=len(self.spec.btf_bytes))
+            types = without_externs(self.spec.btf_bytes)
+            self.btf_fd = bpf(BpfCmd.BPF_BTF_LOAD, btf=types, btf_size=len(types))
             if self.btf_fd < 0:
                 raise OSError(-self.btf_fd, f"BTF of {name}: {os.strerror(-self.btf_fd)}")
         for spec in self.spec.maps.values():

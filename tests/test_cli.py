@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -287,6 +288,51 @@ def test_verify_with_a_tail_call_table_and_skipped_programs() -> None:
     assert "on_kprobe: not verified: section 'kprobe/do_nanosleep'" in fine("verify", ELF / "sections.bpf.o")
 
 
+def test_verify_several_objects_sorted_and_filtered() -> None:
+    """A column names the file; rows in the order asked for, only those asked for; the same as CSV."""
+    objects = (RUNQLAT, SWITCHES, SYSCOUNT)
+    lines = fine("verify", *objects, "--sort", "-processed").splitlines()
+    at = lines[0].split().index("processed")
+    processed = [int(line.split()[at].replace(",", "")) for line in lines[1:]]
+    rows = list(csv.DictReader(io.StringIO(fine("verify", *objects, "--filter", "processed<30", "--format", "csv"))))
+
+    assert lines[0].split()[:2] == ["file", "program"]
+    assert processed == sorted(processed, reverse=True)
+    assert 0 < len(rows) < len(processed)
+    assert all(int(row["processed"]) < 30 and row["verdict"] == "accepted" for row in rows)
+    assert len(fine("verify", *objects, "on_enter").splitlines()) == 2
+    assert len(fine("verify", *objects, "--filter", "file=runq*", "--filter", "on_w*").splitlines()) == 3
+
+
+def test_verify_beside_an_earlier_run(tmp_path: Path) -> None:
+    """Changes of verdicts and numbers; programs of one run only."""
+    old = tmp_path / "old.json"
+    whole = json.loads(fine("verify", RUNQLAT, "--format", "json"))
+    whole["programs"][0]["processed"] *= 2
+    whole["programs"][1]["verdict"] = "rejected"
+    del whole["programs"][2]
+    old.write_text(json.dumps(whole))
+    rows = {row["program"]: row for row in json.loads(fine("verify", RUNQLAT, "--compare", old, "--format", "json"))["programs"]}
+    table = fine("verify", RUNQLAT, "--compare", old)
+
+    names = [row["program"] for row in whole["programs"]]
+    assert rows[names[0]]["processed_change"] == -rows[names[0]]["processed"]
+    assert (rows[names[1]]["verdict_old"], rows[names[1]]["verdict"]) == ("rejected", "accepted")
+    assert [row["verdict_old"] for row in rows.values()].count(None) == 1
+    assert "(-50.0 %)" in table
+    assert "missing" in table
+    assert fine("verify", RUNQLAT, "--compare", old, "--format", "csv").startswith("file,program,verdict_old,verdict,processed_")
+
+
+def test_verify_bad_options(tmp_path: Path) -> None:
+    """What no column, number or earlier run is."""
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("[]")
+    for options in (("--sort", "colour"), ("--filter", "processed>many"), ("--filter", "program<a"), ("--compare", wrong)):
+        assert run("verify", RUNQLAT, *options).exit_code == 2
+    assert error_line("verify", RUNQLAT, SWITCHES, "nothing_of_the_kind").startswith("no program 'nothing_of_the_kind'")
+
+
 def test_dump_shows_instructions_llvm_and_native() -> None:
     """Three views of one program."""
     insns = fine("dump", SYSCOUNT, "on_enter")
@@ -309,12 +355,19 @@ def test_conformance_is_the_plugin_protocol() -> None:
     assert "instructions" in error_line("conformance", stdin="xyz")
 
 
-def test_warmup_says_where_the_library_is() -> None:
-    """The path exists afterwards."""
-    out = fine("warmup")
+def test_warmup_says_what_is_ready_and_where() -> None:
+    """The folder has the library afterwards."""
+    lines = fine("warmup").splitlines()
 
-    assert out.startswith("native library ")
-    assert Path(out.rpartition(": ")[2].strip()).is_file()
+    assert lines[0] == "native library was there already" or lines[0].startswith("native library ready after ")
+    assert list(Path(lines[-1].removeprefix("kept in ")).glob("native-*.o"))
+
+
+def test_warmup_for_programs() -> None:
+    """Seconds by what was made."""
+    found = json.loads(fine("warmup", "--format", "json"))
+
+    assert list(found["seconds"]) == ["native library", "kernel's types", "shipped programs"]
 
 
 def test_python_m_fastrtp_is_the_command() -> None:

@@ -104,8 +104,20 @@ def test_jited_dump_is_the_native_code(tmp_path: Path):
     assert run("prog", "-o", RUNQLAT, "dump", "jited", "id", "1", "file", str(path)).exit_code == 0
     assert function["name"].endswith("_on_wakeup")
     assert len(function["insns"]) > 20
-    assert set(function["insns"][0]) == {"operation", "operands"}
+    assert {"operation", "operands", "src"} <= function["insns"][0].keys()
     assert len(path.read_bytes()) == size
+
+
+def test_jited_dump_has_the_source_and_the_instructions_that_code_is_for():
+    (function,) = rows("prog", "dump", "jited", "id", "1", "linum", "bpf", "opcodes")
+    text = run("prog", "-o", RUNQLAT, "dump", "jited", "id", "1", "linum", "bpf").stdout
+    call = next(insn for insn in function["insns"] if insn.get("disasm") == "(85) call bpf_ktime_get_ns#5")
+
+    assert function["insns"][0]["line_num"] == 72
+    assert call["index"] == 9
+    assert all(len(byte) == 4 for byte in call["opcodes"])
+    assert "line_num:72 line_col:0]\n   0: (b7) r2 = 2416\n\t" in text
+    assert run("prog", "-o", RUNQLAT, "dump", "jited", "id", "1", "nonsense").exit_code == 2
 
 
 def test_map_dump_is_decoded_by_btf():

@@ -130,6 +130,10 @@ ELSEWHERE = {
     "spin_unlock": "test_spin_lock.py",
     **dict.fromkeys(("dynptr_from_mem", "dynptr_read", "dynptr_write", "dynptr_data"), "test_dynptr.py"),
     **dict.fromkeys(("ringbuf_reserve_dynptr", "ringbuf_submit_dynptr", "ringbuf_discard_dynptr"), "test_dynptr.py"),
+    **dict.fromkeys(("get_stack", "get_stackid", "get_task_stack"), "test_stackmap.py"),
+    **dict.fromkeys(("timer_init", "timer_set_callback", "timer_start", "timer_cancel"), "test_timer.py"),
+    "kptr_xchg": "test_kptr.py",
+    **dict.fromkeys(("send_signal", "send_signal_thread", "find_vma", "user_ringbuf_drain"), "test_callbacks.py"),
     "this_cpu_ptr": "needs a kernel variable, which objects cannot name yet",
 }
 

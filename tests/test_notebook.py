@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 import fastrtp
 from fastrtp import notebook
+from fastrtp.errors import VerifierError
+from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel
 from fastrtp.kernel.object import BpfObject
 from fastrtp.record import Recording
@@ -17,6 +20,7 @@ from fastrtp.replay import ReplayReport, replay
 
 RECORDING = Path(fastrtp.__file__).parent / "record/data/churn.trace.dat"
 OUTPUTS = Path(__file__).parent / "data/cli/outputs.bpf.o"
+GLOBAL = Path(__file__).parent / "data/verifier/global/funcs.bpf.o"
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SWITCHES = 5_069
 
@@ -34,6 +38,47 @@ def played(recording: Recording) -> Iterator[tuple[Kernel, BpfObject, ReplayRepo
         with loaded.attach():
             report = replay(kernel, recording)
         yield kernel, loaded, report
+
+
+def test_a_refusal_folds_by_source_line() -> None:
+    """The report, and a fold for each line of C that the path came to; the last is open, and everything is escaped."""
+    with Kernel(cpus=2) as kernel, pytest.raises(VerifierError) as caught:
+        kernel.load(GLOBAL, autoload={"null_check_in_the_function"})
+    shown = notebook.refusal_html(caught.value)
+    fold = r"<details( open)?><summary><code>(.*?)</code> \((\d+)\)</summary><pre>(.*?)</pre></details>"
+    folds = re.findall(fold, shown, re.DOTALL)
+
+    assert "hint: the pointer may be NULL" in shown
+    assert [title.split(":")[0] for _, title, *_ in folds] == ["log", "funcs.bpf.c"]
+    assert [bool(unfolded) for unfolded, *_ in folds] == [False, True]
+    assert "return pair-&gt;a;" in folds[1][1]
+    assert "8: (79) r0 = *(u64 *)(r1 +0)\nR1 invalid mem access &#x27;mem_or_null&#x27;" in folds[1][3]
+
+
+def test_an_accepted_program_and_a_log_without_source_lines() -> None:
+    """Numbers and functions; folds by branch where there is no line info."""
+    text = "r0 = *(u64 *)(r1 +0)\nif r0 == 0 goto out\nr0 = 1\nout:\nexit"
+    with Kernel(cpus=2) as kernel:
+        fd = kernel.prog_load(17, encode(assemble(text)), log_level=2)
+        shown = notebook.verified_html(kernel.current.files.fget(fd).private_data.verified)
+
+    assert shown.count("<table>") == 2
+    assert len(re.findall("<details>", shown)) == 2
+    assert "<summary><code>from 1 to 3: R0=0" in shown
+
+
+def test_an_uncaught_refusal_in_a_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    """IPython shows its HTML after the traceback."""
+    interactive = pytest.importorskip("IPython.core.interactiveshell")
+    shell = interactive.InteractiveShell()
+    shown: list[Any] = []
+    shell.display_pub.publish = lambda data, **_: shown.append(data)
+    notebook.load_ipython_extension(shell)
+    shell.run_cell("from fastrtp.errors import VerifierError\nraise VerifierError(22, 'no good', log='R0 !read_ok\\n')")
+    notebook.unload_ipython_extension(shell)
+
+    assert "no good" in capsys.readouterr().out
+    assert any("R0 !read_ok" in data.get("text/html", "") for data in shown)
 
 
 def test_the_extension_shows_everything_as_html(played: tuple[Kernel, BpfObject, ReplayReport], recording: Recording) -> None:
@@ -151,8 +196,9 @@ def test_replay_with_progress_gives_the_report(played: tuple[Kernel, BpfObject, 
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
-def test_notebooks_run_from_top_to_bottom(path: Path) -> None:
-    """And their kept text output is what they print."""
+def test_notebooks_run_from_top_to_bottom(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And their kept text output is what they print. Measurements are short, and say nothing."""
+    monkeypatch.setenv("FASTRTP_BENCH_SECONDS", "0.01")
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")

@@ -59,11 +59,13 @@ def played(tool: str, recording: Recording, programs: set[str] | None = None) ->
     """Decoded contents of every map after a replay; of a ring its records."""
     with Kernel(cpus=2) as kernel, kernel.load(OBJECTS[tool], name=tool, autoload=programs) as obj, obj.attach():
         kernel.replay(recording)
-        return {
-            "." + name.rsplit(".")[-1] if "." in name else name: list(enumerate(held.consume())) if name == "events" else list(held.items())
-            for name, held in obj.maps.items()
-            if not name.endswith("rodata")
-        }
+        contents: dict[str, list[tuple[Any, Any]]] = {}
+        for name, held in obj.maps.items():
+            if name == "events":
+                contents[name] = list(enumerate(held.consume()))
+            elif not name.endswith("rodata"):
+                contents[name[name.find(".") :] if "." in name else name] = list(held.items())
+        return contents
 
 
 def log2(value: int) -> int:

@@ -6,7 +6,7 @@ Must not know: ELF, maps, programs.
 
 from __future__ import annotations
 
-from .load import DEFAULT_KERNEL_VERSION, default_btf, host_btf, load_btf, parse_btf
+from .load import DEFAULT_KERNEL_VERSION, default_btf, host_btf, load_btf, object_btf, parse_btf
 from .parse import Btf
 from .tracepoints import ProtoArg, TracepointProto, tracepoints
 from .types import BtfKind, BtfType, EnumValue, Field, Member, Param, SecInfo
@@ -28,6 +28,7 @@ __all__ = [
     "default_btf",
     "host_btf",
     "load_btf",
+    "object_btf",
     "parse_btf",
     "tracepoints",
     "trim",

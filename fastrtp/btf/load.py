@@ -1,15 +1,21 @@
 """Where BTF comes from: the package's own vmlinux, the running kernel, a file.
 
 The package ships the BTF of one Linux 6.1 kernel (data/PROVENANCE.md), so that objects load the same everywhere.
-Types are decoded on demand, so opening it costs its decompression and one pass over its record lengths.
+Types are decoded on demand, so opening it costs its decompression and one pass over its record lengths, which are kept in
+the user's cache.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from functools import cache
-from importlib import resources
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from fastrtp.entry_cache import EntryCache, cache_folder
 from fastrtp.errors import BtfError
 
 from .parse import Btf
@@ -19,6 +25,11 @@ DEFAULT_KERNEL_VERSION = 6 << 16 | 1 << 8 | 192
 """LINUX_VERSION_CODE of the kernel that the shipped BTF describes."""
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_INDEX = b"fastrtp btf index 1"
+_LARGE = 1 << 19
+"""Bytes from which on a BTF is worth an entry in the cache."""
+_MAX_CACHED = 64 << 20
+_RECENT = 8
 _MAX_BTF = 1 << 28
 """Bytes that a compressed BTF may expand to."""
 
@@ -26,7 +37,24 @@ _MAX_BTF = 1 << 28
 @cache
 def default_btf() -> Btf:
     """The shipped vmlinux BTF; the same object on every call in a process."""
-    return parse_btf(resources.files(__package__).joinpath("data", DEFAULT_BTF).read_bytes(), DEFAULT_BTF)
+    return parse_btf(_shipped(), DEFAULT_BTF)
+
+
+def _shipped() -> bytes:
+    try:
+        return Path(__file__).with_name("data").joinpath(DEFAULT_BTF).read_bytes()
+    except OSError:  # the package is in an archive
+        from importlib import resources
+
+        return resources.files(__package__).joinpath("data", DEFAULT_BTF).read_bytes()
+
+
+@lru_cache(maxsize=_RECENT)
+def object_btf(data: bytes) -> Btf:
+    """The BTF of an object. The last few are kept: whoever loads an object parses the same bytes again for BPF_BTF_LOAD, and
+    loads the same object again. Raises `BtfError`.
+    """
+    return Btf.parse(data)
 
 
 def host_btf() -> Btf:
@@ -45,13 +73,33 @@ def load_btf(path: str | os.PathLike[str], base: Btf | None = None) -> Btf:
 
 
 def parse_btf(data: bytes, name: str, base: Btf | None = None) -> Btf:
-    """Parse raw or zstd-compressed BTF; errors begin with `name`."""
-    if data[:4] == _ZSTD_MAGIC:
-        data = _decompress(data, name)
+    """Parse raw or zstd-compressed BTF; errors begin with `name`. A kernel's is found in the cache the next time."""
+    packed = data[:4] == _ZSTD_MAGIC
+    cache = EntryCache(cache_folder(), "btf", ".index", _MAX_CACHED) if base is None and len(data) >= _LARGE else None
+    key = hashlib.sha256(_INDEX + data).hexdigest()[:32] if cache is not None else ""
+    found = cache.get(key) if cache is not None else None
+    known = _indexed(data, packed, *found) if found is not None else None
+    if known is not None:
+        return known
+    raw = _decompress(data, name) if packed else data
     try:
-        return Btf.parse(data, base)
+        btf = Btf.parse(raw, base)
     except BtfError as error:
         raise BtfError(f"{name}: {error}") from None
+    if cache is not None:
+        offsets = btf.records[1]
+        cache.put(key, {"types": len(offsets), "digest": btf.digest}, offsets.astype("<u4").tobytes() + (raw if packed else b""))
+    return btf
+
+
+def _indexed(data: bytes, packed: bool, facts: dict[str, Any], body: bytes) -> Btf | None:
+    """The BTF of an entry: offsets of its records, then what compressed data expands to. None for an entry that does not fit."""
+    try:
+        size = 4 * facts["types"]
+        offsets = np.frombuffer(body, "<u4", facts["types"])
+        return Btf.parse(body[size:] if packed else data, None, (offsets, str(facts["digest"])))
+    except (KeyError, ValueError, TypeError, BtfError):
+        return None
 
 
 def _decompress(data: bytes, name: str) -> bytes:

@@ -8,6 +8,7 @@ Kernel: kernel/bpf/btf.c:btf_parse. Differs: a record is validated on its first 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import numpy as np
 from fastrtp.errors import BtfError
 
 from . import cformat, values
+from .check import check
 from .types import (
     BTF_MAGIC,
     COMPOSITES,
@@ -60,8 +62,11 @@ class Btf:
         offsets: npt.NDArray[np.uint32],
         strings: bytes,
         base: Btf | None,
+        digest: str = "",
     ) -> None:
         self.data = data
+        self._digest = digest
+        self._checked = False
         self.base: Btf | None = base
         self.start_id = len(base) if base is not None else 1
         self.str_start: int = base.str_end if base is not None else 0
@@ -77,8 +82,10 @@ class Btf:
         self._void = BtfType(0, BtfKind.UNKN, "void")
 
     @classmethod
-    def parse(cls, data: bytes, base: Btf | None = None) -> Btf:
+    def parse(cls, data: bytes, base: Btf | None = None, index: tuple[npt.NDArray[np.uint32], str] | None = None) -> Btf:
         """Read a BTF blob; with `base`, as a split BTF on top of it. Raises `BtfError` with the offset.
+
+        `index`: the offsets of its records and its digest, found when these bytes were parsed before.
 
         Kernel: kernel/bpf/btf.c:btf_parse_hdr, btf_parse_str_sec, btf_check_all_metas
         """
@@ -109,8 +116,9 @@ class Btf:
         if (strings and strings[-1]) or (base is None and (not strings or strings[0])):
             raise BtfError(f"string section at offset {strings_at:#x}: does not begin and end with a NUL byte")
         words = np.frombuffer(data, "<u4", type_len // 4, types_at)
-        offsets = _index_records(words, types_at)
-        btf = cls(data, types_at, words, offsets, strings, base)
+        if index is not None:
+            return cls(data, types_at, words, index[0], strings, base, index[1])
+        btf = cls(data, types_at, words, _index_records(words, types_at), strings, base)
         btf._check_names()
         return btf
 
@@ -282,20 +290,24 @@ class Btf:
 
     def check(self) -> None:
         """Decode and follow every type of this blob, as BPF_BTF_LOAD does; raises `BtfError` for the first bad one."""
-        for type_id in range(self.start_id, len(self)):
-            record = self.type(type_id)
-            refs = [record.type, *(m.type_id for m in record.members), *(p.type_id for p in record.params)]
-            refs += [info.type_id for info in record.secinfos]
-            bad = next((ref for ref in refs if ref >= len(self)), None)
-            if bad is not None:
-                raise BtfError(
-                    f"type [{type_id}] {record.kind.name}: type id {bad} does not exist, the last one is {len(self) - 1}"
-                )
-            if record.kind in (BtfKind.ARRAY, BtfKind.VAR) or record.kind in COMPOSITES:
-                for ref in refs:
-                    self.strip(ref)
-            if record.kind == BtfKind.ARRAY:
-                self.sizeof(type_id)
+        if not self._checked:
+            check(self)
+            self._checked = True
+
+    def ids_of_kind(self, kind: BtfKind) -> list[int]:
+        """Ids of this blob's own types of a kind, ascending."""
+        return [self.start_id + int(index) for index in np.flatnonzero(self._kinds == int(kind))]
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the blob and of what it builds on: its identity in keys."""
+        base = self.base.digest if self.base is not None else ""
+        return self._digest or hashlib.blake2b(self.data + base.encode(), digest_size=16).hexdigest()
+
+    @property
+    def records(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """(the type section as words, the offset in them of each record of this blob)."""
+        return self._words, self._offsets
 
     def record_offset(self, type_id: int) -> int:
         """The byte offset in `data` of a record of this blob itself (not of its base)."""

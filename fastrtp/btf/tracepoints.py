@@ -6,6 +6,7 @@ Kernel: include/trace/bpf_probe.h (where the typedefs come from), kernel/bpf/ver
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 from .cformat import proto_of
@@ -37,22 +38,29 @@ class TracepointProto(NamedTuple):
 
 
 class _Tracepoints(Mapping[str, TracepointProto]):
-    """Prototypes by name, read when asked for."""
+    """Prototypes by name, looked up when asked for: a kernel has over a thousand, a program wants one."""
 
     def __init__(self, btf: Btf) -> None:
         self._btf = btf
         self._protos: dict[str, TracepointProto] = {}
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        btf = self._btf
         ids = (found for found in btf.find_prefix(_PREFIX) if btf.kind(found) == BtfKind.TYPEDEF)
-        self._ids = {btf.name(found).removeprefix(_PREFIX): found for found in ids}
+        return {btf.name(found).removeprefix(_PREFIX): found for found in ids}
 
     def __getitem__(self, name: str) -> TracepointProto:
         proto = self._protos.get(name)
         if proto is None:
-            proto = self._protos[name] = _tracepoint(self._btf, name, self._ids[name])
+            found = self._btf.find(f"{_PREFIX}{name}", BtfKind.TYPEDEF)
+            if found is None:
+                raise KeyError(name)
+            proto = self._protos[name] = _tracepoint(self._btf, name, found)
         return proto
 
     def __contains__(self, name: object) -> bool:
-        return name in self._ids
+        return isinstance(name, str) and self._btf.find(f"{_PREFIX}{name}", BtfKind.TYPEDEF) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ids)

@@ -31,6 +31,7 @@ COMMANDS = {
     "map": "introspect",
     "link": "introspect",
     "btf": "introspect",
+    "bench": "bench",
     "conformance": "native",
     "warmup": "native",
 }

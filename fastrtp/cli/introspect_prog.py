@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastrtp.cli.introspect import Answer, Verb, Words, fdinfo, holders, holders_text, only_one, open_ids, pin, pinned
+from fastrtp.cli.introspect_jited import OPTIONS as JITED_OPTIONS
+from fastrtp.cli.introspect_jited import jited
 from fastrtp.uapi import BPF_PSEUDO_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, BpfProgType
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def show(kernel: Kernel, words: Words, bpffs: bool) -> Answer:
 
 
 def dump(kernel: Kernel, words: Words, _bpffs: bool) -> Answer:
-    """`prog dump xlated PROG [file F | opcodes | linum]`, `prog dump jited PROG [file F]`."""
+    """`prog dump xlated PROG [file F | opcodes | linum]`, `prog dump jited PROG [file F | opcodes | linum | bpf]`."""
     what = words.take("what to dump", ["xlated", "jited"])
     rest: list[str] = []
     while words:
@@ -97,11 +99,11 @@ def dump(kernel: Kernel, words: Words, _bpffs: bool) -> Answer:
     if options[:1] == ["file"] and len(options) == 2:
         Path(options[1]).write_bytes(prog.xlated() if what == "xlated" else _native_bytes(prog))
         return Answer(None, "")
-    known = {"opcodes", "linum"} if what == "xlated" else set()
+    known = {"opcodes", "linum"} if what == "xlated" else JITED_OPTIONS
     if strange := set(options) - known:
         raise click.UsageError(f"nothing known about {' '.join(sorted(strange))!r}")
     if what == "jited":
-        return _jited(prog)
+        return jited(prog, {found["index"]: found for found in xlated(kernel, prog)}, options)
     rows = list(xlated(kernel, prog))
     return Answer([_plain_row(found, options) for found in rows], "\n".join(_line(found, options) for found in rows))
 
@@ -110,20 +112,6 @@ def _native_bytes(prog: BpfProg) -> bytes:
     from fastrtp.kernel.jited import jited_functions
 
     return b"".join(function.code for function in jited_functions(prog))
-
-
-def _jited(prog: BpfProg) -> Answer:
-    """The compiler's listing of the native code."""
-    from fastrtp.kernel.kallsyms import prog_symbol
-
-    insns: list[dict[str, Any]] = []
-    for line in prog.native.assembly().splitlines():
-        operation, _, operands = line.partition("#")[0].strip().partition("\t")
-        if line.startswith("\t") and operation and not operation.startswith("."):
-            parts = [part.strip() for part in operands.split(",")] if operands else []
-            insns.append({"operation": operation, "operands": parts})
-    lines = [f"\t{insn['operation']}\t{', '.join(insn['operands'])}".rstrip() for insn in insns]
-    return Answer([{"name": prog_symbol(prog), "insns": insns}], "\n".join([f"{prog_symbol(prog)}:", *lines]))
 
 
 def xlated(kernel: Kernel, prog: BpfProg) -> Iterator[dict[str, Any]]:

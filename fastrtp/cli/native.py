@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import click
 
@@ -35,11 +36,32 @@ def _hex(what: str, text: str) -> bytes:
         raise AsmError(f"{what}: {error}") from None
 
 
-@click.command("warmup", short_help="Build the native library now, not at first use.")
-def warmup_command() -> None:
-    """Build the native library now instead of at first use."""
-    took = need_native()
-    from fastrtp.native import library
+@click.command("warmup", short_help="Build and compile now what first uses would wait for.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def warmup_command(form: str) -> None:
+    """Build and compile now what would otherwise be made at first use, once for this version and processor.
 
-    state = f"built in {seconds(took)}" if took else "was there already"
-    click.echo(f"native library {state}: {library.cache_folder()}/native-{library.key()}.o")
+    That is the native library, the index of the kernel's types, and the programs that the package ships.
+    """
+    import json
+
+    from fastrtp.entry_cache import cache_folder
+
+    took = {"native library": need_native()}
+    start = time.perf_counter()
+    from fastrtp.kernel import Kernel
+    from fastrtp.programs import PROGRAMS, read_object
+
+    with Kernel() as kernel:
+        took["kernel's types"] = time.perf_counter() - start
+        start = time.perf_counter()
+        for name in PROGRAMS:
+            kernel.load(read_object(name), name=f"{name}.bpf.o").close()
+        took["shipped programs"] = time.perf_counter() - start
+    if form == "json":
+        click.echo(json.dumps({"folder": str(cache_folder()), "seconds": took}))
+        return
+    for what, spent in took.items():
+        state = f"ready after {seconds(spent)}" if spent else "was there already"
+        click.echo(f"{what} {state}")
+    click.echo(f"kept in {cache_folder()}")

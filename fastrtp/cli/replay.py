@@ -80,8 +80,9 @@ class Drained:
 @click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
-@click.option("--perf-map", type=click.Choice(["map", "dump"]), is_flag=False, flag_value="map", metavar="[dump]",
-              help="Tell perf about compiled code: /tmp/perf-PID.map; dump: jit-PID.dump for perf inject --jit, too. They stay.")
+@click.option("--perf-map", "perf_map", flag_value="map", help="Tell perf about compiled code: /tmp/perf-PID.map, which stays.")
+@click.option("--perf-dump", "perf_map", flag_value="dump",
+              help="Tell perf annotate, too: /tmp/jit-PID.dump, for perf inject --jit after perf record -k mono.")
 def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
     trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,

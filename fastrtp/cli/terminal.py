@@ -120,14 +120,22 @@ class Bar:
 
 
 def need_native() -> float:
-    """Build the native library unless the cache has it, and show how that goes; seconds it took (0 when it was there)."""
+    """Build the native library unless the cache has it; seconds it took (0 when it was there).
+
+    At a terminal that is said, and shown; not where the command prints for programs.
+    """
     from fastrtp.native import library
+    from fastrtp.native.progress import silent
 
     if library.is_built():
         return 0.0
     start = time.monotonic()
-    if not sys.stderr.isatty():
-        click.echo("fastrtp: building the native library, once for this version and processor", err=True)
-    with Bar("building the native library (once)", "", patience=0.0) as bar:
-        library.ensure_built(bar)
+    library.ensure_built(silent if _for_programs() else None)
     return time.monotonic() - start
+
+
+def _for_programs() -> bool:
+    """Whether the running command was asked for JSON and the like."""
+    context = click.get_current_context(silent=True)
+    asked = context.params if context is not None else {}
+    return asked.get("form", "table") != "table" or bool(asked.get("json")) or bool(asked.get("pretty"))

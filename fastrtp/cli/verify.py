@@ -1,4 +1,4 @@
-"""`fastrtp verify`: what the verifier says of each program of an object."""
+"""`fastrtp verify`: what the verifier says of each program of one or several objects."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from fastrtp.cli import verify_table
 from fastrtp.cli.objects import check_programs, read_spec
-from fastrtp.cli.terminal import console, need_native, number, plain, seconds, table
+from fastrtp.cli.terminal import console, need_native, plain
 from fastrtp.errors import BpfError, ObjectError
 
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
     from fastrtp.kernel.process import Process
-    from fastrtp.obj import ProgramSpec
+    from fastrtp.obj import ObjectSpec, ProgramSpec
     from fastrtp.verifier import VerifiedProgram
     from fastrtp.verifier.report import Report
 
@@ -26,6 +27,7 @@ STATUS_REJECTED = 1
 class Verdict:
     """One program's. Without a number: the verifier did not come so far, or says none of a program that it rejects."""
 
+    file: str
     program: str
     section: str
     verdict: str
@@ -59,28 +61,84 @@ class _Logged:
 
 
 @click.command("verify", short_help="Say what the verifier thinks of each program.")
-@click.argument("obj", metavar="OBJ", type=click.Path(path_type=Path))
-@click.argument("programs", metavar="[PROG]...", nargs=-1)
+@click.argument("objects", metavar="OBJ... [PROG]...", nargs=-1, required=True)
 @click.option("--log-level", type=click.IntRange(0, 2), default=0, show_default=True,
               help="Print the verifier's log: 1 the path that failed, 2 every state.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def verify_command(obj: Path, programs: tuple[str, ...], log_level: int, btf: str | None, form: str) -> int:
-    """Verify the programs of OBJ, or only those named. Exit status 1 when one is rejected."""
+@click.option("--sort", metavar="[-]COLUMN", default="", help="Order of the rows; with - the largest first.")
+@click.option("--filter", "filters", metavar="TEST", multiple=True,
+              help="Only rows with e.g. processed>1000, verdict=rejected, file=a*, or a program's name like on_*.")
+@click.option("--compare", metavar="OLD.json", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Show the differences to an earlier run's --format json.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+def verify_command(
+    objects: tuple[str, ...], log_level: int, btf: str | None, sort: str, filters: tuple[str, ...], compare: Path | None,
+    form: str,
+) -> int:  # fmt: skip
+    """Verify the programs of each OBJ, or only those named PROG. Exit status 1 when one is rejected.
+
+    An argument is a program's name when it is no path and there is no file of that name.
+    """
     from fastrtp.kernel import Kernel
 
-    data, spec = read_spec(obj)
-    check_programs(spec, obj, programs)
+    verify_table.ordered([], sort)
+    verify_table.keep([], filters)
+    old = verify_table.read_rows(compare) if compare is not None else []
+    paths, programs = _split(objects)
+    specs = [(path, *read_spec(path)) for path in paths]
+    wanted = _wanted(specs, programs)
     need_native()
     with Kernel(btf) as kernel:
-        verdicts = [_verify(kernel, data, obj.name, spec.programs[name], log_level) for name in programs or spec.programs]
+        verdicts = [_verify(kernel, data, path.name, spec.programs[name], log_level) for path, data, spec, name in wanted]
+    rows = [asdict(verdict) for verdict in verdicts]
+    shown = verify_table.ordered(verify_table.keep(rows, filters), sort)
+    skipped = {name: why for _, _, spec in specs for name, why in spec.skipped.items()} if not programs else {}
+    if compare is not None:
+        _print_comparison(verify_table.compared(verify_table.keep(old, filters), shown), form)
+    elif form == "json":
+        from fastrtp.cli.render import to_json
+
+        click.echo(to_json({"objects": [path.name for path in paths], "programs": shown, "skipped": skipped}))
+    elif form == "csv":
+        click.echo(verify_table.to_csv(shown, (*verify_table.COLUMNS, "errno", "message")), nl=False)
+    else:
+        kept = {id(row): verdict for row, verdict in zip(rows, verdicts, strict=True)}
+        _print(shown, [kept[id(row)] for row in shown], skipped, log_level, len(paths) > 1)
+    return STATUS_REJECTED if any(row.verdict == "rejected" for row in verdicts) else 0
+
+
+def _split(arguments: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+    """Paths, and programs' names. The first is a path."""
+    paths, programs = [Path(arguments[0])], []
+    for text in arguments[1:]:
+        if "/" in text or text.endswith(".o") or Path(text).is_file():
+            paths.append(Path(text))
+        else:
+            programs.append(text)
+    return paths, programs
+
+
+def _wanted(
+    specs: list[tuple[Path, bytes, ObjectSpec]], programs: list[str]
+) -> list[tuple[Path, bytes, ObjectSpec, str]]:
+    """What is to be verified. ObjectError for a name that no object has."""
+    if len(specs) == 1:
+        check_programs(specs[0][2], specs[0][0], programs)
+    for name in programs:
+        if not any(name in spec.programs for _, _, spec in specs):
+            raise ObjectError(f"no program {name!r} in any of the {len(specs)} objects")
+    return [(*one, name) for one in specs for name in one[2].programs if not programs or name in programs]
+
+
+def _print_comparison(rows: list[dict[str, Any]], form: str) -> None:
     if form == "json":
         from fastrtp.cli.render import to_json
 
-        click.echo(to_json({"object": obj.name, "programs": [asdict(row) for row in verdicts], "skipped": spec.skipped}))
+        click.echo(to_json({"programs": rows}))
+    elif form == "csv":
+        click.echo(verify_table.to_csv(rows, verify_table.COMPARISON_COLUMNS), nl=False)
     else:
-        _print(verdicts, spec.skipped if not programs else {}, log_level)
-    return STATUS_REJECTED if any(row.verdict == "rejected" for row in verdicts) else 0
+        console().print(verify_table.comparison_table(rows))
 
 
 def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level: int) -> Verdict:
@@ -88,7 +146,7 @@ def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level
     from fastrtp.kernel.loader import load
 
     process = _Logged(kernel.current, max(log_level, 1))  # the report of a rejection is made from the log
-    verdict = Verdict(spec.name, spec.section, "rejected", len(spec.insns))
+    verdict = Verdict(name, spec.name, spec.section, "rejected", len(spec.insns))
     try:
         load(cast("Process", process), data, name=name, autoload={spec.name}).close()
     except BpfError as error:
@@ -122,22 +180,16 @@ def _processed(log: str) -> int | None:
     return None
 
 
-def _print(verdicts: list[Verdict], skipped: dict[str, str], log_level: int) -> None:
+def _print(
+    rows: list[verify_table.Row], verdicts: list[Verdict], skipped: dict[str, str], log_level: int, with_file: bool
+) -> None:
     out = console()
     if log_level:
         for row in verdicts:
             out.print(f"{plain(row.program)}: {row.verdict}", style="bold")
             click.echo("\n".join(plain(line) for line in row.log.splitlines()))
             click.echo()
-    columns = ("program", "section", "verdict", "insns", "processed", "states", "peak", "time")
-    rows = table(*columns, numbers=columns[3:])
-    for row in verdicts:
-        style = "red" if row.verdict == "rejected" else ""
-        numbers = (row.insns, row.processed, row.states, row.peak_states)
-        took = "" if row.time_ns is None else seconds(row.time_ns / 1e9)
-        rows.add_row(plain(row.program), plain(row.section), row.verdict,
-                     *("" if value is None else number(value) for value in numbers), took, style=style)  # fmt: skip
-    out.print(rows)
+    out.print(verify_table.verdict_table(rows, with_file))
     for row in verdicts:
         if row.report is not None and row.report.message in row.message:
             out.print(f"{plain(row.program)}:", style="bold")

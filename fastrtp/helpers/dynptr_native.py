@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fastrtp.maps.ringbuf_native import ring_reserve
 from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, native, store8, store32, store64, ult
+from fastrtp.native.smp_native import store32_shared
 
 _SIZE = 8
 _OFFSET = 12
@@ -124,7 +125,7 @@ def bpf_ringbuf_reserve_dynptr(map: int, size: int, flags: int, ptr: int, env: i
 def _commit(ptr: int, discard: int) -> int:
     sample = load64(ptr)
     if sample != 0:
-        store32(sample - 8, (load32(sample - 8) & ~_BUSY) | discard)
+        store32_shared(sample - 8, (load32(sample - 8) & ~_BUSY) | discard)
         _init(ptr, 0, 0)
     return 0
 

@@ -25,6 +25,7 @@ from fastrtp.native.intrinsics import (
     urem,
 )
 from fastrtp.native.layout import ENV, PRINTK, TRACEPOINT, at
+from fastrtp.native.smp_native import add64, spin_lock, spin_unlock
 
 _EINVAL = -22
 _EBUSY = -16
@@ -45,6 +46,7 @@ _DATA = at(PRINTK, "data")
 _SIZE = at(PRINTK, "size")
 _HEAD = at(PRINTK, "head")
 _LOST = at(PRINTK, "lost")
+_LOCK = at(PRINTK, "lock")
 
 # the conversion being written: its flags, its width, and where the format goes on
 _LEFT, _ZERO, _PLUS, _WIDTH, _AT = 0, 8, 16, 24, 32
@@ -286,9 +288,14 @@ _bprintf = outline("bpf_bprintf", 7)
 def _append(text: int, length: int, env: int) -> None:
     ring = load64(env + _PRINTK)
     need = (20 + length + 7) & ~7
+    spin_lock(ring + _LOCK)
     head = load64(ring + _HEAD)
-    if head + need > load64(ring + _SIZE):
-        store64(ring + _LOST, load64(ring + _LOST) + 1)
+    full = head + need > load64(ring + _SIZE)
+    if not full:
+        store64(ring + _HEAD, head + need)
+    spin_unlock(ring + _LOCK)
+    if full:
+        add64(ring + _LOST, 1)
         return
     record = load64(ring + _DATA) + head
     task = load64(env + _CURRENT)
@@ -297,7 +304,6 @@ def _append(text: int, length: int, env: int) -> None:
     store32(record + 12, load32(task + load64(env + _PID_AT)) if task != 0 else 0)
     store32(record + 16, length)
     memcpy(record + 20, text, length)
-    store64(ring + _HEAD, head + need)
 
 
 @device

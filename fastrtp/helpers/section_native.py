@@ -1,13 +1,16 @@
 """Bodies of what opens and closes sections, and of the number iterator.
 
-One thread at a time runs programs (native/machine_native.py), and a program is not interrupted within a section: no call
-is allowed there that could start another. So a lock is never found taken, and there is nothing to wait for; its four bytes
-stay 0. Kernel: kernel/bpf/helpers.c:bpf_spin_lock, bpf_rcu_read_lock, bpf_preempt_disable; kernel/bpf/bpf_iter.c:bpf_iter_num_*.
+A program is not interrupted within a section, where no call is allowed that could start another, and the verifier lets it
+hold one lock: who waits for a lock waits for another CPU, which goes on. Where one thread at a time runs programs a lock
+is never found taken, and its four bytes stay 0.
+
+Kernel: kernel/bpf/helpers.c:bpf_spin_lock, bpf_rcu_read_lock, bpf_preempt_disable; kernel/bpf/bpf_iter.c:bpf_iter_num_*.
 """
 
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import load32, native, store32
+from fastrtp.native.smp_native import spin_lock, spin_unlock
 
 _MAX_LOOPS = 8 * 1024 * 1024
 _EINVAL = -22
@@ -16,13 +19,15 @@ _E2BIG = -7
 
 @native(inline=True)
 def bpf_spin_lock(lock: int, env: int) -> int:
-    """Enter the section of a lock, which nobody else can hold."""
+    """Enter the section of a lock."""
+    spin_lock(lock)
     return 0
 
 
 @native(inline=True)
 def bpf_spin_unlock(lock: int, env: int) -> int:
     """Leave it."""
+    spin_unlock(lock)
     return 0
 
 

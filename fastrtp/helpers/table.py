@@ -151,6 +151,11 @@ _IMPLEMENTED = frozenset(
         "timer_set_callback",
         "timer_start",
         "timer_cancel",
+        "send_signal",
+        "send_signal_thread",
+        "find_vma",
+        "user_ringbuf_drain",
+        "kptr_xchg",
     ]
 )
 

@@ -44,3 +44,41 @@ def bpf_get_ns_current_pid_tgid(dev: int, ino: int, out: int, size: int, env: in
     store32(out, load32(current + load64(env + _PID_AT)))
     store32(out + 4, load32(current + load64(env + _TGID_AT)))
     return 0
+
+
+@native(inline=True)
+def bpf_task_acquire(task: int, env: int) -> int:
+    """Tasks live as long as the kernel or the replay that made them: nothing to count."""
+    return task
+
+
+@native(inline=True)
+def bpf_task_release(task: int, env: int) -> int:
+    """The end of it."""
+    return 0
+
+
+@native(inline=True)
+def bpf_cgroup_acquire(cgroup: int, env: int) -> int:
+    """As tasks."""
+    return cgroup
+
+
+@native(inline=True)
+def bpf_cgroup_release(cgroup: int, env: int) -> int:
+    """The end of it."""
+    return 0
+
+
+@native()
+def bpf_task_from_pid(pid: int, env: int) -> int:
+    """The current task, if it has this pid; 0 for others, which have no table here."""
+    current = load64(env + _CURRENT)
+    pid &= 0xFFFFFFFF
+    return current if current != 0 and pid != 0 and load32(current + load64(env + _PID_AT)) == pid else 0
+
+
+@native(inline=True)
+def bpf_rdonly_cast(pointer: int, type_id: int, env: int) -> int:
+    """The pointer itself: its loads are checked."""
+    return pointer

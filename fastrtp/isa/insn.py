@@ -45,21 +45,25 @@ def decode(data: bytes) -> list[Insn]:
     """Slots of `data`. AsmError when the length is no multiple of 8."""
     if len(data) % INSN_SIZE:
         raise AsmError(f"{len(data)} bytes are no whole number of {INSN_SIZE}-byte instructions")
-    return [Insn(code, regs & 15, regs >> 4, off, imm) for code, regs, off, imm in _SLOT.iter_unpack(data)]
+    new = tuple.__new__  # past NamedTuple's own __new__, which takes as long again
+    return [new(Insn, (code, regs & 15, regs >> 4, off, imm)) for code, regs, off, imm in _SLOT.iter_unpack(data)]
 
 
 def encode(insns: Iterable[Insn]) -> bytes:
     """Bytes of `insns`. AsmError names the instruction and the field that does not fit."""
-    out = bytearray()
-    for index, insn in enumerate(insns):
-        code, dst_reg, src_reg, off, imm = insn
-        if not (0 <= dst_reg <= 15 and 0 <= src_reg <= 15):
-            raise _misfit(index, insn)
-        try:
-            out += _SLOT.pack(code, dst_reg | src_reg << 4, off, imm)
-        except struct.error:
-            raise _misfit(index, insn) from None
-    return bytes(out)
+    insns = list(insns)
+    pack = _SLOT.pack
+    try:
+        out = b"".join([pack(code, dst_reg | src_reg << 4, off, imm) for code, dst_reg, src_reg, off, imm in insns])
+    except struct.error:
+        out = b""
+    if len(out) != INSN_SIZE * len(insns) or any(dst_reg >> 4 for _, dst_reg, *_ in insns):
+        raise next(_misfit(index, insn) for index, insn in enumerate(insns) if not _fits(insn))
+    return out
+
+
+def _fits(insn: Insn) -> bool:
+    return all(low <= value <= high for value, (low, high) in zip(insn, _FIELDS.values(), strict=True))
 
 
 def _misfit(index: int, insn: Insn) -> AsmError:

@@ -1,4 +1,4 @@
-"""The object-code cache: objects on disk, named by the text that they were compiled from (`program-<key>.o`)."""
+"""The object-code cache: objects on disk, named by the key of what they were compiled from (`program-<key>.o`)."""
 
 from __future__ import annotations
 

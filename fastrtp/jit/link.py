@@ -33,8 +33,8 @@ def _hash_call(name: str, map: HashMap) -> CallTarget | None:
     mask = map.slots - 1
     if name == "map_lookup_elem":
         symbol = f"htab{'_lru' if lru else ''}{'_percpu' if map.percpu else ''}_map_lookup_elem"
-        stride = (map.stride,) if map.percpu else ()
-        return CallTarget(symbol, _constants(*shape, map.value_at, mask, *stride), 2)
+        where = (map.percpu_size, mask, map.stride) if map.percpu else (map.value_at, mask)
+        return CallTarget(symbol, _constants(*shape, *where), 2)
     if name == "map_update_elem":
         cpus = map.memory.cpus
         values = (map.key_size, map.value_size, map.elem_size, map.value_at, mask, map.max_entries, int(lru), map.stride, cpus)
@@ -83,7 +83,9 @@ class Linker:
         """Target of the helper call at `index`; KeyError for a helper without a body."""
         if insn.src_reg == BPF_PSEUDO_KFUNC_CALL:
             symbol = "" if self._aux is None else self._aux[index].kfunc
-            return CallTarget(symbol, (), self._parameters[symbol].index("env"), "helper")
+            operands = self._aux[index].operands if self._aux is not None else ""
+            extra = _constants(*map(int, operands.split(","))) if operands else ()
+            return CallTarget(symbol, extra, self._parameters[symbol].index("env"), "helper")
         name = HELPERS[insn.imm].name
         known = None if self._aux is None else self._aux[index].map
         if known is not None and self._options.known_maps:

@@ -52,11 +52,18 @@ class BitFlow:
         self.narrow_slots: set[int] = set()
         self._solve_possible()
         self._solve_demand()
+        self._narrow = {start: self._narrow_at(start) for start in function.blocks}
 
     def narrow(self, start: int) -> int:
         """Mask of the registers that the block at `start` can take as 32 bits."""
-        demand, possible = self._demand[start], self._possible[start]
-        return sum(1 << register for register, bits in enumerate(possible) if bits & demand.get(register, 0) <= LOW)
+        return self._narrow[start]
+
+    def _narrow_at(self, start: int) -> int:
+        demand, mask = self._demand[start], 0
+        for register, bits in enumerate(self._possible[start]):
+            if bits <= LOW or bits & demand.get(register, 0) <= LOW:
+                mask |= 1 << register
+        return mask
 
     def useful(self, index: int) -> int:
         """Bits that can be set and matter of what the instruction at `index` leaves in its destination."""

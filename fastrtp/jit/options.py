@@ -1,6 +1,7 @@
 """What the code generator does, idea by idea, so that each can be left out and its worth measured (`bench/ablation.py`).
 
-Nothing but measurements gives another value than the default, and results do not depend on any of them.
+Results do not depend on any of them. But for `smp`, which a replay by several threads asks for, nothing but measurements
+gives another value than the default.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class CodeOptions:
     `whole_slots`: registers go from block to block whole, their lower halves taken by trunc; else loaded from the slot as
     i32 (and nothing is narrow), which makes LLVM carry each register as two halves.
     `host_cpu`: code for this very processor; else for any of its architecture.
-    `smp`: atomics are real, as several CPUs need them; else plain, for one.
+    `smp`: atomics are real and maps are locked, as several CPUs at a time need it; else plain, for one.
     """
 
     inline: bool = True

@@ -32,8 +32,7 @@ class Compiled:
 
     def __init__(self, insns: bytes, options: CodeOptions = DEFAULT) -> None:
         program = decode(insns)
-        subprogs = find_subprogs(program)
-        source = LowerInput(name=ENTRY, insns=program, subprogs=subprogs, resolve=_resolve, options=options)
+        source = LowerInput(name=ENTRY, insns=program, subprogs=find_subprogs(program), resolve=_resolve, options=options)
         self.native = NativeProgram("run", source)
         self._function = _PROTOTYPE(self.native.entry)
 

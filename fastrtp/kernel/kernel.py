@@ -8,14 +8,15 @@ Kernel counterpart: the global tables of kernel/bpf/, kernel/tracepoint.c and ke
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastrtp.btf import Btf, default_btf, host_btf, load_btf, tracepoints
 from fastrtp.btf.types import COMPOSITES
@@ -52,6 +53,17 @@ _MIN_POSSIBLE_CPUS = 8
 _TASK_OFFSETS = {"pid_at": "pid", "tgid_at": "tgid", "comm_at": "comm"}
 
 
+class Signal(NamedTuple):
+    """bpf_send_signal (`thread`: bpf_send_signal_thread) at `time` ns on `cpu`, from the task `pid` of process `tgid`."""
+
+    time: int
+    cpu: int
+    pid: int
+    tgid: int
+    signal: int
+    thread: bool
+
+
 class Kernel(Verbs):
     """A kernel with `cpus` possible CPUs (None: as many as the host has, and at least 8, so that recordings of other machines
     replay without asking).
@@ -69,6 +81,7 @@ class Kernel(Verbs):
         self.btf = _btf(btf)
         self.cpus = cpus = max(_MIN_POSSIBLE_CPUS, os.cpu_count() or 1) if cpus is None else cpus
         self.lock = threading.RLock()
+        self._compiling = threading.local()
         self.memory = Memory(cpus)
         wanted = requested() if perf_map is None else perf_map
         if wanted:
@@ -128,6 +141,25 @@ class Kernel(Verbs):
         """
         return self.current.bpf(cmd, attr, size)
 
+    # loading
+
+    @property
+    def compiles_later(self) -> bool:
+        """Whether programs that this thread loads may still be at the compiler when PROG_LOAD returns."""
+        return bool(getattr(self._compiling, "later", False))
+
+    @contextlib.contextmanager
+    def compile_together(self) -> Iterator[None]:
+        """PROG_LOADs of this thread do not wait for the compiler meanwhile, so that it works on several programs at a time.
+
+        Whoever wants to know that all went well then calls `prog.finish()` on each.
+        """
+        self._compiling.later = True
+        try:
+            yield
+        finally:
+            self._compiling.later = False
+
     # processes
 
     def new_process(self, *, uid: int = 0, comm: str = "", capable: bool = True) -> Process:
@@ -159,6 +191,13 @@ class Kernel(Verbs):
         is fired and every test run; a replay has them fire at the time that it has come to.
         """
         return self.memory.lib.machine_run_timers(self.memory.machine_address)
+
+    def signals(self) -> list[Signal]:
+        """Signals that programs asked for since the last call, oldest first. None is ever sent to anything."""
+        return [
+            Signal(int(row["time"]), int(row["cpu"]), int(row["pid"]), int(row["tgid"]), int(row["signal"]), bool(row["thread"]))
+            for row in self.memory.take_signals()
+        ]
 
     def hold_stats(self, count: int) -> None:
         """One holder of BPF_ENABLE_STATS more (1) or less (-1)."""

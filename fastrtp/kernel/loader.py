@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fastrtp.btf.core import BPF_CORE_POISON
 from fastrtp.btf.kfuncs import kfunc_id
-from fastrtp.errors import BpfError, ObjectError, VerifierError
+from fastrtp.errors import BpfError, JitError, ObjectError, VerifierError
 from fastrtp.isa import Insn, encode
 from fastrtp.obj import MapSpec, ObjectSpec, ProgramSpec
 from fastrtp.uapi import (
@@ -42,6 +42,7 @@ _NO_BTF = frozenset({
     BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS, BpfMapType.BPF_MAP_TYPE_DEVMAP,
     BpfMapType.BPF_MAP_TYPE_CPUMAP, BpfMapType.BPF_MAP_TYPE_XSKMAP, BpfMapType.BPF_MAP_TYPE_SOCKMAP,
     BpfMapType.BPF_MAP_TYPE_SOCKHASH, BpfMapType.BPF_MAP_TYPE_RINGBUF,
+    BpfMapType.BPF_MAP_TYPE_USER_RINGBUF,
 })  # fmt: skip
 _NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_.")
 
@@ -62,11 +63,13 @@ def load(process: Process, source: str | os.PathLike[str] | bytes, *, name: str 
             _create_map(process, obj, map_spec)
         for map_spec in spec.maps.values():
             _fill_map_of_maps(obj, map_spec)
-        for program in spec.programs.values():
-            if _wanted(program, autoload):
-                _load_program(process, obj, program)
-            else:
-                obj.skipped[program.name] = f"section {program.section!r}: not loaded automatically"
+        with process.kernel.compile_together():
+            for program in spec.programs.values():
+                if _wanted(program, autoload):
+                    _load_program(process, obj, program)
+                else:
+                    obj.skipped[program.name] = f"section {program.section!r}: not loaded automatically"
+        _finish(obj)
         for map_spec in spec.maps.values():
             _fill_prog_array(obj, map_spec)
     except BaseException:
@@ -124,7 +127,7 @@ def _new_map(process: Process, obj: BpfObject, spec: MapSpec) -> int:
     max_entries = spec.max_entries
     if spec.map_type == BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY and not max_entries:
         max_entries = process.kernel.cpus
-    if spec.map_type == BpfMapType.BPF_MAP_TYPE_RINGBUF:
+    if spec.map_type in (BpfMapType.BPF_MAP_TYPE_RINGBUF, BpfMapType.BPF_MAP_TYPE_USER_RINGBUF):
         max_entries = _ringbuf_size(max_entries)
     inner_fd = _new_map(process, obj, spec.inner) if spec.inner is not None else -1
     try:
@@ -197,6 +200,15 @@ def _load_program(process: Process, obj: BpfObject, program: ProgramSpec) -> Non
         if attach_btf_obj_fd:
             process.close(attach_btf_obj_fd)
     obj.programs[program.name] = ObjectProgram(process, program, fd, process.files.fget(fd).private_data)
+
+
+def _finish(obj: BpfObject) -> None:
+    """Wait for the compiler. JitError with the program that it refused."""
+    for program in obj.programs.values():
+        try:
+            program.prog.finish()
+        except JitError as error:
+            raise JitError(f"load program {program.name}: {error}") from error
 
 
 def _prog_flags(program: ProgramSpec) -> int:

@@ -9,8 +9,8 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError, BtfError
-from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG, BpfMapType
 from fastrtp.maps.fields import FieldRow
+from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG, BpfMapType
 from fastrtp.verifier.fields import BtfField, check_fields, field_rows, special_fields
 
 if TYPE_CHECKING:

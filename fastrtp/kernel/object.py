@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError
 
+from .jited import source_lines
+
 if TYPE_CHECKING:
     from fastrtp.obj import MapSpec, ObjectSpec, ProgramSpec
 
@@ -116,6 +118,11 @@ class ObjectProgram:
     def assembly(self) -> str:
         """The host's assembly of the program."""
         return self.prog.native.assembly()
+
+    def annotate(self) -> str:
+        """The host's assembly under the instructions and the source lines that it is for. Compiled once more, for this."""
+        lines = {index: line[0] for index, line in source_lines(self.prog).items()}
+        return self.prog.native.annotated.text(self.prog.verified.insns, lines)
 
 
 class ObjectMap:

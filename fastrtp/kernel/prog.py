@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.trace.probe import ProgRecord
@@ -59,7 +60,7 @@ class ProgAux:
 
 
 class BpfProg(RefCounted):
-    """`struct bpf_prog` with its aux. `native`: the compiled program."""
+    """`struct bpf_prog` with its aux. `native`: the compiled program, for one CPU that runs programs at a time."""
 
     def __init__(
         self, ids: Idr[BpfProg], prog_type: int, name: str, tag: bytes, aux: ProgAux, verified: VerifiedProgram,
@@ -73,6 +74,7 @@ class BpfProg(RefCounted):
         self.verified = verified
         self.used_maps = list(used_maps)
         self.native = native
+        self._smp_native: NativeProgram | None = None
         self._ids = ids
         self._memory = memory
         for bpf_map in self.used_maps:
@@ -81,7 +83,37 @@ class BpfProg(RefCounted):
             if btf is not None:
                 btf.get()
         self.id = ids.alloc_cyclic(self)
-        self.record = ProgRecord(memory, native.entry, self.id)
+        if native.is_ready:
+            self.finish()
+
+    @cached_property
+    def record(self) -> ProgRecord:
+        """What links and program arrays point at. Waits for the compiler; JitError when it refused the program."""
+        native = self.smp_native() if self._memory.parallel else self.native
+        return ProgRecord(self._memory, native.entry, self.id)
+
+    def finish(self) -> None:
+        """Wait for the compiler. JitError when it refused the program."""
+        _ = self.record
+
+    def smp_native(self) -> NativeProgram:
+        """The program for several CPUs that run programs at a time; compiled when it is first wanted, meanwhile. JitError."""
+        from fastrtp.jit import compile_program
+        from fastrtp.jit.options import CodeOptions
+
+        if self._smp_native is None:
+            maps = [bpf_map.map for bpf_map in self.used_maps[: len(self.verified.used_maps)]]
+            name = self.name or "prog"
+            self._smp_native = compile_program(self.verified, maps, name, self._memory, CodeOptions(smp=True), wait=False)
+        return self._smp_native
+
+    def run_smp(self) -> None:
+        """Run that form from now on. JitError."""
+        self.record.switch(self.smp_native().entry)
+
+    def run_alone(self) -> None:
+        """Run the other form again."""
+        self.record.switch(self.native.entry)
 
     def __repr__(self) -> str:
         return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"
@@ -141,13 +173,17 @@ class BpfProg(RefCounted):
 
     def _release(self) -> bool:
         """Free all, unless a timer has a callback in the code: then it is for the sweep after the timer's end."""
-        low, high = self.native.entry - self.native.code_size, self.native.entry + self.native.code_size
-        if self._memory.timers["list"][0] and self._memory.lib.timers_within(self._memory.machine_address, low, high):
-            return False
+        if self.native.is_ready and self._memory.timers["list"][0]:
+            low, high = self.native.entry - self.native.code_size, self.native.entry + self.native.code_size
+            if self._memory.lib.timers_within(self._memory.machine_address, low, high):
+                return False
         self._ids.remove(self.id)
         self._memory.synchronize_rcu()
         self.native.close()
-        self.record.close()
+        if self._smp_native is not None:
+            self._smp_native.close()
+        if "record" in self.__dict__:
+            self.record.close()
         for bpf_map in self.used_maps:
             bpf_map.put()
         for btf in (self.aux.btf, self.aux.attach_btf):

@@ -27,7 +27,6 @@ _HASHES = frozenset({
     BpfMapType.BPF_MAP_TYPE_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_HASH,
     BpfMapType.BPF_MAP_TYPE_LRU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH,
 })  # fmt: skip
-_ELEMENT_STATE, _ELEMENT_HEADER = 4, 8
 _ARRAYS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY, BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY})
 
 
@@ -126,17 +125,8 @@ def _elements(contents: Any, start: int) -> Iterator[tuple[int, bytes, bytes]]:
     from fastrtp.maps import HashMap
 
     assert isinstance(contents, HashMap)
-    with contents.turn():
-        fresh = int(contents.record["fresh"][0])
-        if start >= fresh:
-            return
-        size = contents.elem_size
-        area = contents.memory.arena.view(contents.elements + start * size, (fresh - start) * size).reshape(-1, size).copy()
-    key_at, value_at = _ELEMENT_HEADER, contents.value_at
-    for number, element in enumerate(area, start):
-        if element[_ELEMENT_STATE]:
-            key = element[key_at : key_at + contents.key_size].tobytes()
-            yield number, key, element[value_at : value_at + contents.value_size_user].tobytes()
+    for number, key, value in zip(*contents.part(start), strict=True):
+        yield int(number), key.tobytes(), value.tobytes()
 
 
 def _generic_map_change_batch(call: Call, bpf_map: BpfMap, file: File, *, delete: bool) -> int:

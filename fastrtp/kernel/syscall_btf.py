@@ -45,12 +45,12 @@ def bpf_btf_load(call: Call) -> int:
 
 
 def _parse(call: Call, data: bytes, log: VerifierLog) -> BtfObject:
-    from fastrtp.btf import Btf
+    from fastrtp.btf import object_btf
 
     error: BpfError | None = None
     text = ""
     try:
-        btf = Btf.parse(data)
+        btf = object_btf(data)
         if len(btf) < _MIN_TYPES:
             raise BtfError("No type found")
         btf.check()

@@ -176,7 +176,8 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
         raise failure
     assert verified is not None
     used_maps = [found[contents.id] for contents in verified.used_maps]
-    native = compile_program(verified, [bpf_map.map for bpf_map in used_maps], name or "prog", call.kernel.memory)
+    wait = not call.kernel.compiles_later
+    native = compile_program(verified, [bpf_map.map for bpf_map in used_maps], name or "prog", call.kernel.memory, wait=wait)
     tag = bpf_prog_calc_tag(insns)
     prog = BpfProg(call.kernel.progs, attr.prog_type, name, tag, aux, verified, used_maps, native, call.kernel.memory)
     profile(prog, call.kernel.memory.perf_map)
@@ -192,7 +193,8 @@ def _check(call: Call, insns: list[Insn], license_text: str, aux: ProgAux, found
 
     CO-RE relocations of the attr are applied to `insns` in place, before the program's tag is taken.
     """
-    from fastrtp.native import library
+    from fastrtp.entry_cache import cache_folder
+    from fastrtp.native.compiler import server
     from fastrtp.verifier import AttachTarget, LoadAttr, VerifiedCache
 
     attr = call.attr
@@ -215,7 +217,7 @@ def _check(call: Call, insns: list[Insn], license_text: str, aux: ProgAux, found
         aux.func_info = read_func_info(call)
         aux.line_info = read_line_info(call)
         insns[:] = check_core_relo(call, insns, aux.btf.btf)
-    return VerifiedCache(library.cache_folder()).bpf_check(
+    return VerifiedCache(cache_folder(), missed=server().start).bpf_check(
         LoadAttr(
             prog_type=attr.prog_type,
             insns=insns,

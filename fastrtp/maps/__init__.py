@@ -10,6 +10,7 @@ from fastrtp.maps.hashtab import HashMap
 from fastrtp.maps.map_in_map import MAPS_OF_MAPS, ArrayOfMaps, HashOfMaps, MapMeta, bpf_map_meta_alloc, map_meta_equal
 from fastrtp.maps.ringbuf import RingBuf
 from fastrtp.maps.stackmap import StackMap
+from fastrtp.maps.user_ringbuf import UserRingBuf
 from fastrtp.native.memory import Memory
 from fastrtp.uapi import BpfMapType
 
@@ -24,6 +25,7 @@ MAP_TYPES: dict[int, type[Map]] = {
     BpfMapType.BPF_MAP_TYPE_LRU_HASH: HashMap,
     BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: HashMap,
     BpfMapType.BPF_MAP_TYPE_RINGBUF: RingBuf,
+    BpfMapType.BPF_MAP_TYPE_USER_RINGBUF: UserRingBuf,
     BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS: ArrayOfMaps,
     BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS: HashOfMaps,
 }
@@ -51,6 +53,7 @@ __all__ = [
     "ProgArray",
     "RingBuf",
     "StackMap",
+    "UserRingBuf",
     "bpf_map_meta_alloc",
     "map_alloc_check",
     "map_create",

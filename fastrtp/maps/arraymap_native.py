@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import load32, load64, memcpy, native
+from fastrtp.native.intrinsics import load32, load64, native
 from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.native.smp_native import copy_value
 
 _VALUES = at(MAP, "values")
 _CPU = at(ENV, "cpu")
@@ -32,7 +33,10 @@ def percpu_array_map_lookup_elem(map: int, key: int, env: int, max_entries: int,
 def array_map_update_elem(
     map: int, key: int, value: int, flags: int, env: int, max_entries: int, elem_size: int, value_size: int, stride: int
 ) -> int:
-    """Update from a program: this CPU's value where stride is not 0. 0, -EINVAL, -E2BIG or -EEXIST."""
+    """Update from a program, of a map without locks in its values: this CPU's value where stride is not 0.
+
+    0, -EINVAL, -E2BIG or -EEXIST.
+    """
     if flags < 0 or flags > _BPF_EXIST:
         return _EINVAL
     index = load32(key)
@@ -40,5 +44,5 @@ def array_map_update_elem(
         return _E2BIG
     if flags == _BPF_NOEXIST:
         return _EEXIST
-    memcpy(load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size, value, value_size)
+    copy_value(load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size, value, value_size)
     return 0

@@ -165,6 +165,7 @@ ALLOC_CHECKS: dict[int, Callable[[MapAttr], None]] = {
     BpfMapType.BPF_MAP_TYPE_LRU_HASH: htab_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: htab_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_RINGBUF: ringbuf_map_alloc_check,
+    BpfMapType.BPF_MAP_TYPE_USER_RINGBUF: ringbuf_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS: fd_array_map_alloc_check,
     BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS: fd_htab_map_alloc_check,
 }

@@ -113,6 +113,10 @@ class Map:
         self._allocations.append(address)
         return address
 
+    def _record(self, dtype: np.dtype[Any], count: int) -> tuple[int, np.ndarray[Any, np.dtype[Any]]]:
+        address = self._alloc(dtype.itemsize * count)
+        return address, self.memory.arena.view(address, dtype.itemsize * count).view(dtype)
+
     def close(self) -> None:
         """Free the map's memory. No program that knows its address may run again."""
         if self.fields:

@@ -1,11 +1,11 @@
-"""Keys and values as bytes in memory: equality, hash, copy. With a constant size the loops unroll to a few instructions."""
+"""Keys as bytes in memory: equality and hash. With a constant size the loops unroll to a few instructions."""
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, load8, load16, load32, load64, lshr
+from fastrtp.native.intrinsics import device, load8, load16, load32, load64, mix
 
-_MULTIPLIER = -7046029254386353131  # 2**64 / golden ratio
-_FINAL = -4417276706812531889
+_FIRST = -7046029254386353131  # 2**64 / golden ratio
+_SECOND = -4417276706812531889
 
 
 @device
@@ -29,13 +29,14 @@ def bytes_equal(a: int, b: int, size: int) -> bool:
 
 @device
 def bytes_hash(key: int, size: int) -> int:
-    """A 32-bit hash of `size` bytes: multiply and fold, eight bytes a step."""
-    value = size * _FINAL
+    """A hash of `size` bytes, good in its low bits: a multiplication to 128 bits, folded, for every eight of them."""
+    value = size * _SECOND
     at = 0
     while size - at >= 8:
-        value = (value ^ load64(key + at)) * _MULTIPLIER
-        value ^= lshr(value, 32)
+        value = mix(value ^ load64(key + at), _FIRST)
         at += 8
+    if size == at and size > 0:
+        return value
     rest = 0
     if size - at >= 4:
         rest = load32(key + at)
@@ -43,6 +44,4 @@ def bytes_hash(key: int, size: int) -> int:
     while at < size:
         rest = (rest << 8) | load8(key + at)
         at += 1
-    value = (value ^ rest) * _MULTIPLIER
-    value ^= lshr(value, 29)
-    return lshr(value * _FINAL, 32)
+    return mix(value ^ rest, _FIRST)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fastrtp.native.intrinsics import device, load64, memcpy, memset
 from fastrtp.native.layout import MAP, at
+from fastrtp.native.smp_native import copy_value
 
 FIELD_LOCK = 1
 FIELD_TIMER = 2
@@ -49,10 +50,10 @@ def field_offset(map: int, kind: int) -> int:
 def has_field(map: int, kind: int) -> bool:
     """Whether a map's values have a field of a kind."""
     fields = load64(map + _FIELDS)
+    found = False
     for number in range(load64(fields) if fields != 0 else 0):
-        if load64(fields + 8 + number * 8) >> 32 & 0xFF == kind:
-            return True
-    return False
+        found |= load64(fields + 8 + number * 8) >> 32 & 0xFF == kind
+    return found
 
 
 @device
@@ -60,7 +61,7 @@ def copy_map_value(map: int, target: int, source: int, size: int) -> None:
     """Copy a value, but for its special fields. Kernel: copy_map_value."""
     fields = load64(map + _FIELDS)
     if fields == 0:
-        memcpy(target, source, size)
+        copy_value(target, source, size)
         return
     start = 0
     for number in range(load64(fields)):

@@ -6,9 +6,10 @@ Nothing here recurses: what is still to be dropped is linked through the objects
 from __future__ import annotations
 
 from fastrtp.maps.field_rows_native import FIELD_TIMER
+from fastrtp.maps.htab_elem_native import htab_element, htab_in_use, htab_value
 from fastrtp.maps.object_native import object_drop_all, object_drop_fields
 from fastrtp.maps.timer_native import timer_free
-from fastrtp.native.intrinsics import device, load32, load64, native, store64
+from fastrtp.native.intrinsics import device, load64, native, store64
 from fastrtp.native.layout import MAP, at
 from fastrtp.native.machine_native import enter, leave
 
@@ -18,10 +19,8 @@ _CPUS = at(MAP, "cpus")
 _MAP_TYPE = at(MAP, "map_type")
 _VALUES = at(MAP, "values")
 _ELEM_SIZE = at(MAP, "elem_size")
-_VALUE_AT = at(MAP, "value_at")
 _FRESH = at(MAP, "fresh")
 _MAX_ENTRIES = at(MAP, "max_entries")
-_STATE = 4
 
 
 @device
@@ -64,10 +63,9 @@ def map_free_fields(machine: int, map: int, timers_only: int) -> int:
         for number in range(load64(map + _MAX_ENTRIES)):
             free_fields(machine, map, values + number * size, timers_only)
     else:
-        for number in range(load64(map + _FRESH)):
-            element = values + number * size
-            if load32(element + _STATE) != 0:
-                free_fields(machine, map, element + load64(map + _VALUE_AT), timers_only)
+        for number in range(1, load64(map + _FRESH) + 1):
+            if htab_in_use(htab_element(map, number, size)):
+                free_fields(machine, map, htab_value(map, number), timers_only)
     leave(machine)
     return 0
 

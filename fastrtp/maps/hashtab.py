@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 
 from fastrtp.maps.base import Bytes, Map, round_up
+from fastrtp.native.layout import HTAB_BUCKET, HTAB_ELEM, HTAB_POOL
 
-_HEADER = 8
+_IN_USE = 1 << 31
 
 
 class HashMap(Map):
-    """A hash map. Its element area is reserved for max_entries, and touched as elements come into use."""
+    """A hash map. Its element area is reserved for max_entries, and touched as elements come into use.
+
+    `stride`, `percpu_size` (0 without per-CPU values): bytes of a CPU's block of values, and of a value in it.
+    """
 
     def _create(self) -> None:
         cpus = self.memory.cpus
-        self.value_at = _HEADER + round_up(self.key_size, 8)
-        self.stride = round_up(self.value_size, 8) if self.percpu else 0
-        self.elem_size = self.value_at + round_up(self.value_size, 8) * (cpus if self.percpu else 1)
+        self.value_at = HTAB_ELEM.itemsize + round_up(self.key_size, 8)
+        self.percpu_size = round_up(self.value_size, 8) if self.percpu else 0
+        self.stride = round_up(self.percpu_size * self.max_entries, 64)
+        self.elem_size = self.value_at + (0 if self.percpu else round_up(self.value_size, 8))
         self.slots = 1 << max(2, (2 * self.max_entries - 1).bit_length())
         record = self.record
         record["elem_size"], record["value_at"], record["value_stride"] = self.elem_size, self.value_at, self.stride
-        record["slot_mask"], record["free"] = self.slots - 1, -1
-        record["slots"] = self._alloc(self.slots * 8)
-        self.elements = self._alloc(self.elem_size * self.max_entries)
-        record["values"] = self.elements
+        record["slot_mask"], record["percpu_size"] = self.slots - 1, self.percpu_size
+        record["slots"] = self._alloc(self.slots * HTAB_BUCKET.itemsize)
+        record["values"] = self.elements = self._alloc(self.elem_size * self.max_entries)
+        record["percpu"] = self.values = self._alloc(self.stride * cpus) if self.percpu else 0
+        record["pools"], self._pools = self._record(HTAB_POOL, cpus)
 
     def delete_elem(self, key: bytes) -> None:
         """Remove the key; ENOENT without it."""
@@ -43,14 +50,25 @@ class HashMap(Map):
             return ctypes.string_at(self._value_address, self.value_size_user)
 
     def __len__(self) -> int:
-        return int(self.record["count"][0])
+        return int(self._pools["count"].sum())
 
     def arrays(self) -> tuple[Bytes, Bytes]:
         """Copies of all (keys, values), in the order in which elements were first used."""
+        return self.part(0)[1:]
+
+    def part(self, start: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Bytes, Bytes]:
+        """(numbers, keys, values): copies of the elements in use from the `start`-th that there can be, counted from 0."""
         with self.turn():
-            fresh = int(self.record["fresh"][0])
-            area = self.memory.arena.view(self.elements, fresh * self.elem_size).reshape(fresh, self.elem_size)
-            used = area[:, 4] != 0
-            keys = area[used, _HEADER : _HEADER + self.key_size]
-            values = area[used, self.value_at : self.value_at + self.value_size_user]
-            return np.ascontiguousarray(keys), self.hide_fields(np.array(values))
+            fresh = max(int(self.record["fresh"][0]), start)
+            count = fresh - start
+            area = self.memory.arena.view(self.elements + start * self.elem_size, count * self.elem_size)
+            area = area.reshape(count, self.elem_size)
+            used = np.flatnonzero(area[:, 7] & (_IN_USE >> 24))
+            keys = np.ascontiguousarray(area[used, HTAB_ELEM.itemsize : HTAB_ELEM.itemsize + self.key_size])
+            if self.percpu:
+                size, at = self.percpu_size, self.values + start * self.percpu_size
+                blocks = [self.memory.arena.view(at + cpu * self.stride, count * size) for cpu in range(self.memory.cpus)]
+                values = np.concatenate([block.reshape(count, size)[used] for block in blocks], axis=1)
+            else:
+                values = np.ascontiguousarray(area[used, self.value_at : self.value_at + self.value_size])
+        return used + start, keys, self.hide_fields(values)

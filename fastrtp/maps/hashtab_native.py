@@ -1,159 +1,352 @@
-"""BPF_MAP_TYPE_HASH, LRU_HASH and their per-CPU forms: open addressing over elements that never move.
+"""BPF_MAP_TYPE_HASH, LRU_HASH and their per-CPU forms: chains of elements that never move.
 
-An element is {u32 hash, u32 state, key, value(s)}; its address is what a program holds as a value pointer. The index
-table has a u64 a slot: the hash in the upper half, element number + 1 in the lower, 0 for empty; it is at most half full,
-probed linearly, and deletion shifts the run back, so there are no tombstones. LRU maps evict with a clock's hand over the
-elements: a lookup from a program sets the referenced bit, the hand clears it and takes the first element without.
+An element is {u32 next, u32 state, key, value}; its address is what a program holds as a value pointer. There are at least
+twice as many buckets as elements, so a lookup reads a bucket, and nearly always one element. Values of per-CPU maps stand
+apart, a block a CPU, so that no two CPUs write to one cache line. LRU maps evict with a clock's hand over the elements: a
+lookup from a program sets the referenced bit, the hand clears it and takes the first element without.
 
-Kernel: kernel/bpf/hashtab.c. Differs: an update of an existing key is made in place, so a value pointer that a program
-holds shows the new value; LRU evicts only when the map is full.
+Several CPUs at a time: a lookup takes no lock and writes nothing. It may walk on a chain that is being changed, or on one
+that its element has meanwhile been moved to, so one that finds nothing is believed only if the bucket's sequence number
+stayed the same. Update and delete hold their bucket by that number, never two at a time. Free elements are in a lock-free
+list a CPU, and new ones go out in batches, so that what one CPU inserts lies together. As in the kernel's preallocated
+maps, a value pointer outlives the deletion of its key, and may then show another key's value.
+
+Kernel: kernel/bpf/hashtab.c, kernel/bpf/percpu_freelist.c. Differs: an update of an existing key is made in place, so a value
+pointer that a program holds shows the new value; LRU evicts only when the map is full.
 """
 
 from __future__ import annotations
 
 from fastrtp.maps.bytes_native import bytes_equal, bytes_hash
-from fastrtp.maps.field_rows_native import check_and_init_map_value, copy_map_value
+from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
 from fastrtp.maps.fields_native import free_fields
-from fastrtp.native.intrinsics import device, load32, load64, lshr, memcpy, memset, native, store32, store64
-from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.maps.htab_elem_native import IN_USE, REFERENCED, htab_element, htab_in_use, htab_value
+from fastrtp.native.intrinsics import (
+    cmpxchg32,
+    cmpxchg64,
+    device,
+    load32,
+    load64,
+    load_acquire,
+    load_acquire32,
+    lshr,
+    memcpy,
+    memset,
+    native,
+    outline,
+    smp,
+    store32,
+    store64,
+    store_release32,
+)
+from fastrtp.native.layout import ENV, HTAB_BUCKET, HTAB_ELEM, HTAB_POOL, MAP, at
+from fastrtp.native.smp_native import copy_value, load32_shared, spin_lock, spin_unlock, store32_shared, wait_turn
 
+_TYPE = at(MAP, "map_type")
 _VALUES = at(MAP, "values")
 _SLOTS = at(MAP, "slots")
 _MASK = at(MAP, "slot_mask")
 _ELEM_SIZE = at(MAP, "elem_size")
 _VALUE_AT = at(MAP, "value_at")
 _STRIDE = at(MAP, "value_stride")
+_PERCPU = at(MAP, "percpu")
 _MAX_ENTRIES = at(MAP, "max_entries")
 _KEY_SIZE = at(MAP, "key_size")
 _VALUE_SIZE = at(MAP, "value_size")
-_COUNT = at(MAP, "count")
+_POOLS = at(MAP, "pools")
 _FRESH = at(MAP, "fresh")
-_FREE = at(MAP, "free")
-_HAND = at(MAP, "hand")
 _CPUS = at(MAP, "cpus")
 _FIELDS = at(MAP, "fields")
 _MAP_MACHINE = at(MAP, "machine")
 _CPU = at(ENV, "cpu")
 
-_STATE = 4
-_KEY = 8
-_IN_USE = 1
-_REFERENCED = 2
+_BUCKET_SIZE = HTAB_BUCKET.itemsize
+_SEQ = at(HTAB_BUCKET, "seq")
+_NEXT = at(HTAB_ELEM, "next")
+_STATE = at(HTAB_ELEM, "state")
+_KEY = HTAB_ELEM.itemsize
+_POOL_SIZE = HTAB_POOL.itemsize
+_POOL_COUNT = at(HTAB_POOL, "count")
+_POOL_HAND = at(HTAB_POOL, "hand")
+_U32 = 0xFFFFFFFF
+_BATCH = 32
+_PATIENCE = 1000
 
+_LRU_HASH, _LRU_PERCPU_HASH = 9, 10
 _ENOENT = -2
 _E2BIG = -7
 _EEXIST = -17
 _EINVAL = -22
 _BPF_NOEXIST = 1
 _BPF_EXIST = 2
+_BPF_F_LOCK = 4
+
+_alloc_slow = outline("htab_alloc_slow", 3)
+
+
+# chains
+
+
+@device
+def _bucket(map: int, key: int, key_size: int, mask: int) -> int:
+    return load64(map + _SLOTS) + (bytes_hash(key, key_size) & mask) * _BUCKET_SIZE
+
+
+@device
+def _find_link(map: int, bucket: int, key: int, key_size: int, elem_size: int) -> int:
+    """Address of what names the key's element, the bucket or the `next` of the one before; 0 when it is not in the chain."""
+    elements = load64(map + _VALUES) - elem_size
+    link = bucket
+    while True:
+        number = load32_shared(link)
+        if number == 0:
+            return 0
+        element = elements + number * elem_size
+        if bytes_equal(element + _KEY, key, key_size):
+            return link
+        link = element + _NEXT
+
+
+@device
+def _walk(map: int, bucket: int, key: int, key_size: int, elem_size: int) -> int:
+    """Number of the key's element in the chain, or 0."""
+    elements = load64(map + _VALUES) - elem_size
+    number = load32_shared(bucket)
+    while number != 0:
+        element = elements + number * elem_size
+        if bytes_equal(element + _KEY, key, key_size):
+            return number
+        number = load32_shared(element + _NEXT)
+    return 0
 
 
 @device
 def htab_find(map: int, key: int, key_size: int, elem_size: int, mask: int) -> int:
-    """Address of the key's element, or 0."""
-    hash = bytes_hash(key, key_size)
-    slots = load64(map + _SLOTS)
-    values = load64(map + _VALUES)
-    index = hash & mask
+    """Number of the key's element, or 0."""
+    bucket = _bucket(map, key, key_size, mask)
+    if smp() == 0:
+        return _walk(map, bucket, key, key_size, elem_size)
+    spins = 0
     while True:
-        slot = load64(slots + index * 8)
-        if slot == 0:
+        seq = load_acquire32(bucket + _SEQ)
+        number = _walk(map, bucket, key, key_size, elem_size)
+        if number != 0:
+            return number
+        if seq & 1 == 0 and load_acquire32(bucket + _SEQ) == seq:
             return 0
-        if lshr(slot, 32) == hash:
-            element = values + ((slot & 0xFFFFFFFF) - 1) * elem_size
-            if bytes_equal(element + _KEY, key, key_size):
-                return element
-        index = (index + 1) & mask
+        wait_turn(spins)
+        spins += 1
 
 
 @device
-def _unlink(map: int, element: int, elem_size: int, mask: int) -> None:
-    """Take an element out of the index table and shift the rest of its run back."""
-    slots = load64(map + _SLOTS)
-    hash = load32(element)
-    number = (element - load64(map + _VALUES)) // elem_size + 1
-    index = hash & mask
-    while (load64(slots + index * 8) & 0xFFFFFFFF) != number:
-        index = (index + 1) & mask
-    hole = index
+def _lock(bucket: int) -> None:
+    if smp() == 0:
+        return
+    spins = 0
     while True:
-        index = (index + 1) & mask
-        slot = load64(slots + index * 8)
-        if slot == 0:
-            break
-        home = lshr(slot, 32) & mask
-        if ((index - home) & mask) >= ((index - hole) & mask):
-            store64(slots + hole * 8, slot)
-            hole = index
-    store64(slots + hole * 8, 0)
-    store32(element + _STATE, 0)
-    store64(map + _COUNT, load64(map + _COUNT) - 1)
+        seq = load_acquire32(bucket + _SEQ)
+        if seq & 1 == 0 and cmpxchg32(bucket + _SEQ, seq, seq + 1) == seq:
+            return
+        wait_turn(spins)
+        spins += 1
 
 
 @device
-def _evict(map: int, elem_size: int, mask: int) -> int:
-    """Free the first element that was not used since the hand last passed."""
-    values = load64(map + _VALUES)
+def _unlock(bucket: int) -> None:
+    if smp() != 0:
+        store_release32(bucket + _SEQ, load32(bucket + _SEQ) + 1)
+
+
+# free elements
+
+
+@device
+def _pool(map: int, own: int) -> int:
+    return load64(map + _POOLS) + own * _POOL_SIZE
+
+
+@device
+def _own(env: int) -> int:
+    """Whose pool a CPU uses: its own while others run, else CPU 0's, so that elements go round in a small area."""
+    return 0 if smp() == 0 else load64(env + _CPU)
+
+
+@device
+def _push(map: int, pool: int, number: int, elem_size: int) -> None:
+    """Make an element free that nothing links to."""
+    state = htab_element(map, number, elem_size) + _STATE
+    if smp() == 0:
+        store32(state, load32(pool))
+        store32(pool, number)
+        return
+    while True:
+        head = load_acquire(pool)
+        store32(state, head & _U32)
+        if cmpxchg64(pool, head, ((lshr(head, 32) + 1) << 32) | number) == head:
+            return
+
+
+@device
+def _pop(map: int, pool: int, elem_size: int) -> int:
+    """A free element of a pool, or 0. The tag tells whether the list is still the one that was read."""
+    if smp() == 0:
+        number = load32(pool)
+        if number != 0:
+            store32(pool, load32(htab_element(map, number, elem_size) + _STATE))
+        return number
+    while True:
+        head = load_acquire(pool)
+        number = head & _U32
+        if number == 0:
+            return 0
+        following = load_acquire32(htab_element(map, number, elem_size) + _STATE)
+        if cmpxchg64(pool, head, ((lshr(head, 32) + 1) << 32) | following) == head:
+            return number
+
+
+@device
+def _count(map: int, own: int, more: int) -> None:
+    address = _pool(map, own) + _POOL_COUNT
+    store64(address, load64(address) + more)
+
+
+@device
+def _alloc(map: int, elem_size: int, max_entries: int, own: int) -> int:
+    """A free element, where that is a matter of a few instructions; or 0."""
+    number = _pop(map, _pool(map, own), elem_size)
+    if number == 0 and smp() == 0:
+        fresh = load64(map + _FRESH)
+        if fresh < max_entries:
+            store64(map + _FRESH, fresh + 1)
+            return fresh + 1
+    return number
+
+
+@device
+def _take_fresh(map: int, own: int) -> int:
+    """The first of a batch of elements that were never used; the others become the pool's."""
     entries = load64(map + _MAX_ENTRIES)
-    hand = load64(map + _HAND)
     while True:
-        element = values + hand * elem_size
-        hand += 1
-        if hand == entries:
-            hand = 0
-        if load32(element + _STATE) == _IN_USE:
+        fresh = load_acquire(map + _FRESH)
+        batch = entries - fresh
+        if batch <= 0:
+            return 0
+        if smp() == 0:
+            batch = 1
+        elif batch > _BATCH:
+            batch = _BATCH
+        if cmpxchg64(map + _FRESH, fresh, fresh + batch) == fresh:
             break
-        store32(element + _STATE, load32(element + _STATE) & ~_REFERENCED)
-    store64(map + _HAND, hand)
-    free_fields(load64(map + _MAP_MACHINE), map, element + load64(map + _VALUE_AT), 0)
-    _unlink(map, element, elem_size, mask)
-    return element
+    while batch > 1:
+        _push(map, _pool(map, own), fresh + batch, load64(map + _ELEM_SIZE))
+        batch -= 1
+    return fresh + 1
 
 
 @device
-def _new_element(map: int, elem_size: int, mask: int, max_entries: int, lru: int) -> int:
-    """An element to fill, or 0 when the map is full."""
-    free = load64(map + _FREE)
-    if free != -1:
-        element = load64(map + _VALUES) + free * elem_size
-        store64(map + _FREE, load64(element + _KEY))
-        return element
-    fresh = load64(map + _FRESH)
-    if fresh < max_entries:
-        store64(map + _FRESH, fresh + 1)
-        return load64(map + _VALUES) + fresh * elem_size
-    return _evict(map, elem_size, mask) if lru != 0 else 0
+def _evict(map: int, own: int) -> int:
+    """Take the first element out that was not used since the hand last passed. 0: none could be had."""
+    elem_size = load64(map + _ELEM_SIZE)
+    key_size = load64(map + _KEY_SIZE)
+    entries = load64(map + _MAX_ENTRIES)
+    pool = _pool(map, own)
+    hand = load64(pool + _POOL_HAND)
+    steps = 0
+    while steps <= 2 * entries:
+        steps += 1
+        hand += 1
+        if hand > entries:
+            hand = 1
+        element = htab_element(map, hand, elem_size)
+        state = load32(element + _STATE)
+        if state == IN_USE | REFERENCED:
+            cmpxchg32(element + _STATE, state, IN_USE)
+        elif state == IN_USE:
+            # the key may change while it is read: whether the element is in the chain decides
+            bucket = _bucket(map, element + _KEY, key_size, load64(map + _MASK))
+            _lock(bucket)
+            link = bucket
+            number = load32(link)
+            while number != 0 and number != hand:
+                link = htab_element(map, number, elem_size) + _NEXT
+                number = load32(link)
+            if number != 0:
+                store32_shared(link, load32(element + _NEXT))
+                store32(element + _STATE, 0)
+                _unlock(bucket)
+                store64(pool + _POOL_HAND, hand)
+                _count(map, own, -1)
+                free_fields(load64(map + _MAP_MACHINE), map, htab_value(map, hand), 0)
+                return hand
+            _unlock(bucket)
+    store64(pool + _POOL_HAND, hand)
+    return 0
+
+
+@native()
+def htab_alloc_slow(map: int, own: int, env: int) -> int:
+    """An element to fill: never used, freed by another CPU, or evicted. 0 when the map is full. No bucket may be held."""
+    kind = load64(map + _TYPE)
+    lru = kind == _LRU_HASH or kind == _LRU_PERCPU_HASH
+    elem_size = load64(map + _ELEM_SIZE)
+    spins = 0
+    while True:
+        number = _take_fresh(map, own)
+        cpu = 0
+        while number == 0 and cpu < load64(map + _CPUS):
+            number = _pop(map, _pool(map, cpu), elem_size)
+            cpu += 1
+        if number == 0 and lru:
+            number = _evict(map, own)
+        if number != 0 or not lru or spins > _PATIENCE:
+            return number
+        wait_turn(spins)
+        spins += 1
+
+
+# update
 
 
 @device
-def _link(map: int, element: int, key: int, key_size: int, elem_size: int, mask: int) -> None:
-    """Put a filled element into the index table."""
-    hash = bytes_hash(key, key_size)
-    slots = load64(map + _SLOTS)
-    index = hash & mask
-    while load64(slots + index * 8) != 0:
-        index = (index + 1) & mask
-    number = (element - load64(map + _VALUES)) // elem_size + 1
-    store64(slots + index * 8, (hash << 32) | number)
-    store32(element, hash)
-    store32(element + _STATE, _IN_USE)
-    memcpy(element + _KEY, key, key_size)
-    store64(map + _COUNT, load64(map + _COUNT) + 1)
+def _write(map: int, target: int, value: int, size: int, fields: int, fresh: bool) -> None:
+    if fields == 0:
+        copy_value(target, value, size)
+        return
+    if fresh:
+        check_and_init_map_value(map, target)
+    copy_map_value(map, target, value, size)
 
 
 @device
-def _copy_with_fields(
-    map: int, target: int, value: int, fresh: bool, value_size: int, stride: int, cpus: int, cpu: int
+def _write_value(
+    map: int,
+    number: int,
+    element: int,
+    value: int,
+    value_size: int,
+    value_at: int,
+    stride: int,
+    cpus: int,
+    cpu: int,
+    fields: int,
+    fresh: bool,
 ) -> None:
-    """The values of an element, but for their special fields."""
-    if fresh and cpu >= 0:
-        memset(target, 0, stride * cpus if stride != 0 else value_size)
-    for number in range(cpus if stride != 0 else 1):
-        if stride != 0 and cpu >= 0 and number != cpu:
-            continue
-        if fresh:
-            check_and_init_map_value(map, target + number * stride)
-        copy_map_value(map, target + number * stride, value if cpu >= 0 else value + number * stride, value_size)
+    """`cpu` < 0: a plain value, or all CPUs' at `value`; else that CPU's (in a fresh element the others are zeroed).
+
+    `fields`: the values may have special fields, which are left alone (in a fresh element: zeroed).
+    """
+    if stride == 0:
+        _write(map, element + value_at, value, value_size, fields, fresh)
+        return
+    size = (value_size + 7) & ~7
+    first = load64(map + _PERCPU) - size + number * size
+    for other in range(cpus):
+        if cpu < 0:
+            _write(map, first + other * stride, value + other * size, size, fields, fresh)
+        elif other == cpu:
+            _write(map, first + other * stride, value, value_size, fields, fresh)
+        elif fresh:
+            memset(first + other * stride, 0, size)
 
 
 @device
@@ -172,76 +365,112 @@ def _update(
     stride: int,
     cpus: int,
     cpu: int,
+    own: int,
     fields: int,
 ) -> int:
-    """`cpu` < 0: plain map, or all CPUs' values at `value`; else that CPU's value (others are zeroed in a new element).
-
-    `fields`: the values may have special fields, which are left alone (in a new element: zeroed).
-    """
+    """See `_write_value` for `cpu` and `fields`; `own`: whose pool."""
+    lock = 0
+    if fields != 0 and flags & _BPF_F_LOCK and has_field(map, FIELD_LOCK):
+        flags -= _BPF_F_LOCK
+        lock = value_at + field_offset(map, FIELD_LOCK)
     if flags < 0 or flags > _BPF_EXIST:
         return _EINVAL
-    element = htab_find(map, key, key_size, elem_size, mask)
-    fresh = element == 0
-    if fresh:
-        if flags == _BPF_EXIST:
-            return _ENOENT
-        element = _new_element(map, elem_size, mask, max_entries, lru)
-        if element == 0:
-            return _E2BIG
-        _link(map, element, key, key_size, elem_size, mask)
-    elif flags == _BPF_NOEXIST:
-        return _EEXIST
-    elif lru != 0:
-        store32(element + _STATE, _IN_USE | _REFERENCED)
-    target = element + value_at
-    if fields != 0:
-        _copy_with_fields(map, target, value, fresh, value_size, stride, cpus, cpu)
-    elif stride == 0:
-        memcpy(target, value, value_size)
-    elif cpu < 0:
-        memcpy(target, value, stride * cpus)
+    bucket = _bucket(map, key, key_size, mask)
+    _lock(bucket)
+    link = _find_link(map, bucket, key, key_size, elem_size)
+    number = 0
+    if link == 0 and flags != _BPF_EXIST:
+        number = _alloc(map, elem_size, max_entries, own)
+        if number == 0:
+            _unlock(bucket)  # an eviction takes another bucket
+            number = _alloc_slow(map, own, 0)
+            if number == 0:
+                return _E2BIG
+            _lock(bucket)
+            if smp() != 0:
+                link = _find_link(map, bucket, key, key_size, elem_size)
+    status = 0
+    if link != 0:
+        if number != 0:  # another CPU was faster
+            _push(map, _pool(map, own), number, elem_size)
+        number = load32(link)
+        element = htab_element(map, number, elem_size)
+        if flags == _BPF_NOEXIST:
+            status = _EEXIST
+        else:
+            if lru != 0:
+                store32(element + _STATE, IN_USE | REFERENCED)
+            if lock != 0:
+                spin_lock(element + lock)
+            _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, False)
+            if lock != 0:
+                spin_unlock(element + lock)
+    elif number == 0:
+        status = _ENOENT
     else:
-        if fresh:
-            memset(target, 0, stride * cpus)
-        memcpy(target + cpu * stride, value, value_size)
-    return 0
+        element = htab_element(map, number, elem_size)
+        memcpy(element + _KEY, key, key_size)
+        _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, True)
+        store32(element + _NEXT, load32(bucket))
+        store32(element + _STATE, IN_USE)
+        store32_shared(bucket, number)
+        _count(map, own, 1)
+    _unlock(bucket)
+    return status
+
+
+# what programs call
 
 
 @native(inline=True)
 def htab_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int) -> int:
     """Address of the value, or 0."""
-    element = htab_find(map, key, key_size, elem_size, mask)
-    return element + value_at if element != 0 else 0
+    number = htab_find(map, key, key_size, elem_size, mask)
+    return htab_element(map, number, elem_size) + value_at if number != 0 else 0
+
+
+@device
+def _touch(map: int, number: int, elem_size: int) -> None:
+    """Mark an LRU map's element as used, unless it is on its way out."""
+    state = htab_element(map, number, elem_size) + _STATE
+    if load32(state) == IN_USE:
+        if smp() == 0:
+            store32(state, IN_USE | REFERENCED)
+        else:
+            cmpxchg32(state, IN_USE, IN_USE | REFERENCED)
 
 
 @native(inline=True)
 def htab_lru_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int) -> int:
     """The same for LRU maps: the element is marked as used."""
-    element = htab_find(map, key, key_size, elem_size, mask)
-    if element == 0:
+    number = htab_find(map, key, key_size, elem_size, mask)
+    if number == 0:
         return 0
-    state = load32(element + _STATE)
-    if state != (_IN_USE | _REFERENCED):
-        store32(element + _STATE, _IN_USE | _REFERENCED)
-    return element + value_at
+    _touch(map, number, elem_size)
+    return htab_element(map, number, elem_size) + value_at
 
 
 @native(inline=True)
 def htab_percpu_map_lookup_elem(
-    map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int, stride: int
+    map: int, key: int, env: int, key_size: int, elem_size: int, percpu_size: int, mask: int, stride: int
 ) -> int:
     """Address of this CPU's value, or 0."""
-    element = htab_find(map, key, key_size, elem_size, mask)
-    return element + value_at + load64(env + _CPU) * stride if element != 0 else 0
+    number = htab_find(map, key, key_size, elem_size, mask)
+    if number == 0:
+        return 0
+    return load64(map + _PERCPU) - percpu_size + number * percpu_size + load64(env + _CPU) * stride
 
 
 @native(inline=True)
 def htab_lru_percpu_map_lookup_elem(
-    map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int, stride: int
+    map: int, key: int, env: int, key_size: int, elem_size: int, percpu_size: int, mask: int, stride: int
 ) -> int:
     """Address of this CPU's value, or 0; the element is marked as used."""
-    value = htab_lru_map_lookup_elem(map, key, env, key_size, elem_size, value_at, mask)
-    return value + load64(env + _CPU) * stride if value != 0 else 0
+    number = htab_find(map, key, key_size, elem_size, mask)
+    if number == 0:
+        return 0
+    _touch(map, number, elem_size)
+    return load64(map + _PERCPU) - percpu_size + number * percpu_size + load64(env + _CPU) * stride
 
 
 @native(inline=True)
@@ -261,66 +490,84 @@ def htab_map_update_elem(
     stride: int,
     cpus: int,
 ) -> int:
-    """Update from a program. 0, -EINVAL, -EEXIST, -ENOENT or -E2BIG."""
-    cpu = load64(env + _CPU)
+    """Update from a program, of a map without special fields in its values. 0, -EINVAL, -EEXIST, -ENOENT or -E2BIG."""
+    cpu, own = load64(env + _CPU), _own(env)
     return _update(
-        map, key, value, flags, key_size, value_size, elem_size, value_at, mask, max_entries, lru, stride, cpus, cpu, 0
+        map, key, value, flags, key_size, value_size, elem_size, value_at, mask, max_entries, lru, stride, cpus, cpu, own, 0
     )
+
+
+@device
+def _delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: int, fields: int) -> int:
+    bucket = _bucket(map, key, key_size, mask)
+    _lock(bucket)
+    link = _find_link(map, bucket, key, key_size, elem_size)
+    if link == 0:
+        _unlock(bucket)
+        return _ENOENT
+    number = load32(link)
+    element = htab_element(map, number, elem_size)
+    store32_shared(link, load32(element + _NEXT))
+    store32(element + _STATE, 0)
+    _unlock(bucket)
+    if fields != 0:
+        free_fields(load64(map + _MAP_MACHINE), map, htab_value(map, number), 0)
+    _push(map, _pool(map, own), number, elem_size)
+    _count(map, own, -1)
+    return 0
 
 
 @native(inline=True)
 def htab_map_delete_elem(map: int, key: int, env: int, key_size: int, elem_size: int, mask: int) -> int:
-    """0, or -ENOENT."""
-    element = htab_find(map, key, key_size, elem_size, mask)
-    if element == 0:
-        return _ENOENT
-    _unlink(map, element, elem_size, mask)
-    store64(element + _KEY, load64(map + _FREE))
-    store64(map + _FREE, (element - load64(map + _VALUES)) // elem_size)
-    return 0
+    """Delete from a map without special fields in its values. 0, or -ENOENT."""
+    return _delete(map, key, key_size, elem_size, mask, _own(env), 0)
+
+
+# by the descriptor alone
 
 
 @device
 def htab_next(map: int, key: int) -> int:
     """Element after the key's (0: the first), or 0 at the end; a key that is not there starts over, as in the kernel."""
     elem_size = load64(map + _ELEM_SIZE)
-    values = load64(map + _VALUES)
-    element = values - elem_size
+    number = 0
     if key != 0:
-        found = htab_find(map, key, load64(map + _KEY_SIZE), elem_size, load64(map + _MASK))
-        if found != 0:
-            element = found
-    end = values + load64(map + _FRESH) * elem_size
-    element += elem_size
-    while element < end:
-        if load32(element + _STATE) != 0:
+        number = htab_find(map, key, load64(map + _KEY_SIZE), elem_size, load64(map + _MASK))
+    while number < load64(map + _FRESH):
+        number += 1
+        element = htab_element(map, number, elem_size)
+        if htab_in_use(element):
             return element
-        element += elem_size
     return 0
 
 
 @device
-def htab_lookup_any(map: int, key: int) -> int:
-    """Address of the (first CPU's) value by the descriptor alone, without marking it as used; 0 when absent."""
-    element = htab_find(map, key, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _MASK))
-    return element + load64(map + _VALUE_AT) if element != 0 else 0
+def htab_lookup_any(map: int, key: int, touch: bool) -> int:
+    """Address of the (first CPU's) value, or 0. `touch`: it counts as used by an LRU map."""
+    elem_size = load64(map + _ELEM_SIZE)
+    number = htab_find(map, key, load64(map + _KEY_SIZE), elem_size, load64(map + _MASK))
+    if number == 0:
+        return 0
+    if touch:
+        _touch(map, number, elem_size)
+    return htab_value(map, number)
 
 
 @device
-def htab_update_any(map: int, key: int, value: int, flags: int, lru: int, cpu: int) -> int:
-    """Update by the descriptor alone; see `_update` for `cpu`."""
+def htab_update_any(map: int, key: int, value: int, flags: int, lru: int, cpu: int, env: int) -> int:
+    """Update; see `_write_value` for `cpu`. `env` 0: from a system call."""
+    own = _own(env) if env != 0 else 0
     return _update(
         map, key, value, flags, load64(map + _KEY_SIZE), load64(map + _VALUE_SIZE), load64(map + _ELEM_SIZE),
         load64(map + _VALUE_AT), load64(map + _MASK), load64(map + _MAX_ENTRIES), lru,
-        load64(map + _STRIDE), load64(map + _CPUS), cpu, load64(map + _FIELDS),
+        load64(map + _STRIDE), load64(map + _CPUS), cpu, own, load64(map + _FIELDS),
     )  # fmt: skip
 
 
 @device
-def htab_delete_any(map: int, key: int) -> int:
-    """Delete by the descriptor alone; what special fields hold is given back."""
-    if load64(map + _FIELDS) != 0:
-        value = htab_lookup_any(map, key)
-        if value != 0:
-            free_fields(load64(map + _MAP_MACHINE), map, value, 0)
-    return htab_map_delete_elem(map, key, 0, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _MASK))
+def htab_delete_any(map: int, key: int, env: int) -> int:
+    """Delete, and give back what special fields hold. `env` 0: from a system call."""
+    own = _own(env) if env != 0 else 0
+    return _delete(
+        map, key, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _MASK), own, load64(map + _FIELDS)
+    )

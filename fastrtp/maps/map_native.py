@@ -5,32 +5,26 @@ A system call's form takes the machine first (`map_*`), a helper's does not (`bp
 
 from __future__ import annotations
 
-from fastrtp.maps.arraymap_native import array_map_lookup_elem, array_map_update_elem
-from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, has_field
-from fastrtp.maps.hashtab_native import (
-    htab_delete_any,
-    htab_lookup_any,
-    htab_lru_map_lookup_elem,
-    htab_next,
-    htab_update_any,
-)
+from fastrtp.maps.arraymap_native import array_map_lookup_elem
+from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
+from fastrtp.maps.hashtab_native import htab_delete_any, htab_lookup_any, htab_next, htab_update_any
+from fastrtp.maps.htab_elem_native import htab_element, htab_in_use, htab_value
 from fastrtp.native.intrinsics import call_subprog, device, load32, load64, memcpy, native, stack_bytes, store32, store64
-from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.native.layout import ENV, HTAB_ELEM, MAP, at
 from fastrtp.native.machine_native import enter, leave
+from fastrtp.native.smp_native import spin_lock, spin_unlock
 
 _TYPE = at(MAP, "map_type")
 _KEY_SIZE = at(MAP, "key_size")
 _VALUE_SIZE = at(MAP, "value_size")
 _MAX_ENTRIES = at(MAP, "max_entries")
 _ELEM_SIZE = at(MAP, "elem_size")
-_VALUE_AT = at(MAP, "value_at")
 _STRIDE = at(MAP, "value_stride")
 _VALUES = at(MAP, "values")
-_MASK = at(MAP, "slot_mask")
 _CPUS = at(MAP, "cpus")
 _FRESH = at(MAP, "fresh")
-_FIELDS = at(MAP, "fields")
 _CPU = at(ENV, "cpu")
+_KEY = HTAB_ELEM.itemsize
 
 _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
 _ARRAY_OF_MAPS, _HASH_OF_MAPS = 12, 13
@@ -58,12 +52,7 @@ def bpf_map_lookup_elem(map: int, key: int, env: int) -> int:
     """Value of the key (this CPU's), or 0."""
     kind = load64(map + _TYPE)
     if _is_hash(kind):
-        if _is_lru(kind):
-            value = htab_lru_map_lookup_elem(
-                map, key, env, load64(map + _KEY_SIZE), load64(map + _ELEM_SIZE), load64(map + _VALUE_AT), load64(map + _MASK)
-            )
-        else:
-            value = htab_lookup_any(map, key)
+        value = htab_lookup_any(map, key, _is_lru(kind))
         if kind == _HASH_OF_MAPS:
             return load64(value) if value != 0 else 0
         return value + load64(env + _CPU) * load64(map + _STRIDE) if value != 0 else 0
@@ -84,21 +73,30 @@ def bpf_map_lookup_percpu_elem(map: int, key: int, cpu: int, env: int) -> int:
     kind = load64(map + _TYPE)
     value = 0
     if kind == _PERCPU_HASH or kind == _LRU_PERCPU_HASH:
-        value = htab_lookup_any(map, key)
+        value = htab_lookup_any(map, key, False)
     elif kind == _PERCPU_ARRAY:
         value = array_map_lookup_elem(map, key, env, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
     return value + cpu * load64(map + _STRIDE) if value != 0 else 0
 
 
-@device
-def _without_lock_flag(map: int, flags: int) -> int:
-    """The other flags, where values have a lock: BPF_F_LOCK asks for nothing more on one CPU at a time."""
-    return flags & ~_BPF_F_LOCK if has_field(map, FIELD_LOCK) else flags
+@native()
+def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) -> int:
+    """Update by key from a program."""
+    kind = load64(map + _TYPE)
+    if _is_hash(kind):
+        return htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, load64(env + _CPU), env)
+    if kind == _ARRAY or kind == _PERCPU_ARRAY:
+        return _array_update(map, key, value, flags, load64(env + _CPU))
+    return _EOPNOTSUPP
 
 
 @device
 def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
-    """`only`: the CPU whose value is given (per-CPU arrays), -1: all CPUs'."""
+    """`only`: the CPU whose value is given (per-CPU arrays), -1: all CPUs'. Special fields stay as they are."""
+    lock = 0
+    if flags & _BPF_F_LOCK and has_field(map, FIELD_LOCK):
+        flags -= _BPF_F_LOCK
+        lock = 1
     if flags < 0 or flags > 2:
         return _EINVAL
     index = load32(key)
@@ -110,7 +108,11 @@ def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
     stride = load64(map + _STRIDE)
     size = load64(map + _VALUE_SIZE)
     if stride == 0:
+        if lock != 0:
+            spin_lock(target + field_offset(map, FIELD_LOCK))
         copy_map_value(map, target, value, size)
+        if lock != 0:
+            spin_unlock(target + field_offset(map, FIELD_LOCK))
         return 0
     step = (size + 7) & ~7
     for cpu in range(load64(map + _CPUS)):
@@ -121,31 +123,10 @@ def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
     return 0
 
 
-@device
-def _update_here(map: int, key: int, value: int, flags: int, env: int) -> int:
-    kind = load64(map + _TYPE)
-    if _is_hash(kind):
-        return htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, load64(env + _CPU))
-    if (kind == _ARRAY or kind == _PERCPU_ARRAY) and load64(map + _FIELDS) != 0:
-        return _array_update(map, key, value, flags, load64(env + _CPU))
-    if kind == _ARRAY or kind == _PERCPU_ARRAY:
-        return array_map_update_elem(
-            map, key, value, flags, env,
-            load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE), load64(map + _VALUE_SIZE), load64(map + _STRIDE),
-        )  # fmt: skip
-    return _EOPNOTSUPP
-
-
-@native()
-def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) -> int:
-    """Update by key from a program."""
-    return _update_here(map, key, value, _without_lock_flag(map, flags), env)
-
-
 @native()
 def bpf_map_delete_elem(map: int, key: int, env: int) -> int:
     """Delete by key."""
-    return htab_delete_any(map, key) if _is_hash(load64(map + _TYPE)) else _EINVAL
+    return htab_delete_any(map, key, env) if _is_hash(load64(map + _TYPE)) else _EINVAL
 
 
 @native()
@@ -162,12 +143,12 @@ def bpf_for_each_map_elem(map: int, callback: int, data: int, flags: int, env: i
         # In-place deletion by the callback is fine: an element that goes is only marked, and nothing moves.
         number = 0
         while number < load64(map + _FRESH):
-            element = values + number * elem_size
-            if load32(element + 4) != 0:
-                seen += 1
-                if call_subprog(callback, map, element + 8, element + load64(map + _VALUE_AT) + here, data, 0, env) != 0:
-                    break
             number += 1
+            element = htab_element(map, number, elem_size)
+            if htab_in_use(element):
+                seen += 1
+                if call_subprog(callback, map, element + _KEY, htab_value(map, number) + here, data, 0, env) != 0:
+                    break
         return seen
     if kind != _ARRAY and kind != _PERCPU_ARRAY:
         return _EINVAL
@@ -212,7 +193,7 @@ def _copy_value(map: int, key: int, out: int) -> int:
     kind = load64(map + _TYPE)
     stride = load64(map + _STRIDE)
     if _is_hash(kind):
-        value = htab_lookup_any(map, key)
+        value = htab_lookup_any(map, key, False)
     else:
         value = array_map_lookup_elem(map, key, 0, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
     if value == 0:
@@ -234,9 +215,8 @@ def map_update(machine: int, map: int, key: int, value: int, flags: int) -> int:
     """Update from a system call (per-CPU: all CPUs' values, each rounded up to 8)."""
     enter(machine)
     kind = load64(map + _TYPE)
-    flags = _without_lock_flag(map, flags)
     if _is_hash(kind):
-        status = htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, -1)
+        status = htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, -1, 0)
     else:
         status = _array_update(map, key, value, flags, -1)
     leave(machine)
@@ -247,7 +227,7 @@ def map_update(machine: int, map: int, key: int, value: int, flags: int) -> int:
 def map_delete(machine: int, map: int, key: int) -> int:
     """Delete from a system call: hash maps only."""
     enter(machine)
-    status = htab_delete_any(map, key)
+    status = htab_delete_any(map, key, 0)
     leave(machine)
     return status
 
@@ -258,7 +238,7 @@ def map_lookup_and_delete(machine: int, map: int, key: int, out: int) -> int:
     enter(machine)
     status = _copy_value(map, key, out)
     if status == 0:
-        status = htab_delete_any(map, key)
+        status = htab_delete_any(map, key, 0)
     leave(machine)
     return status
 
@@ -273,7 +253,7 @@ def map_next_key(machine: int, map: int, key: int, out: int) -> int:
         if element == 0:
             status = _ENOENT
         else:
-            memcpy(out, element + 8, load64(map + _KEY_SIZE))
+            memcpy(out, element + _KEY, load64(map + _KEY_SIZE))
     else:
         index = load32(key) + 1 if key != 0 else 0
         entries = load64(map + _MAX_ENTRIES)

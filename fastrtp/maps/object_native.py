@@ -13,8 +13,9 @@ from fastrtp.maps.field_rows_native import (
     FIELD_REFCOUNT,
 )
 from fastrtp.native.heap_native import HEADER, heap_alloc, heap_free
-from fastrtp.native.intrinsics import device, load32, load64, native, store32, store64
+from fastrtp.native.intrinsics import device, load64, native, store32, store64
 from fastrtp.native.layout import ENV, at
+from fastrtp.native.smp_native import add32, exchange64, load32_shared, swap32
 
 _MACHINE = at(ENV, "machine")
 _CLASS = 8
@@ -85,8 +86,7 @@ def object_put(made: int, pending: int) -> int:
     """One owner less; with the last one gone, the object goes in front of the list `pending` (linked by headers)."""
     count = field_of(made, FIELD_REFCOUNT)
     if count != 0:
-        left = load32(count) - 1
-        store32(count, left)
+        left = add32(count, -1)
         if left != 0:
             return pending
     store64(made - HEADER, pending)
@@ -162,17 +162,18 @@ def bpf_obj_drop_impl(made: int, meta: int, env: int) -> int:
 def bpf_refcount_acquire_impl(made: int, meta: int, env: int) -> int:
     """Another owner of the object: the object, or 0 where the last one had let go of it already."""
     count = field_of(made, FIELD_REFCOUNT)
-    if count == 0 or load32(count) == 0:
-        return 0
-    store32(count, load32(count) + 1)
-    return made
+    while count != 0:
+        owners = load32_shared(count)
+        if owners == 0:
+            return 0
+        if swap32(count, owners, owners + 1):
+            return made
+    return 0
 
 
 @native()
 def bpf_kptr_xchg(field: int, value: int, env: int) -> int:
     """Put a pointer into a map value (or object) and take the one that was there."""
-    old = load64(field)
-    store64(field, value)
-    return old
+    return exchange64(field, value)
 
 

@@ -3,13 +3,30 @@
 A record is {u32 length | BUSY | DISCARD, u32 0, data}, 8-aligned, at `position & mask`. A record that starts near the end
 runs on past it: the data area is twice the ring's size, which stands for the kernel's double mapping.
 
-Kernel: kernel/bpf/ringbuf.c, kernel/trace/bpf_trace.c:bpf_perf_event_output_raw_tp.
+Producers on several CPUs take their room with one compare and exchange, and fill and commit it on their own; nobody
+consumes while programs run, so a record whose header is not written yet is never looked at.
+
+Kernel: kernel/bpf/ringbuf.c (which has a lock there), kernel/trace/bpf_trace.c:bpf_perf_event_output_raw_tp.
 """
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, load32, load64, memcpy, memset, native, store32, store64, ult
+from fastrtp.native.intrinsics import (
+    cmpxchg64,
+    device,
+    load32,
+    load64,
+    load_acquire,
+    memcpy,
+    memset,
+    native,
+    smp,
+    store32,
+    store64,
+    ult,
+)
 from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.native.smp_native import add64, store32_shared
 
 _VALUES = at(MAP, "values")
 _SIZE = at(MAP, "max_entries")
@@ -38,14 +55,19 @@ def ring_reserve(map: int, size: int) -> int:
         return 0
     need = (size + 15) & ~7
     ring = load64(map + _SIZE)
-    producer = load64(map + _PRODUCER)
-    if need > ring or producer + need - load64(map + _CONSUMER) > ring - 1:
-        store64(map + _DROPPED, load64(map + _DROPPED) + 1)
-        return 0
+    while True:
+        producer = load64(map + _PRODUCER) if smp() == 0 else load_acquire(map + _PRODUCER)
+        if need > ring or producer + need - load64(map + _CONSUMER) > ring - 1:
+            add64(map + _DROPPED, 1)
+            return 0
+        if smp() == 0:
+            store64(map + _PRODUCER, producer + need)
+            break
+        if cmpxchg64(map + _PRODUCER, producer, producer + need) == producer:
+            break
     record = load64(map + _VALUES) + (producer & (ring - 1))
     store32(record, size | _BUSY)
     store32(record + 4, 0)
-    store64(map + _PRODUCER, producer + need)
     return record + 8
 
 
@@ -58,14 +80,14 @@ def bpf_ringbuf_reserve(map: int, size: int, flags: int, env: int) -> int:
 @native(inline=True)
 def bpf_ringbuf_submit(sample: int, flags: int, env: int) -> int:
     """Publish a reserved record."""
-    store32(sample - 8, load32(sample - 8) & ~_BUSY)
+    store32_shared(sample - 8, load32(sample - 8) & ~_BUSY)
     return 0
 
 
 @native(inline=True)
 def bpf_ringbuf_discard(sample: int, flags: int, env: int) -> int:
     """Give a reserved record up: the consumer skips it."""
-    store32(sample - 8, (load32(sample - 8) & ~_BUSY) | _DISCARD)
+    store32_shared(sample - 8, (load32(sample - 8) & ~_BUSY) | _DISCARD)
     return 0
 
 
@@ -78,7 +100,7 @@ def bpf_ringbuf_output(map: int, data: int, size: int, flags: int, env: int) -> 
     if record == 0:
         return _EAGAIN
     memcpy(record, data, size)
-    store32(record - 8, size)
+    store32_shared(record - 8, size)
     return 0
 
 
@@ -116,7 +138,7 @@ def bpf_perf_event_output(ctx: int, map: int, flags: int, data: int, size: int, 
         return _ENOSPC
     memcpy(record, data, size)
     memset(record + size, 0, padded - size)
-    store32(record - 8, padded)
+    store32_shared(record - 8, padded)
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastrtp.maps.bytes_native import bytes_equal
 from fastrtp.native.intrinsics import device, load32, load64, lshr, memcpy, memset, native, store32, store64
 from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.native.smp_native import spin_lock, spin_unlock
 
 _VALUE_SIZE = at(MAP, "value_size")
 _MAX_ENTRIES = at(MAP, "max_entries")
@@ -19,6 +20,7 @@ _MASK = at(MAP, "slot_mask")
 _COUNT = at(MAP, "count")
 _FRESH = at(MAP, "fresh")
 _FREE = at(MAP, "free")
+_LOCK = at(MAP, "lock")
 _KERNEL_STACK = at(ENV, "kernel_stack")
 _USER_STACK = at(ENV, "user_stack")
 _CURRENT = at(ENV, "current")
@@ -109,24 +111,10 @@ def _take(map: int) -> int:
     return load64(map + _VALUES) + fresh * load64(map + _ELEM_SIZE)
 
 
-@native()
-def bpf_get_stackid(ctx: int, map: int, flags: int, env: int) -> int:
-    """Id of the event's stack in the map; -EINVAL, -EFAULT (none was recorded, or it is shorter than what is skipped),
-    -EEXIST (another one is in its bucket), -ENOMEM.
-    """
-    if (flags & ~(_SKIP_MASK | _USER | _FAST_CMP | _REUSE)) != 0:
-        return _EINVAL
-    trace = load64(env + (_USER_STACK if (flags & _USER) != 0 else _KERNEL_STACK))
-    if trace == 0:
-        return _EFAULT
-    skip = flags & _SKIP_MASK
+@device
+def _put(map: int, ips: int, nr: int, hash: int, flags: int) -> int:
+    """Id of a stack, put into the map where it is not there."""
     value_size = load64(map + _VALUE_SIZE)
-    nr = _frames(trace, lshr(value_size, 3) + skip)
-    if nr <= skip:
-        return _EFAULT
-    nr -= skip
-    ips = trace + 8 + skip * 8
-    hash = jhash2(ips, nr * 2)
     ident = hash & load64(map + _MASK)
     slot = load64(map + _SLOTS) + ident * 8
     bucket = load64(slot)
@@ -150,6 +138,30 @@ def bpf_get_stackid(ctx: int, map: int, flags: int, env: int) -> int:
         store64(map + _FREE, bucket)
     else:
         store64(map + _COUNT, load64(map + _COUNT) + 1)
+    return ident
+
+
+@native()
+def bpf_get_stackid(ctx: int, map: int, flags: int, env: int) -> int:
+    """Id of the event's stack in the map; -EINVAL, -EFAULT (none was recorded, or it is shorter than what is skipped),
+    -EEXIST (another one is in its bucket), -ENOMEM.
+    """
+    if (flags & ~(_SKIP_MASK | _USER | _FAST_CMP | _REUSE)) != 0:
+        return _EINVAL
+    trace = load64(env + (_USER_STACK if (flags & _USER) != 0 else _KERNEL_STACK))
+    if trace == 0:
+        return _EFAULT
+    skip = flags & _SKIP_MASK
+    value_size = load64(map + _VALUE_SIZE)
+    nr = _frames(trace, lshr(value_size, 3) + skip)
+    if nr <= skip:
+        return _EFAULT
+    nr -= skip
+    ips = trace + 8 + skip * 8
+    hash = jhash2(ips, nr * 2)
+    spin_lock(map + _LOCK)
+    ident = _put(map, ips, nr, hash, flags)
+    spin_unlock(map + _LOCK)
     return ident
 
 

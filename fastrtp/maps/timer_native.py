@@ -2,7 +2,7 @@
 
 Timers fire at defined points, when nothing else runs: in a replay before the first event that is not earlier, otherwise
 before an event is fired or a program is test run, and when the kernel is told to. Their callbacks see the time of expiry
-(live: the host's clock). Kernel: kernel/bpf/helpers.c:bpf_timer_*, bpf_timer_cb.
+(live: the host's clock). While several loops run side by side none fires. Kernel: kernel/bpf/helpers.c:bpf_timer_*, bpf_timer_cb.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from fastrtp.native.heap_native import heap_alloc, heap_free
 from fastrtp.native.intrinsics import call_subprog, clock_gettime, device, load64, native, stack_bytes, store32, store64
 from fastrtp.native.layout import ENV, ENV_STRIDE, MACHINE, MAP, NEVER, TIMER, TIMERS, at
 from fastrtp.native.machine_native import enter, leave
+from fastrtp.native.smp_native import spin_lock, spin_unlock
 
 _TIMERS = at(MACHINE, "timers")
 _TIMER_NEXT = at(MACHINE, "timer_next")
@@ -24,6 +25,7 @@ _ROOM = at(TIMERS, "room")
 _SEQ_OF = at(TIMERS, "seq")
 _LIST = at(TIMERS, "list")
 _RUNNING = at(TIMERS, "running")
+_LOCK = at(TIMERS, "lock")
 _MAP = at(TIMER, "map")
 _VALUE = at(TIMER, "value")
 _CALLBACK = at(TIMER, "callback")
@@ -133,8 +135,9 @@ def _disarm(machine: int, timer: int) -> int:
 @device
 def timer_free(machine: int, timer: int) -> None:
     """The value that a timer is in is gone. Kernel: bpf_timer_cancel_and_free."""
-    _disarm(machine, timer)
     timers = load64(machine + _TIMERS)
+    spin_lock(timers + _LOCK)
+    _disarm(machine, timer)
     previous, following = load64(timer + _PREV), load64(timer + _NEXT)
     if previous != 0:
         store64(previous + _NEXT, following)
@@ -143,12 +146,12 @@ def timer_free(machine: int, timer: int) -> None:
     if following != 0:
         store64(following + _PREV, previous)
     store64(timer + _CALLBACK, 0)
+    spin_unlock(timers + _LOCK)
     heap_free(machine, timer)
 
 
-@native()
-def bpf_timer_init(field: int, map: int, flags: int, env: int) -> int:
-    """0, -EINVAL (clock), -EBUSY (done before), -EPERM (nobody holds the map) or -ENOMEM."""
+@device
+def _init(field: int, map: int, flags: int, env: int) -> int:
     if flags < 0 or flags >= _MAX_CLOCKS or (flags != _REALTIME and flags != _MONOTONIC and flags != _BOOTTIME):
         return _EINVAL
     if load64(field) != 0:
@@ -174,8 +177,17 @@ def bpf_timer_init(field: int, map: int, flags: int, env: int) -> int:
 
 
 @native()
-def bpf_timer_set_callback(field: int, callback: int, env: int) -> int:
-    """0, -EINVAL (no bpf_timer_init before), -EPERM (nobody holds the map)."""
+def bpf_timer_init(field: int, map: int, flags: int, env: int) -> int:
+    """0, -EINVAL (clock), -EBUSY (done before), -EPERM (nobody holds the map) or -ENOMEM."""
+    timers = load64(load64(env + _MACHINE) + _TIMERS)
+    spin_lock(timers + _LOCK)
+    status = _init(field, map, flags, env)
+    spin_unlock(timers + _LOCK)
+    return status
+
+
+@device
+def _set_callback(field: int, callback: int, env: int) -> int:
     timer = load64(field)
     if timer == 0:
         return _EINVAL
@@ -186,8 +198,17 @@ def bpf_timer_set_callback(field: int, callback: int, env: int) -> int:
 
 
 @native()
-def bpf_timer_start(field: int, nsecs: int, flags: int, env: int) -> int:
-    """0 or -EINVAL (flags; no callback). One that is armed is armed anew."""
+def bpf_timer_set_callback(field: int, callback: int, env: int) -> int:
+    """0, -EINVAL (no bpf_timer_init before), -EPERM (nobody holds the map)."""
+    timers = load64(load64(env + _MACHINE) + _TIMERS)
+    spin_lock(timers + _LOCK)
+    status = _set_callback(field, callback, env)
+    spin_unlock(timers + _LOCK)
+    return status
+
+
+@device
+def _start(field: int, nsecs: int, flags: int, env: int) -> int:
     if (flags & ~(_ABS | _CPU_PIN)) != 0:
         return _EINVAL
     timer = load64(field)
@@ -219,8 +240,17 @@ def bpf_timer_start(field: int, nsecs: int, flags: int, env: int) -> int:
 
 
 @native()
-def bpf_timer_cancel(field: int, env: int) -> int:
-    """1 when it was armed, 0 when not; -EINVAL (no bpf_timer_init before), -EDEADLK (in its own callback)."""
+def bpf_timer_start(field: int, nsecs: int, flags: int, env: int) -> int:
+    """0 or -EINVAL (flags; no callback). One that is armed is armed anew."""
+    timers = load64(load64(env + _MACHINE) + _TIMERS)
+    spin_lock(timers + _LOCK)
+    status = _start(field, nsecs, flags, env)
+    spin_unlock(timers + _LOCK)
+    return status
+
+
+@device
+def _cancel(field: int, env: int) -> int:
     timer = load64(field)
     if timer == 0:
         return _EINVAL
@@ -229,6 +259,16 @@ def bpf_timer_cancel(field: int, env: int) -> int:
         return _EDEADLK
     store64(timer + _CALLBACK, 0)
     return _disarm(machine, timer)
+
+
+@native()
+def bpf_timer_cancel(field: int, env: int) -> int:
+    """1 when it was armed, 0 when not; -EINVAL (no bpf_timer_init before), -EDEADLK (in its own callback)."""
+    timers = load64(load64(env + _MACHINE) + _TIMERS)
+    spin_lock(timers + _LOCK)
+    status = _cancel(field, env)
+    spin_unlock(timers + _LOCK)
+    return status
 
 
 @native()

@@ -97,7 +97,10 @@ def _compile(entry: NativeFunction) -> tuple[str, str]:
 
 
 def _inlinable(library: Any, wanted: dict[str, NativeFunction]) -> bytes:
-    """Bitcode of the functions that programs inline, and of what those call; a slow path stays a call into the object."""
+    """Bitcode of the functions that programs inline, and of what those call; a slow path stays a call into the object.
+
+    What smp() reads is left to the program's module, which defines it as a constant.
+    """
     for function in library.functions:
         if not function.is_declaration:
             function.linkage = "external" if function.name in wanted and wanted[function.name].inline else "internal"

@@ -30,13 +30,13 @@ def linked(job: Job) -> Any:
         for function in module.functions:
             if not function.is_declaration and function.name not in job.exports:
                 function.linkage = "internal"
-    return engine.optimised(module, _bitcode(job.bitcode))
+    return engine.optimised(module, _bitcode(job.bitcode), smp=job.smp)
 
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """(head, body) of the reply to one request."""
     parts = tuple(Part(text, tuple((old, new) for old, new in names)) for text, names in request["parts"])
-    module = linked(Job(request["text"], request["bitcode"], parts, tuple(request["exports"])))
+    module = linked(Job(request["text"], request["bitcode"], parts, tuple(request["exports"]), request["smp"]))
     head = {"symbols": engine.undefined(module)}
     if request["what"] == "ir":
         return head, str(module).encode()

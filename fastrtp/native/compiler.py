@@ -12,6 +12,7 @@ Must not know: BPF, maps, the cache.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib.util
 import json
@@ -49,12 +50,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Job:
-    """A module: `text` and `parts`, bodies to inline from the `bitcode` file, and the symbols to keep (all without parts)."""
+    """A module: `text` and `parts`, bodies to inline from the `bitcode` file, and the symbols to keep (all without parts).
+
+    `smp`: other CPUs run beside the one that runs this code.
+    """
 
     text: str
     bitcode: str
     parts: tuple[Part, ...] = ()
     exports: tuple[str, ...] = ()
+    smp: bool = False
 
 
 def send(to: int, data: bytes) -> None:
@@ -127,7 +132,8 @@ class CompileServer:
 
     def _ask(self, job: Job, what: str, level: int) -> Output:
         fields = {"what": what, "codegen": level, "text": job.text, "bitcode": job.bitcode, "exports": job.exports}
-        request = json.dumps(fields | {"parts": [(part.text, part.names) for part in job.parts]}).encode()
+        parts = [(part.text, part.names) for part in job.parts]
+        request = json.dumps(fields | {"smp": job.smp, "parts": parts}).encode()
         try:
             head, body = self._exchange(self._running(), request)
         except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -164,9 +170,12 @@ class CompileServer:
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
             pipe = subprocess.PIPE
             # a session of its own: Ctrl-C is the user's to us, not to the compiler
-            self._process = subprocess.Popen(
-                _command(), stdin=pipe, stdout=pipe, stderr=self._errors, bufsize=0, start_new_session=True
-            )
+            try:
+                self._process = subprocess.Popen(
+                    _command(), stdin=pipe, stdout=pipe, stderr=self._errors, bufsize=0, start_new_session=True
+                )
+            except OSError as error:
+                raise JitError(f"the compiler's process could not be started: {error}") from error
             self._owner = os.getpid()
         return self._process
 
@@ -239,7 +248,8 @@ class Compilers:
                 self._count += 1
                 self._idle.append(first)
         if first is not None:
-            first.start()
+            with contextlib.suppress(JitError):  # the first job will say it
+                first.start()
 
     def compile(self, job: Job, what: str = "object") -> Output:
         """("object" code, "assembly" or "ir" of a job, the symbols that it names and does not define). JitError."""

@@ -15,6 +15,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from fastrtp.errors import JitError
+from fastrtp.native.layout import SMP
 
 _OPTIMISATION = 3
 
@@ -84,9 +85,11 @@ def parse_bitcode(data: bytes) -> Any:
         raise JitError(f"bitcode: {error}") from error
 
 
-def optimised(module: Any, library: bytes, level: int = 2) -> Any:
-    """The module, optimised, with the bodies of `library` (bitcode) to inline from."""
+def optimised(module: Any, library: bytes, level: int = 2, *, smp: bool = False) -> Any:
+    """The module, optimised, with the bodies of `library` (bitcode) to inline from; `smp`: in their form for several CPUs."""
+    module.link_in(llvm.parse_assembly(f"@{SMP} = constant i64 {int(smp)}"))
     module.link_in(parse_bitcode(library))
+    module.get_global_variable(SMP).linkage = "internal"
     optimise(module, level)
     return module
 

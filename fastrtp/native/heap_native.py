@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fastrtp.native.intrinsics import device, load64, memset, store64
 from fastrtp.native.layout import HEAP, MACHINE, at
+from fastrtp.native.smp_native import spin_lock, spin_unlock
 
 _HEAP = at(MACHINE, "heap")
 _DEFERRED = at(MACHINE, "deferred")
@@ -17,6 +18,7 @@ _NEXT = at(HEAP, "next")
 _END = at(HEAP, "end")
 _LIVE = at(HEAP, "live")
 _FREE = at(HEAP, "free")
+_LOCK = at(HEAP, "lock")
 
 HEADER = 16
 _SMALLEST = 32
@@ -36,18 +38,21 @@ def heap_alloc(machine: int, size: int, rows: int) -> int:
         number += 1
     if room > _LARGEST:
         return 0
+    spin_lock(heap + _LOCK)
     base = load64(heap + _FREE + number * 8)
     if base != 0:
         store64(heap + _FREE + number * 8, load64(base))
-    else:
+    elif load64(heap + _NEXT) + room <= load64(heap + _END):
         base = load64(heap + _NEXT)
-        if base + room > load64(heap + _END):
-            return 0
         store64(heap + _NEXT, base + room)
+    if base != 0:
+        store64(heap + _LIVE, load64(heap + _LIVE) + 1)
+    spin_unlock(heap + _LOCK)
+    if base == 0:
+        return 0
     memset(base, 0, need)
     made = base + rows * 8 + HEADER
     store64(made - _CLASS, number | rows << 8)
-    store64(heap + _LIVE, load64(heap + _LIVE) + 1)
     return made
 
 
@@ -55,9 +60,11 @@ def heap_alloc(machine: int, size: int, rows: int) -> int:
 def heap_free(machine: int, made: int) -> None:
     """Give an object back; its memory is used again after this turn of the machine."""
     heap = load64(machine + _HEAP)
+    spin_lock(heap + _LOCK)
     store64(heap + _LIVE, load64(heap + _LIVE) - 1)
     store64(made - HEADER, load64(machine + _DEFERRED))
     store64(machine + _DEFERRED, made)
+    spin_unlock(heap + _LOCK)
 
 
 @device

@@ -8,6 +8,7 @@ pointer to the running CPU's ENV record.
 from __future__ import annotations
 
 import inspect
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from fastrtp.native.layout import SMP
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -147,9 +150,17 @@ def _predicate(name: str) -> Any:
     return _intrinsic(typed)
 
 
+def _mix(builder: Any, a: Any, b: Any) -> Any:
+    wide = ir.IntType(128)
+    product = builder.mul(builder.zext(a, wide), builder.zext(b, wide))
+    return builder.xor(builder.trunc(product, _I64), builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), _I64))
+
+
 lshr: Binary = _binary(lambda builder, a, b: builder.lshr(a, b))
 udiv: Binary = _binary(lambda builder, a, b: builder.udiv(a, b))
 urem: Binary = _binary(lambda builder, a, b: builder.urem(a, b))
+mix: Binary = _binary(_mix)
+"""The two halves of the 128-bit product of two unsigned numbers, xored: one multiplication in which every bit counts."""
 ult: Predicate = _predicate("<")
 ule: Predicate = _predicate("<=")
 
@@ -202,18 +213,26 @@ stack_bytes: Unary = _stack_bytes
 """Address of `size` (a literal) bytes of this function's stack frame, 16-aligned, not initialised."""
 
 
-@_intrinsic
-def _cmpxchg64(typingctx: Any, address: Any, expected: Any, desired: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], _I64.as_pointer())
-        pair = builder.cmpxchg(pointer, args[1], args[2], "acq_rel", "acquire")
-        return builder.extract_value(pair, 0)
+def _cmpxchg(bits: int) -> Any:
+    kind = ir.IntType(bits)
 
-    return _i8(_i8, _i8, _i8), codegen
+    def typed(typingctx: Any, address: Any, expected: Any, desired: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = builder.inttoptr(args[0], kind.as_pointer())
+            narrow = [value if bits == 64 else builder.trunc(value, kind) for value in args[1:]]
+            pair = builder.cmpxchg(pointer, *narrow, "acq_rel", "acquire")
+            old = builder.extract_value(pair, 0)
+            return old if bits == 64 else builder.zext(old, _I64)
+
+        return _i8(_i8, _i8, _i8), codegen
+
+    return _intrinsic(typed)
 
 
-cmpxchg64: Callable[[int, int, int], int] = _cmpxchg64
+cmpxchg64: Callable[[int, int, int], int] = _cmpxchg(64)
 """Atomic compare and exchange; gives what was there."""
+cmpxchg32: Callable[[int, int, int], int] = _cmpxchg(32)
+"""The same of four bytes."""
 
 
 @_intrinsic
@@ -228,29 +247,79 @@ fetch_add64: Binary = _fetch_add64
 """Atomic addition; gives what was there."""
 
 
+def _atomic_storer(bits: int, order: str) -> Any:
+    kind = ir.IntType(bits)
+
+    def typed(typingctx: Any, address: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            value = args[1] if bits == 64 else builder.trunc(args[1], kind)
+            builder.store_atomic(value, builder.inttoptr(args[0], kind.as_pointer()), order, bits // 8)
+            return context.get_dummy_value()
+
+        return types.void(_i8, _i8), codegen
+
+    return _intrinsic(typed)
+
+
+store_release: Callable[[int, int], None] = _atomic_storer(64, "release")
+"""Store that publishes everything written before it."""
+store_release32: Callable[[int, int], None] = _atomic_storer(32, "release")
+"""The same of four bytes."""
+store_relaxed: Callable[[int, int], None] = _atomic_storer(64, "monotonic")
+"""Store of eight aligned bytes that nobody sees half of; it orders nothing."""
+
+
+def _atomic_loader(bits: int) -> Any:
+    kind = ir.IntType(bits)
+
+    def typed(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            value = builder.load_atomic(builder.inttoptr(args[0], kind.as_pointer()), "acquire", bits // 8)
+            return value if bits == 64 else builder.zext(value, _I64)
+
+        return _i8(_i8), codegen
+
+    return _intrinsic(typed)
+
+
+load_acquire: Unary = _atomic_loader(64)
+"""Load that sees everything written before the store_release it reads from; never hoisted out of a loop."""
+load_acquire32: Unary = _atomic_loader(32)
+"""The same of four bytes."""
+
+llvm.add_symbol(SMP, 1)  # numba wants an address when it compiles; the library defines the real one
+
+
 @_intrinsic
-def _store_release(typingctx: Any, address: Any, value: Any) -> Any:
+def _smp(typingctx: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], builder.inttoptr(args[0], _I64.as_pointer()), "release", 8)
+        module = builder.module
+        flag = module.globals.get(SMP) or ir.GlobalVariable(module, _I64, SMP)
+        return builder.load(flag)
+
+    return _i8(), codegen
+
+
+smp: Callable[[], int] = _smp
+"""Whether other CPUs may run programs at this moment: 0 where one thread at a time does. Not 0 is right in any case."""
+
+_X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+@_intrinsic
+def _cpu_relax(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        name = "llvm.x86.sse2.pause"
+        if _X86:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
         return context.get_dummy_value()
 
-    return types.void(_i8, _i8), codegen
+    return types.void(), codegen
 
 
-store_release: Callable[[int, int], None] = _store_release
-"""Store that publishes everything written before it."""
-
-
-@_intrinsic
-def _load_acquire(typingctx: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "acquire", 8)
-
-    return _i8(_i8), codegen
-
-
-load_acquire: Unary = _load_acquire
-"""Load that sees everything written before the store_release it reads from; never hoisted out of a loop."""
+cpu_relax: Callable[[], None] = _cpu_relax
+"""What a loop that waits for another CPU does between two looks: an instruction for that, where the processor has one."""
 
 
 def _caller(integers: int, pointers: int) -> Any:
@@ -276,6 +345,8 @@ call_trace: Callable[[int, int, int, int], int] = _caller(2, 1)
 """call_trace(function, tracepoint, args, env): fire one tracepoint from u64 args[]."""
 call_materialize: Callable[[int, int, int, int], int] = _caller(1, 2)
 """call_materialize(function, row, args, sources): build one recorded event's arguments."""
+call_loop: Callable[[int, int, int], int] = _caller(2, 0)
+"""call_loop(function, state, limit): fused_run or replay_run by address."""
 call_fire: Callable[[int, int, int, int, int, int], int] = _caller(5, 0)
 """call_fire(function, machine, tracepoint, trace_call, args, cpu): trace_fire by address."""
 

@@ -12,6 +12,12 @@ from typing import Any
 
 import numpy as np
 
+SMP = "fastrtp_smp"
+"""Name of the global that native bodies read to know whether other CPUs run beside theirs (intrinsics.smp). A constant in
+every compiled program, so that what is not needed folds away; to the library a variable, 0 until programs first run in
+parallel.
+"""
+
 I8 = "<i8"
 I4 = "<i4"
 
@@ -29,6 +35,7 @@ MACHINE = np.dtype(
         ("timer_next", I8),  # when the next bpf_timer expires, NEVER for none
         ("timers", I8),  # TIMERS record
         ("heap", I8),  # HEAP record
+        ("signals", I8),  # SIGNALS record
         ("deferred", I8),  # freed objects that wait for the end of this turn, linked through their headers
     ]
 )
@@ -37,10 +44,13 @@ MACHINE = np.dtype(
 NEVER = (1 << 63) - 1
 """An expiry that no clock reaches."""
 
-HEAP = np.dtype([("next", I8), ("end", I8), ("live", I8), ("free", I8, (12,))])
+HEAP = np.dtype([("next", I8), ("end", I8), ("live", I8), ("free", I8, (12,)), ("lock", I8)])
 """Where programs' objects come from: memory never used so far, objects in use, freed ones by size (32 << n bytes)."""
 
-TIMERS = np.dtype([("queue", I8), ("count", I8), ("room", I8), ("seq", I8), ("list", I8), ("running", I8)])
+SIGNALS = np.dtype([("data", I8), ("room", I8), ("count", I8), ("lost", I8), ("lock", I8)])
+"""What bpf_send_signal would have sent: `count` records of 32 bytes at `data` (helpers/signal_native.py)."""
+
+TIMERS = np.dtype([("queue", I8), ("count", I8), ("room", I8), ("seq", I8), ("list", I8), ("running", I8), ("lock", I8)])
 """The machine's bpf_timers: a binary heap of TIMER addresses by (expires, seq), and the list of all that there are."""
 
 TIMER = np.dtype(
@@ -125,14 +135,17 @@ MAP = np.dtype(
         ("cpus", I8),
         ("elem_size", I8),  # bytes of one element: header, key and value(s)
         ("value_at", I8),  # hash: offset of the (first CPU's) value in an element
-        ("value_stride", I8),  # per-CPU: bytes from one CPU's value to the next
+        ("value_stride", I8),  # per-CPU: bytes from one CPU's block of values to the next
         ("values", I8),  # array: value 0; hash: element 0; ringbuf: data
-        ("slots", I8),  # hash: the index table
+        ("slots", I8),  # hash: the buckets, HTAB_BUCKET each
         ("slot_mask", I8),
-        ("count", I8),  # elements in use
-        ("fresh", I8),  # hash: elements never used so far (they are handed out in order)
-        ("free", I8),  # hash: first of the freed elements, linked through their headers, -1 for none
-        ("hand", I8),  # LRU: the element that the clock's hand points at
+        ("percpu", I8),  # per-CPU hash: value 0 of CPU 0
+        ("percpu_size", I8),  # per-CPU hash: bytes of one CPU's value, 0 where values stand in the elements
+        ("pools", I8),  # hash: HTAB_POOL[cpus]
+        ("fresh", I8),  # hash, stacks: elements never used so far (they are handed out in order)
+        ("count", I8),  # stacks: elements in use
+        ("free", I8),  # stacks: first of the freed elements
+        ("lock", I8),  # stacks: held while one is looked for and put in
         ("producer", I8),  # ringbuf: positions in bytes, growing for ever
         ("consumer", I8),
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
@@ -144,7 +157,20 @@ MAP = np.dtype(
 )
 """`struct bpf_map` with the union of what the families need."""
 
-PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8)])
+HTAB_BUCKET = np.dtype([("first", I4), ("seq", I4)])
+"""A chain of elements: number of the first, 0 for none; and a sequence number that is odd while the chain is being changed."""
+
+HTAB_ELEM = np.dtype([("next", I4), ("state", I4)])
+"""What an element begins with, before key and value: the number of the next in its chain (0: none), and IN_USE | REFERENCED;
+a free element's state is the number of the next free one. Elements are numbered from 1."""
+
+HTAB_POOL = np.dtype([("free", I4), ("tag", I4), ("count", I8), ("hand", I8), *((f"pad{number}", I8) for number in range(5))])
+"""A CPU's share of a hash map, a cache line: its first free element (0: none) with a tag that every change renews, how many
+elements it has put in less those it took out, and where its clock's hand points (LRU). While one thread at a time runs, all
+CPUs use CPU 0's.
+"""
+
+PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8), ("lock", I8)])
 """The ring that bpf_trace_printk writes to: records {u64 time, u32 cpu, u32 pid, u32 length, text}, 8-aligned."""
 
 REPLAY = np.dtype(
@@ -160,6 +186,7 @@ REPLAY = np.dtype(
         ("position", I8),  # next event; kept across chunks
         ("end", I8),
         ("fired", I8),  # events that had a tracepoint with a probe
+        ("held", I8),  # somebody has taken the machine for all loops of a parallel replay
     ]
 )
 """State of one replay loop."""
@@ -186,9 +213,38 @@ FUSED = np.dtype(
         ("cpus", I8),
         ("rows", I8),  # FUSED_ROW[row_count]
         ("row_count", I8),
+        ("mine", I8),  # int64[cpus]: whether this loop plays the events of a CPU
     ]
 )
 """State of one fused loop, beside that of the replay."""
+
+TEAM = np.dtype(
+    [
+        ("machine", I8),
+        ("threads", I8),
+        ("abort", I8),  # nobody waits any longer
+        *((f"pad{number}", I8) for number in range(5)),
+        ("arrived", I8),  # threads that wait for the others
+        *((f"gap{number}", I8) for number in range(7)),
+        ("phase", I8),  # how often all have met
+        *((f"rest{number}", I8) for number in range(7)),
+    ]
+)
+"""The threads of a parallel replay; what they write often has cache lines of its own."""
+
+LANE = np.dtype(
+    [
+        ("team", I8),
+        ("replay", I8),  # REPLAY record with the events of this thread's CPUs
+        ("fused", I8),  # FUSED record and fused_run; 0: the linked loop plays
+        ("fused_run", I8),
+        ("ends", I8),  # int64[windows]: the thread's events before the end of each window
+        ("refused", I8),  # why the fused loop did not play, see fused_begin; 0: it did
+        ("pad0", I8),
+        ("pad1", I8),
+    ]
+)
+"""One thread of a parallel replay."""
 
 FUSED_ROW = np.dtype([("kind", I8), ("stats", I8)])
 """An inlined program: the kind of events that it runs on, and its PROG_STATS, which take the counts at the end of a chunk."""

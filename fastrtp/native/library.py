@@ -21,21 +21,16 @@ from pathlib import Path
 from fastrtp.entry_cache import cache_folder, files_digest
 from fastrtp.errors import JitError
 from fastrtp.native import host
+from fastrtp.native.layout import SMP
 from fastrtp.native.module import NativeModule
+from fastrtp.native.progress import BuildLine
 
 __all__ = ["NativeLibrary", "cache_folder", "ensure_built", "extension", "is_built", "key", "library", "sources"]
 
 Progress = Callable[[int, int, str], None]
 
-_SOURCES = (
-    "*_native.py",
-    "*_layout.py",
-    "trace/widths.py",
-    "helpers/argtype.py",
-    "verifier/reason.py",
-    "verifier/regtype.py",
-    "verifier/stacktype.py",
-)
+_SOURCES = ("_native.py", "_layout.py", "widths.py", "argtype.py", "reason.py", "regtype.py", "stacktype.py")
+"""Endings of the names of modules with native functions, and with records and tables that these take constants from."""
 _MAKERS = ("__init__", "build", "compile_server", "compiler_rt", "engine", "intrinsics", "layout")
 _KEPT_LIBRARIES = 4
 
@@ -43,7 +38,7 @@ _KEPT_LIBRARIES = 4
 def sources() -> list[Path]:
     """The files that the library is made of, and by."""
     package = Path(__file__).resolve().parent.parent
-    found = [path for pattern in _SOURCES for path in package.rglob(pattern)]
+    found = [Path(folder, name) for folder, _, names in os.walk(package) for name in names if name.endswith(_SOURCES)]
     return [*found, *(package / "native" / f"{name}.py" for name in _MAKERS)]
 
 
@@ -68,12 +63,20 @@ class NativeLibrary:
         self.bitcode_path = (folder / f"{stem}.bc").resolve(strict=True)
         self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in functions.items()}
         self.inline = frozenset(name for name, row in functions.items() if row["inline"])
+        self._smp = ctypes.c_int64(0)
+        given = dict(symbols or {SMP: ctypes.addressof(self._smp)})
         parts = {suffix: (folder / f"{stem}.{suffix}").read_bytes() for suffix in ("bc", "o")}
         for suffix, data in parts.items():
             if hashlib.sha256(data).hexdigest() != manifest["sha256"][suffix]:
                 raise JitError(f"{folder / stem}.{suffix} is damaged")
-        self._module = NativeModule(parts["o"], [*functions, *manifest["runtime"]], symbols or {}, "native-library")
-        self.symbols = self._module.addresses
+        self._module = NativeModule(parts["o"], [*functions, *manifest["runtime"]], given, "native-library")
+        self.symbols = self._module.addresses | ({} if symbols else given)
+
+    def several_cpus(self) -> None:
+        """From now on functions that are not part of a program's code reckon with other CPUs. There is no way back: one of them
+        may be running.
+        """
+        self._smp.value = 1
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         """The function `name` over Python ints (int64, wrapping); it releases the GIL while it runs."""
@@ -92,7 +95,9 @@ def is_built() -> bool:
 
 
 def ensure_built(progress: Progress | None = None) -> None:
-    """Build the library unless the cache has it. `progress(done, total, name)` is called for each function."""
+    """Build the library unless the cache has it. `progress(done, total, name)` is called for each function; None: at a
+    terminal, a line on standard error.
+    """
     if not is_built():
         _run_build(f"native-{key()}", [], progress)
         _drop_old(cache_folder(), f"native-{key()}")
@@ -103,19 +108,23 @@ def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -
     import subprocess
     import tempfile
 
+    if progress is None:
+        with BuildLine() as shown:
+            _run_build(stem, widths, shown)
+        return
     folder = cache_folder()
     command = [sys.executable, "-m", "fastrtp.native.build", str(folder), stem, *widths]
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "PYTHONPATH": path}
-    with _alone(folder / f"{stem}.lock") as waited, tempfile.TemporaryFile("w+") as errors:
-        if waited and (folder / f"{stem}.json").exists():
+    with _alone(folder / f"{stem}.lock"), tempfile.TemporaryFile("w+") as errors:
+        if (folder / f"{stem}.json").exists():
             return
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 count, _, name = line.strip().partition(" ")
                 done, _, total = count.partition("/")
-                if progress is not None and total.isdigit():
+                if total.isdigit():
                     progress(int(done), int(total), name)
         if process.returncode:
             errors.seek(0)
@@ -124,26 +133,20 @@ def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """One process at a time; gives whether another had to be waited for. Where files cannot be locked, all at once."""
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time. Where files cannot be locked, all at once: each writes whole files, and the same."""
     try:
         import fcntl
 
         file = path.open("w")
     except (ImportError, OSError):
-        yield False
+        yield
         return
     with file:
-        waited = False
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
+        with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass
         try:
-            yield waited
+            yield
         finally:
             path.unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastrtp.mem.arena import Arena
 from fastrtp.native import library
-from fastrtp.native.layout import ENV, ENV_STRIDE, HEAP, MACHINE, NEVER, PRINTK, TIMERS
+from fastrtp.native.layout import ENV, ENV_STRIDE, HEAP, MACHINE, NEVER, PRINTK, SIGNALS, TIMERS
 from fastrtp.native.perf_map import PerfMap
 
 _PRINTK_SIZE = 1 << 20
@@ -23,6 +23,10 @@ _PRINTK_TEXT = 1024
 _PRINTK_NESTING = 3
 _HEAP_SIZE = 1 << 30
 _ARMED_TIMERS = 1 << 20
+_SIGNALS = 1 << 16
+_SIGNAL = np.dtype(
+    [("time", "<u8"), ("cpu", "<u4"), ("pid", "<u4"), ("tgid", "<u4"), ("signal", "<u4"), ("thread", "<u4"), ("pad", "<u4")]
+)
 _SEED = 0x9E3779B97F4A7C15
 _CLOCK_TAI = getattr(time, "CLOCK_TAI", 11)
 
@@ -46,6 +50,8 @@ class Memory:
         self._printk["data"], self._printk["size"] = self.arena.alloc(_PRINTK_SIZE), _PRINTK_SIZE
         self.machine["env"], self.machine["cpus"] = self.env_address, cpus
         self._make_heap()
+        self.machine["signals"], self._signals = self.record(SIGNALS)
+        self._signals["data"], self._signals["room"] = self.arena.alloc(_SIGNAL.itemsize * _SIGNALS), _SIGNALS
         for owner in (self.machine, self.env):
             owner["arena_base"], owner["arena_size"] = self.arena.base, self.arena.size
         env = self.env
@@ -58,6 +64,7 @@ class Memory:
         self.perf_map: PerfMap | None = None  # where profilers are told about code
         self.clock_lock = threading.Lock()  # held while a recording's time is the machine's
         self.clock_holder = 0
+        self.parallel = 0  # parallel replays that are under way: programs run in their form for several CPUs
         self.parked: list[Callable[[], bool]] = []
         self.set_clock(virtual=False)
         if hasattr(os, "getuid"):
@@ -77,7 +84,7 @@ class Memory:
 
     def close(self) -> None:
         """Free the arena. Nothing native may be running, and no address given out may be used again."""
-        del self.machine, self.env, self._printk, self.heap, self.timers
+        del self.machine, self.env, self._printk, self.heap, self.timers, self._signals
         self.arena.close()
 
     def record(self, dtype: np.dtype[Any], count: int = 1) -> tuple[int, Record]:
@@ -123,6 +130,17 @@ class Memory:
         """The clock jumps by `delta` ns; timers stay as far away as they were."""
         if self.timers["count"][0]:
             self.lib.timers_shift(self.machine_address, delta)
+
+    def take_signals(self) -> Record:
+        """What bpf_send_signal would have sent since the last call: a structured array; the list is emptied."""
+        self.lib.machine_enter(self.machine_address)
+        try:
+            data, count = int(self._signals["data"][0]), int(self._signals["count"][0])
+            found = np.array(self.arena.view(data, count * _SIGNAL.itemsize).view(_SIGNAL))
+            self._signals["count"] = 0
+        finally:
+            self.lib.machine_leave(self.machine_address)
+        return found
 
     def trace_pipe(self) -> list[tuple[int, int, int, bytes]]:
         """What bpf_trace_printk wrote since the last call: (time ns, cpu, pid, text) each; the ring is emptied."""

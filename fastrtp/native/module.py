@@ -26,7 +26,7 @@ from fastrtp.errors import JitError
 _EM_X86_64 = 62
 _ET_REL = 1
 _R_X86_64_64 = 1
-_SHT_PROGBITS, _SHT_SYMTAB, _SHT_RELA, _SHT_NOBITS = 1, 2, 4, 8
+_SHT_PROGBITS, _SHT_SYMTAB, _SHT_RELA = 1, 2, 4
 _SHF_WRITE, _SHF_ALLOC, _SHF_TLS = 1, 2, 0x400
 _SHN_UNDEF = 0
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -59,7 +59,7 @@ def lay_out(obj: bytes) -> Image | None:
         return None
     try:
         return _lay_out(obj)
-    except (struct.error, ValueError, IndexError) as error:
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
         raise JitError(f"damaged object: {error}") from error
 
 
@@ -75,13 +75,13 @@ def _lay_out(obj: bytes) -> Image | None:
     for number, (name, kind, flags, _, at, size, _, _, align, _) in enumerate(headers):
         if not flags & _SHF_ALLOC or not size or _string(obj, names_at + name) == ".eh_frame":
             continue  # nothing unwinds through compiled code
-        if kind not in (_SHT_PROGBITS, _SHT_NOBITS) or flags & (_SHF_WRITE | _SHF_TLS) or align > mmap.PAGESIZE:
+        if kind != _SHT_PROGBITS or flags & (_SHF_WRITE | _SHF_TLS) or align > mmap.PAGESIZE:
             return None
-        if kind == _SHT_PROGBITS and at + size > len(obj):
+        if at + size > len(obj):
             raise ValueError(f"section {number} passes the end")
         content += bytes(-len(content) % max(align, _MIN_ALIGN))
         places[number] = len(content)
-        content += obj[at : at + size] if kind == _SHT_PROGBITS else bytes(size)
+        content += obj[at : at + size]
     tables = [header for header in headers if header[1] == _SHT_SYMTAB]
     symbols = _symbols(obj, headers, tables[0]) if tables else []
     exports = {name: places[section] + value for name, section, value in symbols if name and section in places}
@@ -120,6 +120,7 @@ class NativeModule:
     """An object in memory: `addresses` of the symbols asked for, until close() (or the last reference goes).
 
     `symbols`: addresses of what it names and does not define; what is not there is looked up in the process (memcpy).
+    `size`: bytes of the object.
     """
 
     def __init__(self, obj: bytes, exports: Sequence[str], symbols: Mapping[str, int], name: str = "module") -> None:

@@ -66,7 +66,7 @@ def functions(obj: bytes) -> dict[str, tuple[int, int, int]]:
 class PerfMap:
     """The files of this process in `folder`; several may write to them, one call after the other. `dump`: the dump, too.
 
-    OSError where they cannot be written.
+    OSError where they cannot be written, and where there is no /proc: perf is Linux's.
     """
 
     def __init__(self, folder: Path | None = None, *, dump: bool = False) -> None:
@@ -76,6 +76,9 @@ class PerfMap:
         self.dump = dump
         self._lock = threading.Lock()
         self._mark: mmap.mmap | None = None
+        for path in (self.path, self.dump_path):
+            if path.exists() and path.stat().st_mtime < _process_start():
+                path.unlink()  # of an earlier process with the same number
         if dump:
             self._begin()
         with self._open(self.path):
@@ -140,6 +143,13 @@ class PerfMap:
         body = _LOAD.pack(os.getpid(), threading.get_native_id(), address, address, size, index)
         body += name.encode() + b"\0" + ctypes.string_at(address, size)
         return record + _PREFIX.pack(_JIT_CODE_LOAD, _PREFIX.size + len(body), time.monotonic_ns()) + body
+
+
+def _process_start() -> float:
+    """When this process started, seconds since the epoch, rounded down."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+    return int(boot.split()[1]) + ticks // os.sysconf("SC_CLK_TCK")
 
 
 def _machine() -> int:

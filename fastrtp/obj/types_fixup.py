@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-from fastrtp.btf import Btf, BtfKind
+from fastrtp.btf import Btf, BtfKind, object_btf
 from fastrtp.btf.types import BTF_FUNC_GLOBAL, BTF_FUNC_STATIC, BTF_VAR_GLOBAL_ALLOCATED
 from fastrtp.errors import BtfError, ObjectError
 
@@ -25,8 +25,8 @@ def load_btf(elf: ElfFile, section: Section) -> Btf:
     """Parse `.BTF` with the ELF's offsets and sizes filled in. Raises `ObjectError`."""
     try:
         raw = bytearray(_apply_relocs(elf, section))
-        btf = Btf.parse(bytes(raw))
-        for record in [record for record in btf if record.kind == BtfKind.DATASEC]:
+        btf = object_btf(bytes(raw))
+        for record in [btf.type(type_id) for type_id in btf.ids_of_kind(BtfKind.DATASEC)]:
             placed = elf.section(record.name)
             if placed is not None:
                 _place_datasec(raw, btf.record_offset(record.id), record.vlen, placed.size)
@@ -40,7 +40,7 @@ def load_btf(elf: ElfFile, section: Section) -> Btf:
             if type_id is not None and btf.type(type_id).linkage == BTF_FUNC_GLOBAL:
                 at = btf.record_offset(type_id) + _INFO_OFF
                 struct.pack_into("<I", raw, at, BtfKind.FUNC << 24 | BTF_FUNC_STATIC)
-        return btf if raw == btf.data else Btf.parse(bytes(raw))
+        return btf if raw == btf.data else object_btf(bytes(raw))
     except BtfError as error:
         raise ObjectError(str(error), section=section.name, offset=section.file_offset) from error
 
@@ -62,7 +62,7 @@ def place_externs(btf: Btf, datasec: str, places: Mapping[str, tuple[int, int]],
             struct.pack_into("<II", raw, at + _SECINFO_OFF + number * _SECINFO_SIZE + 4, *place)
             struct.pack_into("<I", raw, btf.record_offset(variable.id) + _SECINFO_OFF, BTF_VAR_GLOBAL_ALLOCATED)
     _place_datasec(raw, at, btf.type(datasec_id).vlen, size)
-    return Btf.parse(bytes(raw))
+    return object_btf(bytes(raw))
 
 
 def _apply_relocs(elf: ElfFile, section: Section) -> bytes:

@@ -22,14 +22,15 @@ import numpy as np
 
 from fastrtp.errors import JitError
 from fastrtp.helpers.table import HELPER_IDS
-from fastrtp.jit.program import ENTRY, NativeText, digest, object_cache
+from fastrtp.jit.key import text_key
+from fastrtp.jit.program import ENTRY, NativeText, object_cache
 from fastrtp.native.compiler import Part
 from fastrtp.native.layout import FUSED, FUSED_ROW
 from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundRecording
 from fastrtp.replay.fused_text import COLUMNS, Kind, fused_text
 from fastrtp.replay.linked import LinkedReplay
-from fastrtp.replay.materialize import DECLARATIONS
+from fastrtp.replay.materialize import DECLARATIONS, Column
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
@@ -66,11 +67,20 @@ TIMERS = _ids("timer_start")
 STACKS = _ids("get_stack", "get_stackid", "get_task_stack")
 """Helpers that ask for the event's stack, which the fused loop does not hand out."""
 
+_EXPORTS = ("fused_run",)
+
 COMPILE_NS = 40_000_000
 """About what it costs to compile a program into the loop; to find it in the cache costs CACHED_NS for all."""
 CACHED_NS = 5_000_000
 GAIN_NS = 10
 """About what an event gains."""
+
+
+def _lines(count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Zeroed integers in cache lines that nothing else is in: threads write to theirs at every event."""
+    room = np.zeros(count + 16, np.int64)
+    skip = -room.ctypes.data % 64 // 8
+    return room[skip : skip + count]
 
 
 def helpers(prog: BpfProg) -> frozenset[int]:
@@ -97,9 +107,11 @@ class FusedReplay(LinkedReplay):
     """
 
     def __init__(
-        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Iterable[BpfRawTpLink]
-    ) -> None:
-        super().__init__(memory, bound, tracepoints)
+        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Iterable[BpfRawTpLink],
+        picked: Column | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(memory, bound, tracepoints, picked)
+        self._smp = picked is not None
         self.fused_events = self._played = 0
         self._generation = int(memory.machine["generation"][0])
         self._native: NativeText | None = None
@@ -120,27 +132,31 @@ class FusedReplay(LinkedReplay):
     @property
     def worth(self) -> bool:
         """Whether fusing pays for these events, going by rule of thumb."""
+        return self.pays(self.events)
+
+    def pays(self, events: int) -> bool:
+        """Whether fusing pays for so many events."""
         if not self._loop.parts:
             return False
-        cost = CACHED_NS if digest(self._text, self._parts) in object_cache() else COMPILE_NS * len(self._loop.parts)
-        return self.events * GAIN_NS > cost
+        cached = text_key(self._text, self._parts, _EXPORTS, smp=self._smp) in object_cache()
+        return events * GAIN_NS > (CACHED_NS if cached else COMPILE_NS * len(self._loop.parts))
 
     def prepare(self) -> None:
         """Compile the loop, or find it in the cache; the linked one where LLVM refuses."""
         if not self._stable:
-            super().prepare()
+            self.prepare_linked()
             return
         if self._native is not None:
             return
         try:
-            self._native = NativeText("fused", self._text, ["fused_run"], self._symbols(), self._parts)
+            self._native = NativeText("fused", self._text, _EXPORTS, self._symbols(), self._parts, smp=self._smp)
             self._native.profile(self.memory.perf_map, {"prog": "bpf_prog"})
         except JitError:  # the programs are fine one by one, so the replay is not to fail
             self._stable = False
-            super().prepare()
+            self.prepare_linked()
             return
         prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-        self._run = prototype(self._native.addresses["fused_run"])
+        self._run = prototype(self._native.addresses[_EXPORTS[0]])
 
     def play(self, limit: int) -> int:
         """Play at most `limit` events, fused where that is possible now."""
@@ -153,10 +169,19 @@ class FusedReplay(LinkedReplay):
                 self._played += played
                 return played
             self._stable = played != -1
-        super().prepare()
+        self.prepare_linked()
         played = self.memory.lib.replay_run(self._state.ctypes.data, limit)
         self._played += played
         return played
+
+    def loop(self) -> tuple[int, int]:
+        """Addresses of the FUSED record and of fused_run, while it may be used; (0, 0) where the linked loop must do."""
+        self.prepare()
+        return (int(self._fused.ctypes.data), self._native.addresses[_EXPORTS[0]]) if self._native and self._stable else (0, 0)
+
+    def give_up(self) -> None:
+        """From now on the linked loop plays: links have changed."""
+        self._stable = False
 
     def close(self) -> None:
         """Free the native code."""
@@ -203,22 +228,27 @@ class FusedReplay(LinkedReplay):
             if prog.id not in numbers:
                 numbers[prog.id] = f"prog.{len(numbers)}"
                 names = [(ENTRY, numbers[prog.id])]
-                for symbol, address in prog.native.symbols.items():
+                native = prog.smp_native() if self._smp else prog.native
+                for symbol, address in native.symbols.items():
                     shared = maps.setdefault(address, f"at.{len(maps)}")
                     names.append((symbol, shared))
                     loop.symbols[shared] = address
-                loop.parts.append(Part(prog.native.text, tuple(names)))
+                loop.parts.append(Part(native.text, tuple(names)))
             yield numbers[prog.id]
 
     def _symbols(self) -> dict[str, int]:
         """Addresses of everything that the module names; the records behind them are made here."""
         memory, loop, state = self.memory, self._loop, self._state[0]
         count = len(self._kinds)
-        self._counts = np.zeros(count * memory.cpus, np.int64)
-        self._last = np.full(memory.cpus, -1, np.int64)
+        self._counts = _lines(count * memory.cpus)
+        self._last = _lines(memory.cpus)
+        self._mine = np.ones(memory.cpus, np.int64)
+        if self._smp:
+            self._mine[:] = 0
+            self._mine[np.unique(self._bound.cpu)] = 1
         self._rows = np.array(loop.rows or [(0, 0)], FUSED_ROW)
         self._fused = np.zeros(1, FUSED)
-        addresses = {"counts": self._counts, "last": self._last, "rows": self._rows, "replay": self._state}
+        addresses = {"counts": self._counts, "last": self._last, "rows": self._rows, "replay": self._state, "mine": self._mine}
         for field, array in addresses.items():
             self._fused[field] = array.ctypes.data
         sizes = {"generation": self._generation, "kinds": count, "cpus": memory.cpus, "row_count": len(loop.rows)}

@@ -26,10 +26,16 @@ CHUNK = 1 << 16
 
 
 class LinkedReplay:
-    """One recording, ready to be played on a machine. Keeps every column alive that native code points into."""
+    """One recording, ready to be played on a machine. Keeps every column alive that native code points into.
 
-    def __init__(self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> None:
+    `picked`: what `bound` has are these events of its recording, for one thread of a parallel replay (parallel.py).
+    """
+
+    def __init__(
+        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], picked: Column | None = None
+    ) -> None:
         self.memory = memory
+        self._bound = bound
         self._keep: list[Any] = [bound]
         count = len(bound.time)
         self.events = count
@@ -58,7 +64,8 @@ class LinkedReplay:
         if stacks is not None:
             columns, memory_of = stacks
             self._keep.append(memory_of)
-            state["stacks"] = self._address(columns)
+            state["stacks"] = self._address(columns if picked is None else np.ascontiguousarray(columns[picked]))
+        state["held"] = picked is not None
 
     def run(self, progress: Callable[[int, int], None] | None = None, chunk: int = CHUNK) -> int:
         """Play from where it stands to the end; how many events were played. KeyboardInterrupt ends it between chunks."""
@@ -78,6 +85,10 @@ class LinkedReplay:
         return self.memory.lib.replay_run(self._state.ctypes.data, limit)
 
     def prepare(self) -> None:
+        """Compile what play() needs first, unless that has been done."""
+        self.prepare_linked()
+
+    def prepare_linked(self) -> None:
         """Compile the code that builds arguments, unless that has been done."""
         if self._code is not None:
             return
@@ -89,6 +100,11 @@ class LinkedReplay:
             kind = self._kinds[number]
             kind["materialize"] = self._code.addresses[maker.name]
             kind["after"] = self._code.addresses[f"{maker.name}.after"] if maker.has_after else 0
+
+    @property
+    def state_address(self) -> int:
+        """Address of the REPLAY record."""
+        return int(self._state.ctypes.data)
 
     @property
     def position(self) -> int:

@@ -7,8 +7,20 @@ Must not know: programs, links, BTF. It calls trace_call<N> and the code of mate
 from __future__ import annotations
 
 from fastrtp.maps.timer_native import timers_run
-from fastrtp.native.intrinsics import call_materialize, call_trace, load16, load32, load64, native, stack_bytes, store64
-from fastrtp.native.layout import ENV, ENV_STRIDE, FUSED, FUSED_ROW, MACHINE, NEVER, PROG_STATS, REPLAY, REPLAY_EVENT, TRACEPOINT, at
+from fastrtp.native.intrinsics import call_materialize, call_trace, device, load16, load32, load64, native, stack_bytes, store64
+from fastrtp.native.layout import (
+    ENV,
+    ENV_STRIDE,
+    FUSED,
+    FUSED_ROW,
+    MACHINE,
+    NEVER,
+    PROG_STATS,
+    REPLAY,
+    REPLAY_EVENT,
+    TRACEPOINT,
+    at,
+)
 from fastrtp.native.machine_native import enter, leave
 
 _MACHINE = at(REPLAY, "machine")
@@ -22,6 +34,7 @@ _KINDS = at(REPLAY, "events")
 _POSITION = at(REPLAY, "position")
 _END = at(REPLAY, "end")
 _FIRED = at(REPLAY, "fired")
+_HELD = at(REPLAY, "held")
 _ENVS = at(MACHINE, "env")
 _STOP = at(MACHINE, "stop")
 _TIMER_NEXT = at(MACHINE, "timer_next")
@@ -48,6 +61,7 @@ _KINDS_NUMBER = at(FUSED, "kinds")
 _CPUS_NUMBER = at(FUSED, "cpus")
 _ROWS_OF = at(FUSED, "rows")
 _ROW_COUNT = at(FUSED, "row_count")
+_MINE = at(FUSED, "mine")
 _ROW_KIND = at(FUSED_ROW, "kind")
 _ROW_STATS = at(FUSED_ROW, "stats")
 _ROW_SIZE = FUSED_ROW.itemsize
@@ -58,11 +72,24 @@ _CHANGED = -1
 _NOT_NOW = -2
 
 
+@device
+def _take(replay: int) -> None:
+    """Take the machine for a chunk, unless that has been done for all loops of a parallel replay."""
+    if load64(replay + _HELD) == 0:
+        enter(load64(replay + _MACHINE))
+
+
+@device
+def _give_back(replay: int) -> None:
+    if load64(replay + _HELD) == 0:
+        leave(load64(replay + _MACHINE))
+
+
 @native()
 def replay_run(replay: int, limit: int) -> int:
     """Play at most `limit` events; how many were played. Stops early when the machine is told to."""
     machine = load64(replay + _MACHINE)
-    enter(machine)
+    _take(replay)
     times = load64(replay + _TIMES)
     cpus = load64(replay + _CPUS)
     events = load64(replay + _EVENTS_OF)
@@ -78,8 +105,9 @@ def replay_run(replay: int, limit: int) -> int:
         end = position + limit
     fired = 0
     args = stack_bytes(96)
+    alone = load64(replay + _HELD) == 0  # timers fire in the order of all events, so not while loops run side by side
     while position < end:
-        due = load64(machine + _TIMER_NEXT)
+        due = load64(machine + _TIMER_NEXT) if alone else NEVER
         if due != NEVER and due <= load64(times + position * 8):
             timers_run(machine, load64(times + position * 8))
         kind = kinds + load16(events + position * 2) * _KIND_SIZE
@@ -107,7 +135,7 @@ def replay_run(replay: int, limit: int) -> int:
         position += 1
     store64(replay + _POSITION, position)
     store64(replay + _FIRED, load64(replay + _FIRED) + fired)
-    leave(machine)
+    _give_back(replay)
     return position - first
 
 
@@ -116,23 +144,26 @@ def fused_begin(fused: int, run_ctx: int) -> int:
     """Take the machine for a chunk of the fused loop: 0. Otherwise it is not taken: -1 when probes have changed since the
     code was made, -2 when this chunk must be linked (runs are timed, or one of the programs is running).
     """
-    machine = load64(load64(fused + _REPLAY) + _MACHINE)
-    enter(machine)
+    replay = load64(fused + _REPLAY)
+    machine = load64(replay + _MACHINE)
+    _take(replay)
     if load64(machine + _GENERATION) != load64(fused + _MADE_FOR):
-        leave(machine)
+        _give_back(replay)
         return _CHANGED
     envs = load64(machine + _ENVS)
     cpus = load64(fused + _CPUS_NUMBER)
     rows = load64(fused + _ROWS_OF)
     busy = load64(machine + _STOP) | load64(envs + _KEEP_STATS)
+    mine = load64(fused + _MINE)
     for cpu in range(cpus):
-        for row in range(load64(fused + _ROW_COUNT)):
+        for row in range(load64(fused + _ROW_COUNT) if load64(mine + cpu * 8) != 0 else 0):
             busy |= load64(load64(rows + row * _ROW_SIZE + _ROW_STATS) + cpu * _STATS_SIZE + _ACTIVE)
     if busy != 0:
-        leave(machine)
+        _give_back(replay)
         return _NOT_NOW
     for cpu in range(cpus):
-        store64(envs + cpu * ENV_STRIDE + _RUN_CTX, run_ctx)
+        if load64(mine + cpu * 8) != 0:
+            store64(envs + cpu * ENV_STRIDE + _RUN_CTX, run_ctx)
         store64(load64(fused + _LAST) + cpu * 8, -1)
     return 0
 
@@ -145,12 +176,14 @@ def fused_end(fused: int, position: int) -> int:
     cpus = load64(fused + _CPUS_NUMBER)
     counts = load64(fused + _COUNTS)
     rows = load64(fused + _ROWS_OF)
+    mine = load64(fused + _MINE)
     for row in range(load64(fused + _ROW_COUNT)):
         of_kind = counts + load64(rows + row * _ROW_SIZE + _ROW_KIND) * cpus * 8
         stats = load64(rows + row * _ROW_SIZE + _ROW_STATS) + _RUNS
         for cpu in range(cpus):
             runs = stats + cpu * _STATS_SIZE
-            store64(runs, load64(runs) + load64(of_kind + cpu * 8))
+            if load64(mine + cpu * 8) != 0:
+                store64(runs, load64(runs) + load64(of_kind + cpu * 8))
     fired = 0
     for item in range(load64(fused + _KINDS_NUMBER) * cpus):
         fired += load64(counts + item * 8)
@@ -164,5 +197,5 @@ def fused_end(fused: int, position: int) -> int:
     played = position - load64(replay + _POSITION)
     store64(replay + _POSITION, position)
     store64(replay + _FIRED, load64(replay + _FIRED) + fired)
-    leave(machine)
+    _give_back(replay)
     return played

@@ -23,7 +23,7 @@ class ReplayReport:
     time of the playing alone (reading and binding aside: `prepare_seconds`); `faulted_reads`: reads by programs of memory
     that the recording cannot supply; `lost`: events that the recorder lost, by CPU; `missing`: arguments and members that
     programs may read and no recorded field fills; `printk`: what bpf_trace_printk wrote; `interrupted`: stopped early;
-    `tier`: "linked", "fused", or "fused, linked" for some of each.
+    `tier`: "linked", "fused", or "fused, linked" for some of each; `threads`: how many played, 1 in the order of all events.
     """
 
     events: int
@@ -38,6 +38,7 @@ class ReplayReport:
     printk_lost: int = 0
     interrupted: bool = False
     tier: str = "linked"
+    threads: int = 1
 
     @property
     def events_per_second(self) -> float:
@@ -61,4 +62,5 @@ class ReplayReport:
             "printk_lost": self.printk_lost,
             "interrupted": self.interrupted,
             "tier": self.tier,
+            "threads": self.threads,
         }

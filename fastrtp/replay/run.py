@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from fastrtp.errors import ReplayError
@@ -16,9 +16,11 @@ from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, Policy, bind
 from fastrtp.replay.fused import STACKS, TIMERS, FusedReplay, Tier, helpers
-from fastrtp.replay.linked import CHUNK, LinkedReplay
+from fastrtp.replay.linked import LinkedReplay
+from fastrtp.replay.parallel import WINDOW, ParallelReplay, several_cpus
 from fastrtp.replay.report import ProgramReport, ReplayReport
 from fastrtp.replay.stacks import has_stacks
+from fastrtp.replay.windows import Cpus, Window, parse_window
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
@@ -36,8 +38,10 @@ def replay(
     missing: Policy = "zero",
     progress: Progress | None = None,
     interruptible: bool = False,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     tier: Tier = "auto",
+    cpus: Cpus | None = None,
+    window: Window = WINDOW,
 ) -> ReplayReport:
     """Play `source` (a path, or a Recording that is open) in time order, over all its CPUs.
 
@@ -45,11 +49,21 @@ def replay(
     nothing ("zero": zeroed objects, "fault": unreadable pointers, "strict": ReplayError before the first event).
     `tier`: "fused" compiles programs and loop into one, "linked" goes through the tracepoints' probes, "auto" fuses when
     the code is in the cache or the recording long enough; results are the same.
+    `cpus`: on how many threads: "recorded": one for each recorded CPU; a number; None: one, which keeps the order of all events.
+    Threads keep the order of each CPU's events, and between CPUs that of windows of so many events, or of so much time ("10ms");
+    `window` None: none (replay/parallel.py says what that means for programs). Timers fire in the order of all events: while
+    there are programs that start them, one thread plays. `chunk`: most events between two looks at
+    signals, `progress`, and who waits to attach or to read a map.
     `interruptible`: Ctrl-C ends the replay early and the report says so, instead of KeyboardInterrupt. RecordingError for
     a damaged file; ReplayError when the recording has more CPUs than the kernel.
     """
     if tier not in ("auto", "linked", "fused"):
         raise ReplayError(f"tier {tier!r} is not one of auto, linked, fused")
+    parse_window(window)
+    if cpus is not None and cpus != "recorded" and (not isinstance(cpus, int) or cpus < 1):
+        raise ReplayError(f"cpus {cpus!r} is neither recorded nor a number of threads")
+    if chunk is not None and chunk < 1:
+        raise ReplayError(f"a chunk has at least 1 event, not {chunk}")
     begin = time.perf_counter()
     recording = source if isinstance(source, Recording) else Recording.open(source)
     if recording.cpus > kernel.cpus:
@@ -60,13 +74,27 @@ def replay(
     protos = {
         name: kernel.tracepoints.proto(name) for name in (table.name for table in recording.tables) if name in kernel.tracepoints
     }
-    linked: LinkedReplay | None = None
+    linked: LinkedReplay | ParallelReplay | None = None
+    around = ExitStack()
     try:
+        if cpus is not None and _ordered(kernel):
+            cpus = None
+        if cpus is not None:
+            around.enter_context(several_cpus(kernel))
         with kernel.lock:
             links = _raw_tp_links(kernel)
             wanted = {link.tp_name for link in links}
             bound = bind(recording, objects, protos, policy=missing, wanted=wanted)
-            linked = _make(tier, kernel, bound, {name: kernel.tracepoints[name] for name in protos}, links)
+            tracepoints = {name: kernel.tracepoints[name] for name in protos}
+            if cpus is not None:
+                fuse = None if tier == "auto" else tier == "fused"
+                if not _can_fuse(kernel, bound):
+                    fuse = False
+                linked = ParallelReplay(
+                    kernel.memory, bound, tracepoints, links, cpus=cpus, window=window, chunk=chunk, fuse=fuse
+                )
+            else:
+                linked = _make(tier, kernel, bound, tracepoints, links)
         linked.prepare()
         interrupted = False
         times = (int(bound.time[0]), int(bound.time[-1])) if len(bound.time) else (0, 0)
@@ -74,7 +102,7 @@ def replay(
             played = _Counters(kernel)
             prepared = time.perf_counter()
             try:
-                events = linked.run(progress, chunk)
+                events = linked.run(progress, *([] if chunk is None else [chunk]))
             except KeyboardInterrupt:
                 if not interruptible:
                     raise
@@ -94,10 +122,12 @@ def replay(
             printk_lost=kernel.memory.printk_lost,
             interrupted=interrupted,
             tier=linked.tier,
+            threads=linked.threads if isinstance(linked, ParallelReplay) else 1,
         )
     finally:
         if linked is not None:
             linked.close()
+        around.close()
         objects.close()
 
 
@@ -107,12 +137,22 @@ def _make(
     """The replay in the tier that is asked for, or that is likely to be done first; where a program asks for what only the
     linked one has, that.
     """
-    asked = frozenset[int]().union(*(helpers(prog) for prog in kernel.progs))
-    if tier != "linked" and not asked & TIMERS and not (asked & STACKS and has_stacks(bound.recording)):
+    if tier != "linked" and _can_fuse(kernel, bound):
         fused = FusedReplay(kernel.memory, bound, tracepoints, links)
         if tier == "fused" or fused.worth:
             return fused
     return LinkedReplay(kernel.memory, bound, tracepoints)
+
+
+def _ordered(kernel: Kernel) -> bool:
+    """Whether a program asks for what only the order of all events can give: timers."""
+    return any(helpers(prog) & TIMERS for prog in kernel.progs)
+
+
+def _can_fuse(kernel: Kernel, bound: BoundRecording) -> bool:
+    """Whether no program asks for what only the linked tier has."""
+    asked = frozenset[int]().union(*(helpers(prog) for prog in kernel.progs))
+    return not asked & TIMERS and not (asked & STACKS and has_stacks(bound.recording))
 
 
 def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:

@@ -25,6 +25,7 @@ from fastrtp.native.intrinsics import (
     ult,
 )
 from fastrtp.native.layout import ENV, PROG, PROG_STATS, at
+from fastrtp.native.smp_native import add64
 from fastrtp.trace.ftrace_layout import (
     PERF_CALL,
     PERF_CPU,
@@ -146,15 +147,14 @@ def perf_event_output(event: int, raw: int, size: int, env: int) -> None:
 @device
 def perf_swevent_event(event: int, raw: int, size: int, env: int) -> None:
     """Count, and sample when the period is over."""
-    store64(event + _COUNT, load64(event + _COUNT) + 1)
+    add64(event + _COUNT, 1)
     period = load64(event + _PERIOD)
     if period == 0:
         return
-    left = load64(event + _LEFT) + 1
+    left = add64(event + _LEFT, 1)
     if left < 0:
-        store64(event + _LEFT, left)
         return
-    store64(event + _LEFT, -period)
+    add64(event + _LEFT, -period - left)
     if load64(event + _RING) != 0:
         perf_event_output(event, raw, size, env)
 

@@ -49,6 +49,10 @@ class ProgRecord:
         for field, value in (("entry", entry), ("stats", self.stats_address), ("cpus", memory.cpus), ("id", prog_id)):
             self._record[field] = value
 
+    def switch(self, entry: int) -> None:
+        """Other code of the same program, for all runs that begin from now on."""
+        self._record["entry"] = entry
+
     def total(self, counter: str) -> int:
         """Sum over all CPUs of `runs`, `misses`, `run_cnt` or `run_time_ns`."""
         return int(np.sum(self.stats[counter]))

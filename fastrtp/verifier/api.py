@@ -67,7 +67,7 @@ class InsnAux:
     "tp_buffer", or "btf" (a load that has to be range-checked and gives 0 on a fault). `map`: index in `used_maps` of
     the one map that a helper call works on, None where there are several or none. `callback`: first instruction of
     the function that a helper calls. `const_map_value`: a load with one known result, from a frozen map.
-    `kfunc`: name of the kernel function that is called.
+    `kfunc`: name of the kernel function that is called; `operands`: numbers, with commas, that its body gets behind env.
     """
 
     seen: bool = False
@@ -78,6 +78,7 @@ class InsnAux:
     callback_ambiguous: bool = False
     ptr_type: int = 0
     kfunc: str = ""
+    operands: str = ""
 
 
 @dataclass

@@ -38,6 +38,7 @@ def do_check_async_callbacks(env: BpfVerifierEnv, do_check: Callable[[BpfVerifie
             frame.regs[1] = BpfRegState(CONST_PTR_TO_MAP, ZERO, map=found)
             frame.regs[2] = BpfRegState(PTR_TO_MAP_KEY, ZERO, map=found)
             frame.regs[3] = BpfRegState(PTR_TO_MAP_VALUE, ZERO, id=env.new_id(), map=found)
+            env.insn_log.begin()
             do_check(env)
             env.log.reset(0)
     return len(env.async_verified) > before

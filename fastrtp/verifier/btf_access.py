@@ -14,7 +14,8 @@ from fastrtp.btf import BtfKind
 from fastrtp.uapi import BpfMapType
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.regtype import MEM_PERCPU, MEM_USER, PTR_TO_BTF_ID, PTR_UNTRUSTED
+from fastrtp.verifier.fields import special_fields
+from fastrtp.verifier.regtype import MEM_ALLOC, MEM_PERCPU, MEM_RCU, MEM_USER, NON_OWN_REF, PTR_TO_BTF_ID, PTR_UNTRUSTED
 from fastrtp.verifier.state import REG_UNKNOWN, BpfRegState
 from fastrtp.verifier.tnum import tnum_strn
 
@@ -36,15 +37,15 @@ _MAP_STRUCT = {
 }
 
 
-def btf_name(env: BpfVerifierEnv, type_id: int) -> str:
-    """Name of a kernel type."""
-    btf = env.attr.kernel_btf
+def btf_name(env: BpfVerifierEnv, type_id: int, own: Any = None) -> str:
+    """Name of a kernel type, or of one of the program's BTF."""
+    btf = env.attr.kernel_btf if own is None else own
     return btf.type(type_id).name if btf is not None else ""
 
 
 def check_ptr_to_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, access: int) -> BpfRegState:
     """Result of a load at `off` (the register's own offset included) through a kernel pointer. Errors: EACCES."""
-    name = btf_name(env, reg.num)
+    name = btf_name(env, reg.num, reg.map)
     var_off = reg.bounds.var_off
     if off < 0:
         env.reject(EACCES, f"R{regno} is ptr_{name} invalid negative access: off={off}")
@@ -54,9 +55,24 @@ def check_ptr_to_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, o
         env.reject(EACCES, f"R{regno} is ptr_{name} access user memory: off={off}")
     if reg.type & MEM_PERCPU:
         env.reject(EACCES, f"R{regno} is ptr_{name} access percpu memory: off={off}")
-    if access:
+    alive = reg.ref_obj_id or reg.type & (NON_OWN_REF | MEM_RCU)
+    if access and not (reg.type & MEM_ALLOC and alive and not reg.type & PTR_UNTRUSTED):
         env.reject(EACCES, "only read is supported")
+    if reg.map is not None:
+        _check_object_access(env, reg, off, size)
+        return REG_UNKNOWN
     return _result(env, reg.num, off, size, reg.type & PTR_UNTRUSTED)
+
+
+def _check_object_access(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: int) -> None:
+    """A load or store within an object of the program: not of special fields. Errors: EACCES."""
+    for field in special_fields(reg.map, reg.num):
+        if off < field.offset + field.size and field.offset < off + size:
+            env.reject(EACCES, f"direct access to {field.name} is disallowed")
+    record = reg.map.type(reg.num)
+    if off + size > record.size:
+        env.reject(EACCES, f"access beyond struct {record.name} at off {off} size {size}")
+    btf_struct_walk(env, reg.map, reg.num, off, size)
 
 
 def _result(env: BpfVerifierEnv, type_id: int, off: int, size: int, flags: int) -> BpfRegState:

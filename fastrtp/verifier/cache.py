@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,16 @@ _MAPS = frozenset({BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_VALUE, 
 _BY_INDEX = frozenset({BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE})
 _SOURCES = ("verifier", "helpers", "isa", "btf")
 _ACCESS = frozenset({None, "ctx", "stack", "map_value", "mem", "btf", "tp_buffer"})
+_MEMBERS = tuple(member.name for member in fields(LoadAttr) if member.name not in ("insns", "fd_to_map", "fd_array"))
 _KEPT = frozenset({"insns", "used_maps", "aux", "subprogs", "stats"})
 
 
 class VerifiedCache:
-    """Verified programs in `folder`, at most about `max_bytes` of them."""
+    """Verified programs in `folder`, at most about `max_bytes` of them. `missed()` is called before one is verified anew."""
 
-    def __init__(self, folder: Path, max_bytes: int = 16 << 20) -> None:
+    def __init__(self, folder: Path, max_bytes: int = 16 << 20, missed: Callable[[], None] | None = None) -> None:
         self.entries = EntryCache(folder, "verified", ".json", max_bytes)
+        self._missed = missed
 
     def bpf_check(self, attr: LoadAttr) -> VerifiedProgram:
         """As `bpf_check`, without the work when the program was accepted before. VerifierError, as there."""
@@ -59,6 +61,8 @@ class VerifiedCache:
             program = _load(found[1], insns, maps)
             if program is not None:
                 return program
+        if self._missed is not None:
+            self._missed()
         program = bpf_check(attr)
         body = _dump(program)
         if body is not None and program.insns == insns and all(a is b for a, b in zip(program.used_maps, maps, strict=True)):
@@ -110,14 +114,9 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-@functools.lru_cache(maxsize=16)
-def _bytes_digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def _btf(btf: Any) -> object:
     """Identity of a BTF: the digest of its bytes and of its base's."""
-    return None if btf is None else (_bytes_digest(bytes(btf.data)), _btf(btf.base))
+    return None if btf is None else btf.digest
 
 
 def _records(info: Any) -> object:
@@ -149,17 +148,15 @@ def _map(found: Any) -> object:
 
 def _key(attr: LoadAttr, insns: Sequence[Insn], maps: Sequence[Any]) -> str:
     facts: list[object] = [sources_digest(), [_map(found) for found in maps]]
-    for member in fields(attr):
-        value = getattr(attr, member.name)
-        if member.name in ("insns", "fd_to_map", "fd_array"):
-            continue
-        if member.name in ("btf", "kernel_btf"):
+    for name in _MEMBERS:
+        value = getattr(attr, name)
+        if name in ("btf", "kernel_btf"):
             value = _btf(value)
-        elif member.name in ("func_info", "line_info"):
+        elif name in ("func_info", "line_info"):
             value = _records(value)
-        elif member.name == "attach":
+        elif name == "attach":
             value = None if value is None else (value.name, value.btf_id)
-        facts.append((member.name, value))
+        facts.append((name, value))
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     digest.update(encode(insns))
     return digest.hexdigest()
@@ -208,8 +205,9 @@ def _load(body: bytes, insns: list[Insn], maps: list[Any]) -> VerifiedProgram | 
         count = len(insns)
         if len(which) != count or not all(type(index) is int and 0 <= index < len(rows) for index in which):
             return None
-        for row in rows:
-            _check_aux(InsnAux(*row), count, len(maps))
+        kinds = [InsnAux(*row) for row in rows]
+        for aux in kinds:
+            _check_aux(aux, count, len(maps))
         subprogs = [_subprog(row) for row in data["subprogs"]]
         _check_subprogs(subprogs, count)
         stats = VerifierStats(*data["stats"])
@@ -218,19 +216,25 @@ def _load(body: bytes, insns: list[Insn], maps: list[Any]) -> VerifiedProgram | 
         rest = data["rest"]
         _check_rest(rest)
         return VerifiedProgram(
-            insns=insns, aux=[InsnAux(*rows[index]) for index in which], subprogs=subprogs, used_maps=maps, stats=stats, **rest
+            insns=insns, aux=[kinds[index] for index in which], subprogs=subprogs, used_maps=maps, stats=stats, **rest
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
+@functools.cache
+def _members(record: type) -> tuple[tuple[str, type | None], ...]:
+    """(name, type) of the members of a record whose members have defaults; None for one that starts as None."""
+    plain = record(0) if record is SubprogInfo else record()
+    values = ((member.name, getattr(plain, member.name)) for member in fields(plain))
+    return tuple((name, None if value is None else type(value)) for name, value in values)
+
+
 def _check_aux(aux: InsnAux, count: int, maps: int) -> None:
     """ValueError for what no verification of such a program leaves behind."""
-    plain = InsnAux()
-    for member in fields(aux):
-        value, usual = getattr(aux, member.name), getattr(plain, member.name)
-        if usual is not None and type(value) is not type(usual):
-            raise ValueError(member.name)
+    for name, kind in _members(InsnAux):
+        if kind is not None and type(getattr(aux, name)) is not kind:
+            raise ValueError(name)
     if aux.access not in _ACCESS:
         raise ValueError("access")
     for value, limit in ((aux.map, maps), (aux.callback, count)):
@@ -246,8 +250,7 @@ def _subprog(row: list[Any]) -> SubprogInfo:
 def _check_subprogs(subprogs: list[SubprogInfo], count: int) -> None:
     at = 0
     for subprog in subprogs:
-        plain = SubprogInfo(0)
-        if any(type(getattr(subprog, m.name)) is not type(getattr(plain, m.name)) for m in fields(plain)):
+        if any(type(getattr(subprog, name)) is not kind for name, kind in _members(SubprogInfo)):
             raise ValueError("subprog")
         if subprog.start != at or not at < subprog.end <= count or not 0 <= subprog.stack_depth <= 512:
             raise ValueError("subprog")

@@ -20,6 +20,7 @@ from fastrtp.verifier.dynptr import end_dynptr
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import has_field
 from fastrtp.verifier.func import clear_caller_saved_regs
+from fastrtp.verifier.kptr import kptr_xchg_result
 from fastrtp.verifier.refs import check_reference_leak, release_reference
 from fastrtp.verifier.regtype import PTR_TO_BTF_ID, PTR_TO_MAP_VALUE, PTR_TO_MEM
 from fastrtp.verifier.stack import mark_stack_written
@@ -86,7 +87,7 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elide
         return REG_UNKNOWN
     if base == RetType.RET_VOID:
         return REG_NOT_INIT
-    ident = env.new_id() if flags & PTR_MAYBE_NULL else 0
+    ident = env.new_id() if flags & PTR_MAYBE_NULL and meta.kptr_field is None else 0
     if base == RetType.RET_PTR_TO_MAP_VALUE:
         if elided:
             flags &= ~PTR_MAYBE_NULL
@@ -103,6 +104,8 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elide
             ident = ref = env.acquire_reference(env.insn_idx)
         return BpfRegState(PTR_TO_MEM | flags, ZERO, id=ident, ref_obj_id=ref, num=meta.mem_size)
     btf = env.attr.kernel_btf
+    if meta.kptr_field is not None:
+        return kptr_xchg_result(env, meta.map_ptr, meta.kptr_field)
     if base == RetType.RET_PTR_TO_BTF_ID:
         type_id = btf.find(fn.ret_btf, BtfKind.STRUCT) if btf is not None else None
         if type_id is None:

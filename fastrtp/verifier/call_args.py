@@ -26,7 +26,8 @@ from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier.call_maps import KEY_ELIDED
 from fastrtp.verifier.dynptr import check_dynptr_arg, held_dynptr
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import check_field_pointer
+from fastrtp.verifier.fields import BtfField, check_field_pointer
+from fastrtp.verifier.kptr import kptr_of_arg, match_kptr_type
 from fastrtp.verifier.mem import (
     check_helper_mem_access,
     check_map_access,
@@ -39,6 +40,7 @@ from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_DYNPTR,
     CONST_PTR_TO_MAP,
+    MEM_ALLOC,
     MEM_PERCPU,
     MEM_RCU,
     MEM_RINGBUF,
@@ -117,6 +119,7 @@ class CallArgMeta:
     const_map_key: int = -1
     ret_btf_id: int = 0
     dynptr: BpfRegState | None = None
+    kptr_field: BtfField | None = None
 
 
 def check_func_arg(env: BpfVerifierEnv, arg: int, meta: CallArgMeta, fn: HelperProto) -> None:
@@ -252,14 +255,23 @@ def _check_timer(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: in
 
 def _check_dynptr(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
     if arg_type & OBJ_RELEASE:
+        if reg.type == CONST_PTR_TO_DYNPTR:
+            env.reject(EINVAL, "cannot release unowned const bpf_dynptr")
         held = held_dynptr(env, reg)
         if held is None or not held.ref_obj_id:
             env.reject(EINVAL, f"arg {regno} is an unacquired reference")
     meta.dynptr = check_dynptr_arg(env, regno, reg, arg_type)
 
 
-def _refuse_special(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
-    env.reject(EINVAL, f"helper bpf_{fn.name} is not implemented yet")
+def _check_kptr_dest(
+    env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto
+) -> None:
+    meta.kptr_field, meta.map_ptr = kptr_of_arg(env, regno, reg), reg.map
+
+
+def _check_btf_arg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
+    if meta.kptr_field is not None and not register_is_null(reg):
+        match_kptr_type(env, regno, reg, meta.map_ptr, meta.kptr_field)
 
 
 _ArgCheck = Callable[[BpfVerifierEnv, int, BpfRegState, int, CallArgMeta, HelperProto], None]
@@ -277,7 +289,8 @@ _ARG_CHECKS: dict[int, _ArgCheck] = {
     ArgType.ARG_PTR_TO_CONST_STR: _check_const_str,
     ArgType.ARG_PTR_TO_SPIN_LOCK: _check_spin_lock,
     ArgType.ARG_PTR_TO_TIMER: _check_timer,
-    ArgType.ARG_KPTR_XCHG_DEST: _refuse_special,
+    ArgType.ARG_KPTR_XCHG_DEST: _check_kptr_dest,
+    ArgType.ARG_PTR_TO_BTF_ID: _check_btf_arg,
     ArgType.ARG_PTR_TO_DYNPTR: _check_dynptr,
 }
 
@@ -289,6 +302,8 @@ def _check_reg_type(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type:
         kind &= ~MEM_RDONLY
     if arg_type & PTR_MAYBE_NULL:
         kind &= ~PTR_MAYBE_NULL
+    if fn.name == "kptr_xchg" and arg == 1:
+        kind &= ~MEM_ALLOC
     if kind not in compatible:
         expected = ", ".join(reg_type_str(t) for t in compatible)
         env.reject(EACCES, f"R{regno} type={reg_type_str(reg.type)} expected={expected}")

@@ -5,11 +5,13 @@ Kernel: kernel/bpf/verifier.c:check_helper_call (its switch), set_*_callback_sta
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL, EOPNOTSUPP
+from errno import EACCES, EINVAL
+from functools import partial
 
+from fastrtp.btf import BtfKind
 from fastrtp.errors import ENOTSUPP
+from fastrtp.helpers.argtype import DYNPTR_TYPE_LOCAL
 from fastrtp.helpers.table import HELPER_IDS
-from fastrtp.isa import func_id_name
 from fastrtp.verifier.async_cb import push_async_cb
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call_args import CallArgMeta
@@ -18,7 +20,14 @@ from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.func import push_callback_call
 from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.refs import check_reference_leak
-from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, reg_type_str
+from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_DYNPTR,
+    CONST_PTR_TO_MAP,
+    PTR_TO_BTF_ID,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    reg_type_str,
+)
 from fastrtp.verifier.state import REG_UNKNOWN, BpfFuncState, BpfRegState
 
 _FN = HELPER_IDS
@@ -43,8 +52,15 @@ def check_by_func(env: BpfVerifierEnv, func_id: int, meta: CallArgMeta) -> None:
     elif func_id == _FN["timer_set_callback"]:
         _note_callback(env, meta.subprogno)
         push_async_cb(env, meta.subprogno, meta.map_ptr)
-    elif func_id in (_FN["find_vma"], _FN["user_ringbuf_drain"]):
-        env.reject(EOPNOTSUPP, f"helper {func_id_name(func_id)} is not implemented yet")
+    elif func_id == _FN["find_vma"]:
+        _note_callback(env, meta.subprogno)
+        vma = env.attr.kernel_btf.find("vm_area_struct", BtfKind.STRUCT) if env.attr.kernel_btf is not None else None
+        if vma is None:
+            env.reject(EINVAL, "func bpf_find_vma#180: no struct vm_area_struct in the kernel's BTF")
+        push_callback_call(env, meta.subprogno, partial(_set_find_vma_callback_state, vma))
+    elif func_id == _FN["user_ringbuf_drain"]:
+        _note_callback(env, meta.subprogno)
+        push_callback_call(env, meta.subprogno, partial(_set_user_ringbuf_callback_state, env.new_id()))
     elif func_id == _FN["dynptr_from_mem"]:
         if regs[1].type != PTR_TO_MAP_VALUE:
             env.reject(EACCES, f"Unsupported reg type {reg_type_str(regs[1].type)} for bpf_dynptr_from_mem data")
@@ -72,6 +88,19 @@ def _note_callback(env: BpfVerifierEnv, subprogno: int) -> None:
 def _set_loop_callback_state(caller: BpfFuncState, callee: BpfFuncState) -> None:
     """R1: the iteration's number, R2: the context that was given in R3."""
     callee.regs[1] = REG_UNKNOWN
+    callee.regs[2], callee.deps[2] = caller.regs[3], caller.deps[3]
+
+
+def _set_find_vma_callback_state(vma: int, caller: BpfFuncState, callee: BpfFuncState) -> None:
+    """R1: the task, R2: the vm_area_struct (its type id is `vma`), R3: the context that was given in R4."""
+    callee.regs[1], callee.deps[1] = caller.regs[1], caller.deps[1]
+    callee.regs[2] = BpfRegState(PTR_TO_BTF_ID, ZERO, num=vma)
+    callee.regs[3], callee.deps[3] = caller.regs[4], caller.deps[4]
+
+
+def _set_user_ringbuf_callback_state(ident: int, caller: BpfFuncState, callee: BpfFuncState) -> None:
+    """R1: a dynptr of the sample (it has the id `ident`), R2: the context that was given in R3."""
+    callee.regs[1] = BpfRegState(CONST_PTR_TO_DYNPTR, ZERO, id=ident, num=DYNPTR_TYPE_LOCAL | 1)
     callee.regs[2], callee.deps[2] = caller.regs[3], caller.deps[3]
 
 

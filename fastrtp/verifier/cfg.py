@@ -14,7 +14,16 @@ import numpy as np
 
 from fastrtp.helpers.table import HELPER_IDS, HELPERS
 from fastrtp.isa import BPF_CALL, BPF_EXIT, BPF_JA, BPF_JMP, BPF_JMP32, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC
-from fastrtp.native.verifier_layout import HELPER_CALLS_BACK, HELPER_PRUNES, HELPER_ROWS, ITER_NEXT
+from fastrtp.native.verifier_layout import (
+    CALLS_CALLBACK,
+    FORCE_CHECKPOINT,
+    HELPER_CALLS_BACK,
+    HELPER_PRUNES,
+    HELPER_ROWS,
+    ITER_NEXT,
+    PRUNE_POINT,
+    VINSN,
+)
 from fastrtp.verifier.api import SubprogInfo
 from fastrtp.verifier.env import BPF_MAX_SUBPROGS, BpfVerifierEnv
 from fastrtp.verifier.resolve import LD_IMM64
@@ -93,6 +102,8 @@ def check_cfg(env: BpfVerifierEnv) -> None:
     for i, kfunc in env.kfuncs.items():
         if kfunc.iterator == "next":
             table["flags"][i] |= ITER_NEXT
+        elif kfunc.name == "bpf_rbtree_add_impl":
+            table["flags"][i] |= CALLS_CALLBACK | FORCE_CHECKPOINT | PRUNE_POINT
     seen, todo = np.zeros(count, "<u4"), np.zeros(count, "<u4")
     where = env.lib.verifier_check_cfg(
         table.ctypes.data, count, _helper_facts().ctypes.data, seen.ctypes.data, todo.ctypes.data
@@ -114,3 +125,9 @@ def check_cfg(env: BpfVerifierEnv) -> None:
 def compute_live_registers(env: BpfVerifierEnv) -> None:
     """For each instruction the registers that may be read from there on (backward dataflow over the whole program)."""
     env.lib.verifier_live_registers(env.insn_table.ctypes.data, env.insn_cnt, _helper_facts().ctypes.data)
+
+
+def use_def(env: BpfVerifierEnv, insn_idx: int) -> tuple[int, int]:
+    """Registers that an instruction reads, and that it writes (masks)."""
+    found = env.lib.verifier_use(env.insn_table.ctypes.data + insn_idx * VINSN.itemsize, _helper_facts().ctypes.data)
+    return found & 0xFFFF, found >> 16

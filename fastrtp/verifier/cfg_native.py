@@ -169,6 +169,12 @@ def _use(insn: int, helpers: int) -> int:
     return read | (dst << 16)
 
 
+@native()
+def verifier_use(insn: int, helpers: int) -> int:
+    """`_use` for Python."""
+    return _use(insn, helpers)
+
+
 @device
 def _live_at(insns: int, count: int, i: int) -> int:
     return load16(insns + i * INSN_SIZE + I_LIVE) if i >= 0 and i < count else 0

@@ -20,7 +20,6 @@ from fastrtp.isa import (
     BPF_PSEUDO_MAP_FD,
     BPF_PSEUDO_MAP_IDX,
     Insn,
-    disassemble,
 )
 from fastrtp.uapi import BPF_F_SLEEPABLE, BpfProgType
 from fastrtp.verifier import reason as why
@@ -32,21 +31,23 @@ from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, comput
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv, Limits
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit
 from fastrtp.verifier.global_func import check_return_code, do_check_main, do_check_subprogs
+from fastrtp.verifier.insn_log import InsnLog
 from fastrtp.verifier.kfunc import add_kfunc_calls, check_kfunc_call
-from fastrtp.verifier.log import Refusal, VerifierLog, print_frame
+from fastrtp.verifier.log import Refusal, VerifierLog
 from fastrtp.verifier.mem import do_typed_access, end_special_slots
 from fastrtp.verifier.objects import describe
 from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, MEM_PERCPU, PTR_TO_BTF_ID, PTR_TO_FUNC, PTR_TO_MAP_VALUE
 from fastrtp.verifier.report import make_report
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
 from fastrtp.verifier.section import check_call_in_section
-from fastrtp.verifier.state import BpfRegState, FrameImage
+from fastrtp.verifier.state import BpfRegState
 
 SLICE = 50_000
 """Instructions between two looks at what Python has to do: an interrupt, for one."""
 
 RELOG_LIMIT = 200_000
 """A failure after more instructions than this is logged by its message alone."""
+
 
 def bpf_check(attr: LoadAttr) -> VerifiedProgram:
     """Verify a program.
@@ -89,6 +90,9 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         _check_attach(env)
         compute_live_registers(env)
         env.start_core(Limits(insns=BPF_COMPLEXITY_LIMIT_INSNS), describe)
+        env.insn_log = InsnLog(env)
+        if env.log.level & 2:
+            env.insn_log.live_registers()
         do_check_main(env, do_check)
         do_check_subprogs(env, do_check)
         while do_check_async_callbacks(env, do_check):
@@ -154,16 +158,15 @@ def _do_check_logged(env: BpfVerifierEnv) -> None:
         idx = env.insn_idx
         reason = run(address, why.RUN_ENTER, 1)
         if reason == why.OK:
-            before = _log_insn(env, idx, env.insns[idx])
+            env.insn_log.insn(idx, env.insns[idx])
             env.log_pos = env.log.position()
             reason = run(address, why.RUN_STEP, 1)
             while reason not in (why.OK, why.PATH_DONE):
                 reason = _do_work(env, reason)
                 if reason == why.YIELD:
                     reason = run(address, why.RUN_STEP, 1)
-            _log_effect(env, before)
         elif reason == why.SAFE:
-            env.log.line(f"from {env.prev_insn_idx} to {idx}: safe" if env.print_state else f"{idx}: safe")
+            env.insn_log.safe(idx)
         else:
             env.check(reason)
         if reason in (why.SAFE, why.PATH_DONE):
@@ -213,23 +216,6 @@ def _do_call(env: BpfVerifierEnv, insn: Insn) -> int:
     else:
         check_helper_call(env, insn)
     return env.insn_idx + 1
-
-
-def _log_insn(env: BpfVerifierEnv, idx: int, insn: Insn) -> FrameImage:
-    if env.print_state:
-        where = f"{idx}: " if env.prev_insn_idx < 0 else f"\nfrom {env.prev_insn_idx} to {idx}: "
-        env.log.line(where + print_frame(env.frame, env.cur_state))
-        env.print_state = False
-    following = env.insns[idx + 1] if idx + 1 < env.insn_cnt else None
-    env.log.line(f"{idx}: ({insn.code:02x}) {disassemble(insn, following)}")
-    return env.frame.copy()
-
-
-def _log_effect(env: BpfVerifierEnv, before: FrameImage) -> None:
-    if env.frame.frameno == before.frameno:
-        changed = print_frame(env.frame, env.cur_state, before)
-        if changed and changed != f"frame{before.frameno}:":
-            env.log.annotate(changed)
 
 
 def _ld_imm64(env: BpfVerifierEnv, insn: Insn) -> BpfRegState:

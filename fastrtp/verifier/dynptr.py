@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from errno import EINVAL
 
-from fastrtp.helpers.argtype import DYNPTR_TYPE_LOCAL, DYNPTR_TYPE_RINGBUF, MEM_UNINIT
+from fastrtp.helpers.argtype import DYNPTR_TYPE_LOCAL, DYNPTR_TYPE_RINGBUF, MEM_RDONLY, MEM_UNINIT
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.mem import check_mem_access
@@ -25,7 +25,9 @@ def _spi(env: BpfVerifierEnv, reg: BpfRegState) -> int:
 
 
 def held_dynptr(env: BpfVerifierEnv, reg: BpfRegState) -> BpfRegState | None:
-    """What a stack pointer points at, where that is the first slot of a dynptr."""
+    """What a stack pointer points at, where that is the first slot of a dynptr; a pointer to one that a callback was given."""
+    if reg.type == CONST_PTR_TO_DYNPTR:
+        return reg
     spi, frame = _spi(env, reg), func(env, reg)
     if spi < 0:
         return None
@@ -37,7 +39,11 @@ def held_dynptr(env: BpfVerifierEnv, reg: BpfRegState) -> BpfRegState | None:
 
 def check_dynptr_arg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int) -> BpfRegState | None:
     """One dynptr argument; what is in the slot, None for one that the helper is about to make. Errors: EINVAL."""
+    if reg.type == CONST_PTR_TO_DYNPTR and not arg_type & (MEM_RDONLY | MEM_UNINIT):
+        env.reject(EINVAL, "cannot pass pointer to const bpf_dynptr, the helper mutates it")
     if arg_type & MEM_UNINIT:
+        if reg.type == CONST_PTR_TO_DYNPTR:
+            env.reject(EINVAL, "Dynptr has to be an uninitialized dynptr")
         _make(env, regno, reg, arg_type & _TYPES)
         return None
     found = held_dynptr(env, reg)

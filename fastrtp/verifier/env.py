@@ -162,6 +162,9 @@ class BpfVerifierEnv:
         # global_func.py
         self.subprog_args: dict[int, Any] = {}
         self.called_globals: set[int] = set()
+        self.verified_globals: set[int] = set()
+        # insn_log.py
+        self.insn_log: Any = None
         self.map_fields: dict[int, list[Any]] = {}
         self.async_callbacks: dict[tuple[int, int], Any] = {}
         self.async_verified: set[tuple[int, int]] = set()

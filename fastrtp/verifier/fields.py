@@ -199,8 +199,22 @@ def check_map_fields(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: int,
     for field in fields:
         if low < field.offset + field.size and field.offset < high:
             if field.name == "kptr":
-                env.reject(EACCES, "kptr cannot be accessed indirectly by helper")
+                _check_kptr_place(env, reg, field, off, size, direct)
+                continue
             env.reject(EACCES, f"{field.name} cannot be accessed directly by load/store")
+
+
+def _check_kptr_place(env: BpfVerifierEnv, reg: BpfRegState, field: BtfField, off: int, size: int, direct: bool) -> None:
+    """The access is to the whole kptr, by a load or store. Errors: EACCES."""
+    if not direct:
+        env.reject(EACCES, "kptr cannot be accessed indirectly by helper")
+    if reg.bounds.var_off.mask:
+        env.reject(EACCES, "kptr access cannot have variable offset")
+    at = off + reg.bounds.smin_value
+    if at != field.offset:
+        env.reject(EACCES, f"kptr access misaligned expected={field.offset} off={at}")
+    if size != 8:
+        env.reject(EACCES, "kptr access size must be BPF_DW")
 
 
 def check_field_pointer(env: BpfVerifierEnv, regno: int, reg: BpfRegState, name: str) -> None:

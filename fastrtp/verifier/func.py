@@ -61,7 +61,8 @@ def check_func_call(env: BpfVerifierEnv, insn: Insn) -> int:
     setup_func_entry(env, env.cur_state, subprogno, env.insn_idx, _copy_args)
     clear_caller_saved_regs(caller)
     env.refresh()
-    env.print_state = True
+    if env.log.enabled:
+        env.insn_log.call(caller, env.frame)
     return env.subprogs[subprogno].start
 
 
@@ -104,6 +105,8 @@ def prepare_func_exit(env: BpfVerifierEnv) -> int:
         caller.regs[0] = r0
         caller.deps[0] = callee.deps[0]
         target = callee.callsite + 1
+    if env.log.enabled:
+        env.insn_log.back(callee, caller, target)
     in_callback_fn = callee.in_callback_fn
     state.pop_frame()
     env.refresh()

@@ -64,8 +64,7 @@ def do_check_main(env: BpfVerifierEnv, do_check: DoCheck) -> None:
 
 def do_check_subprogs(env: BpfVerifierEnv, do_check: DoCheck) -> None:
     """Verify the global functions that are called, and those that they call. Raises Refusal."""
-    verified: set[int] = set()
-    while todo := sorted(env.called_globals - verified):
+    while todo := sorted(env.called_globals - env.verified_globals):
         for subprogno in todo:
             _start(env, subprogno)
             name = subprog_name(env, subprogno)
@@ -74,7 +73,7 @@ def do_check_subprogs(env: BpfVerifierEnv, do_check: DoCheck) -> None:
                 env.regs[regno] = _argument(env, arg)
             do_check(env)
             env.log.conclude(f"Func#{subprogno} ('{name}') is safe for any args that match its prototype")
-            verified.add(subprogno)
+            env.verified_globals.add(subprogno)
 
 
 def _refuse_exception_callback(env: BpfVerifierEnv) -> None:
@@ -90,6 +89,7 @@ def _refuse_exception_callback(env: BpfVerifierEnv) -> None:
 def _start(env: BpfVerifierEnv, subprogno: int) -> None:
     """A fresh state at the first instruction of a function."""
     env.restart(subprogno)
+    env.insn_log.begin()
 
 
 def _argument(env: BpfVerifierEnv, arg: SubprogArg) -> BpfRegState:

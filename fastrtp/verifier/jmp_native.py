@@ -118,7 +118,7 @@ def reg_not_null(reg: int) -> int:
     if type & PTR_MAYBE_NULL:
         return 0
     if base == PTR_TO_BTF_ID:
-        return 1 if type & (PTR_TRUSTED | MEM_ALLOC) else 0
+        return 1 if type & (PTR_TRUSTED | MEM_ALLOC) or load32(reg + R_REF) != 0 else 0
     known = base == PTR_TO_MAP_VALUE or base == PTR_TO_MAP_KEY or base == PTR_TO_MEM or base == CONST_PTR_TO_MAP
     return 1 if known and (type & PTR_UNTRUSTED) == 0 else 0
 

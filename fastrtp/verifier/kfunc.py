@@ -15,9 +15,20 @@ from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.func import clear_caller_saved_regs
 from fastrtp.verifier.mem import check_mem_access, check_reg_read
+from fastrtp.verifier.object_kfunc import check_object_kfunc
 from fastrtp.verifier.precision import find_prev_entry, widen_imprecise_scalars
 from fastrtp.verifier.refs import release_reference
-from fastrtp.verifier.regtype import MEM_RDONLY, PTR_TO_MEM, PTR_TO_STACK, SCALAR_VALUE
+from fastrtp.verifier.regtype import (
+    MEM_RCU,
+    MEM_RDONLY,
+    PTR_MAYBE_NULL,
+    PTR_TO_BTF_ID,
+    PTR_TO_MEM,
+    PTR_TO_STACK,
+    PTR_UNTRUSTED,
+    SCALAR_VALUE,
+    base_type,
+)
 from fastrtp.verifier.section import check_call_in_section, enter, is_open, leave
 from fastrtp.verifier.slots import ALL_ITER, slot_of
 from fastrtp.verifier.stack import WRITE, func
@@ -65,7 +76,10 @@ def check_kfunc_call(env: BpfVerifierEnv, insn: Insn) -> None:
         _refuse_unknown(env, insn)
         return
     if env.cur_state.refs:
-        check_call_in_section(env, insn, bool(proto.iterator))
+        check_call_in_section(env, insn, bool(proto.iterator) or proto.is_graph)
+    if proto.family:
+        check_object_kfunc(env, proto)
+        return
     if proto.section:
         _check_section(env, proto)
         clear_caller_saved_regs(env.frame)
@@ -104,9 +118,27 @@ def _check_section(env: BpfVerifierEnv, proto: KfuncProto) -> None:
         if proto.section == "rcu" and is_open(env, "rcu"):
             env.reject(EINVAL, f"nested rcu read lock (kernel function {proto.name})")
         enter(env, proto.section)
-    elif not leave(env, proto.section):
+    elif leave(env, proto.section):
+        if proto.section == "rcu":
+            _end_rcu(env)
+    else:
         what = "rcu read unlock" if proto.section == "rcu" else "attempt to enable preemption"
         env.reject(EINVAL, f"unmatched {what} (kernel function {proto.name})")
+
+
+def _end_rcu(env: BpfVerifierEnv) -> None:
+    """Pointers that were good in the section are not trusted any more."""
+    def ended(reg: BpfRegState) -> BpfRegState:
+        return reg.with_type(reg.type & ~(MEM_RCU | PTR_MAYBE_NULL) | PTR_UNTRUSTED)
+
+    for frame in env.cur_state.frames:
+        for regno, reg in enumerate(frame.regs):
+            if reg.type & MEM_RCU and base_type(reg.type) == PTR_TO_BTF_ID:
+                frame.regs[regno] = ended(reg)
+        for spi, slot in list(frame.stack.items()):
+            held = slot.spilled_ptr
+            if held.type & MEM_RCU and base_type(held.type) == PTR_TO_BTF_ID:
+                frame.stack[spi] = BpfStackState(slot.slot_type, ended(held))
 
 
 def _check_iter_arg(env: BpfVerifierEnv, proto: KfuncProto) -> tuple[int, int]:

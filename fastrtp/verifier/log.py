@@ -6,6 +6,8 @@ everything. Kernel: kernel/bpf/log.c.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastrtp.verifier.bounds import S32_MAX, S32_MIN, S64_MAX, S64_MIN
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_MAP,
@@ -28,7 +30,6 @@ from fastrtp.verifier.state import (
     BpfRegState,
     BpfStackState,
     BpfVerifierState,
-    FrameImage,
     is_spilled_reg,
 )
 from fastrtp.verifier.tnum import U32, U64, tnum_strn
@@ -53,6 +54,8 @@ class VerifierLog:
         self.level = level
         self.enabled = bool(level & 3)
         self.lines: list[str] = []
+        self.was_reset = False
+        """A path was ended since this was last looked at."""
         self.kept: list[str] = []
         """What is left of level 1 when the program is accepted."""
 
@@ -62,11 +65,6 @@ class VerifierLog:
             self.lines.append(text)
             if len(self.lines) > MAX_LOG_LINES:
                 del self.lines[: MAX_LOG_LINES // 2]
-
-    def annotate(self, text: str) -> None:
-        """Append to the last line (the state after an instruction)."""
-        if self.lines:
-            self.lines[-1] = f"{self.lines[-1]:<40} ; {text}"
 
     def conclude(self, text: str) -> None:
         """The one line that stays of a function that was shown safe."""
@@ -79,7 +77,8 @@ class VerifierLog:
         return len(self.lines)
 
     def reset(self, position: int) -> None:
-        """Forget what was said since `position`. Kernel: bpf_vlog_reset."""
+        """A path is done: forget what was said since `position`. Kernel: bpf_vlog_reset."""
+        self.was_reset = True
         if not self.level & 2:
             del self.lines[position:]
 
@@ -167,29 +166,36 @@ def print_reg_state(reg: BpfRegState, frameno: int, precise: bool = False, btf_n
     return f"{text}({','.join(parts)})"
 
 
-def print_slot(slot: BpfStackState, frameno: int, precise: bool = False) -> str:
+def print_slot(slot: BpfStackState, frameno: int, precise: bool = False, btf: Any = None) -> str:
     """One stack slot, as after `fp-8=` in the log."""
-    kinds = "".join(SLOT_CHARS[kind] for kind in reversed(slot.slot_type))
+    kinds = "".join(SLOT_CHARS[kind] for kind in slot.slot_type)
     if not is_spilled_reg(slot):
         return kinds
-    return print_reg_state(slot.spilled_ptr, frameno, precise)
+    return kinds.split("r")[0] + print_reg_state(slot.spilled_ptr, frameno, precise, _btf_name(slot.spilled_ptr, btf))
 
 
-def print_frame(frame: BpfFuncState, state: BpfVerifierState, old: FrameImage | None = None) -> str:
-    """Registers and stack of a frame; with `old`, only those that differ. Kernel: print_verifier_state."""
+def _btf_name(reg: BpfRegState, btf: Any) -> str:
+    return str(btf.type(reg.num).name) if btf is not None and base_type(reg.type) == PTR_TO_BTF_ID else ""
+
+
+def print_frame(
+    frame: BpfFuncState, state: BpfVerifierState, regs: int = -1, slots: frozenset[int] | None = None, btf: Any = None
+) -> str:
+    """Registers (a mask) and stack slots (None: all) of a frame; `btf` names kernel types. Kernel: print_verifier_state."""
     parts = []
     shift = frame.frameno * BITS_PER_FRAME
     if frame.frameno:
         parts.append(f"frame{frame.frameno}:")
     for regno, reg in enumerate(frame.regs):
-        if reg.type != NOT_INIT and (old is None or old.regs[regno] is not reg):
-            parts.append(f"R{regno}={print_reg_state(reg, frame.frameno, bool(state.precise >> (shift + regno) & 1))}")
+        if reg.type != NOT_INIT and regs >> regno & 1:
+            precise = bool(state.precise >> (shift + regno) & 1)
+            parts.append(f"R{regno}={print_reg_state(reg, frame.frameno, precise, _btf_name(reg, btf))}")
     for spi in sorted(frame.stack):
         slot = frame.stack[spi]
-        if any(slot.slot_type) and (old is None or old.stack.get(spi) is not slot):
+        if any(slot.slot_type) and (slots is None or spi in slots):
             precise = bool(state.precise >> (shift + MAX_BPF_REG + spi) & 1)
-            parts.append(f"fp{-8 * (spi + 1)}={print_slot(slot, frame.frameno, precise)}")
-    if old is None and state.refs:
+            parts.append(f"fp{-8 * (spi + 1)}={print_slot(slot, frame.frameno, precise, btf)}")
+    if regs == -1 and state.refs:
         parts.append("refs=" + ",".join(str(ref.id) for ref in state.refs))
     if frame.in_callback_fn:
         parts.append("cb")

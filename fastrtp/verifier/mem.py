@@ -8,12 +8,25 @@ from __future__ import annotations
 from errno import EACCES
 from typing import Any
 
-from fastrtp.isa import BPF_LDX, BPF_MEMSX, BPF_MODE, BPF_SIZE, Insn
+from fastrtp.isa import (
+    BPF_ATOMIC,
+    BPF_CMPXCHG,
+    BPF_FETCH,
+    BPF_LDX,
+    BPF_LOAD_ACQ,
+    BPF_MEMSX,
+    BPF_MODE,
+    BPF_SIZE,
+    BPF_STORE_REL,
+    BPF_STX,
+    Insn,
+)
 from fastrtp.verifier import reason as why
 from fastrtp.verifier.btf_access import check_map_ptr_access, check_ptr_to_btf_access
 from fastrtp.verifier.ctx import check_ctx_access
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import check_map_fields
+from fastrtp.verifier.kptr import check_map_kptr_access, kptr_at
 from fastrtp.verifier.objects import is_constant
 from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.refuse import refuse
@@ -87,7 +100,9 @@ def end_special_slots(env: BpfVerifierEnv) -> None:
         unmark_iter(frame, spi)
 
 
-def check_typed_access(env: BpfVerifierEnv, regno: int, off: int, size: int, access: int, is_ldsx: bool = False) -> BpfRegState:
+def check_typed_access(
+    env: BpfVerifierEnv, regno: int, off: int, size: int, access: int, value_regno: int = _NO_VALUE, is_ldsx: bool = False
+) -> BpfRegState:
     """An access that depends on the context, C types, fields or constants of a map; what a load gives."""
     reg = env.regs[regno]
     off += reg.off
@@ -95,7 +110,10 @@ def check_typed_access(env: BpfVerifierEnv, regno: int, off: int, size: int, acc
     loaded = REG_UNKNOWN
     if kind == PTR_TO_MAP_VALUE:
         check_map_fields(env, reg, off, size, True)
-        if access == READ:
+        kptr = kptr_at(env, reg, off)
+        if kptr is not None:
+            loaded = check_map_kptr_access(env, reg, kptr, access == WRITE, value_regno) or REG_UNKNOWN
+        elif access == READ:
             loaded = _read_const_map_value(reg, off, size, is_ldsx)
     elif kind == PTR_TO_CTX:
         check_ptr_off_reg(env, regno, reg)
@@ -119,22 +137,46 @@ def _read_const_map_value(reg: BpfRegState, off: int, size: int, is_ldsx: bool) 
 
 def do_typed_access(env: BpfVerifierEnv, insn: Insn, idx: int) -> None:
     """A load or store that the core left: check it, and let the core remember a load's result where it is always the same."""
+    if insn.code & 7 == BPF_STX and BPF_MODE(insn.code) == BPF_ATOMIC and insn.imm != BPF_STORE_REL:
+        _do_typed_atomic(env, insn)
+        return
     is_load = insn.code & 7 == BPF_LDX
     size = SIZE_BYTES[BPF_SIZE(insn.code)]
     if not is_load:
         kind = env.regs[insn.dst_reg].type
-        check_typed_access(env, insn.dst_reg, insn.off, size, WRITE)
+        value = insn.src_reg if insn.code & 7 == BPF_STX else _NO_VALUE
+        check_typed_access(env, insn.dst_reg, insn.off, size, WRITE, value)
         env.check(env.lib.verifier_save_ptr_type(env.address, kind))
         return
     source = env.regs[insn.src_reg]
     is_ldsx = BPF_MODE(insn.code) == BPF_MEMSX
-    loaded = check_typed_access(env, insn.src_reg, insn.off, size, READ, is_ldsx)
+    loaded = check_typed_access(env, insn.src_reg, insn.off, size, READ, insn.dst_reg, is_ldsx)
     env.regs[insn.dst_reg] = loaded
     env.frame.deps[insn.dst_reg] = 0
     env.lib.verifier_finish_load(env.address, insn.dst_reg, size, is_ldsx)
     env.check(env.lib.verifier_save_ptr_type(env.address, source.type))
     if not loaded.id and not source.id:
         env.remember(idx, env.space.raw(source), insn.dst_reg)
+
+
+def _do_typed_atomic(env: BpfVerifierEnv, insn: Insn) -> None:
+    """As the core's check_atomic, for memory that Python knows: read, put the old value where it goes, write."""
+    size = SIZE_BYTES[BPF_SIZE(insn.code)]
+    is_load = insn.imm == BPF_LOAD_ACQ
+    regno = insn.src_reg if is_load else insn.dst_reg
+    kind = env.regs[regno].type
+    load_reg = insn.dst_reg if is_load else _NO_VALUE
+    if not is_load and insn.imm & BPF_FETCH:
+        load_reg = 0 if insn.imm == BPF_CMPXCHG else insn.src_reg
+    loaded = check_typed_access(env, regno, insn.off, size, READ, load_reg)
+    if load_reg >= 0:
+        env.regs[load_reg] = loaded
+        env.frame.deps[load_reg] = 0
+        env.lib.verifier_finish_load(env.address, load_reg, size, 0)
+    if not is_load:
+        # where the old value replaced the pointer itself there is none left, and this is refused
+        check_mem_access(env, regno, insn.off, size, WRITE)
+    env.check(env.lib.verifier_save_ptr_type(env.address, kind))
 
 
 def check_helper_mem_access(

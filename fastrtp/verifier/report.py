@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from fastrtp.errors import BtfError
 from fastrtp.verifier.api import LoadAttr
 from fastrtp.verifier.hints import hint
+from fastrtp.verifier.source import Source
 
 MAX_STEPS = 12
 """Branches, and values of the register, that are shown: the last ones."""
@@ -67,29 +67,6 @@ def _line(step: Step) -> str:
     times = f" ({step.times} times)" if step.times > 1 else ""
     source = f"   // {step.source}" if step.source else ""
     return f"    {step.insn_idx}: {step.text} -> {step.effect}{times}{source}"
-
-
-class Source:
-    """C source lines of a program by instruction, from its line_info."""
-
-    def __init__(self, attr: LoadAttr) -> None:
-        self._btf = attr.btf
-        rows = attr.line_info if attr.line_info is not None and attr.btf is not None else ()
-        self._rows: list[tuple[int, ...]] = [tuple(int(value) for value in row) for row in rows]
-
-    def line(self, insn_idx: int) -> str:
-        """`file:line: text` of an instruction, "" where the program has no such record."""
-        best: tuple[int, ...] | None = None
-        for row in self._rows:
-            if row[0] <= insn_idx and (best is None or row[0] >= best[0]):
-                best = row
-        if best is None or len(best) < 4:
-            return ""
-        try:
-            text, name = self._btf.string(best[2]).strip(), self._btf.string(best[1])
-        except BtfError:
-            return ""
-        return f"{name.rsplit('/', 1)[-1]}:{best[3] >> 10}: {text}"
 
 
 def make_report(attr: LoadAttr, message: str, lines: Sequence[str], insn_idx: int) -> Report:

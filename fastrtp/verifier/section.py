@@ -6,14 +6,15 @@ never taken for each other. Kernel: kernel/bpf/verifier.c:process_spin_lock, che
 
 from __future__ import annotations
 
-from errno import EINVAL
+from errno import EACCES, EINVAL
 from typing import Any
 
 from fastrtp.helpers.table import HELPER_IDS
 from fastrtp.isa import BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL, Insn
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import check_field_pointer
-from fastrtp.verifier.state import BpfReferenceState, BpfRegState
+from fastrtp.verifier.regtype import NON_OWN_REF, PTR_TO_BTF_ID, base_type
+from fastrtp.verifier.state import REG_UNKNOWN, SLOT_MISC, BpfReferenceState, BpfRegState
 
 _SPIN_UNLOCK = HELPER_IDS["spin_unlock"]
 _LEFT_OPEN = {"lock": "bpf_spin_lock", "rcu": "bpf_rcu_read_lock", "preempt": "bpf_preempt_disable"}
@@ -41,6 +42,9 @@ def leave(env: BpfVerifierEnv, kind: str) -> bool:
 
 def check_spin_lock(env: BpfVerifierEnv, regno: int, reg: BpfRegState, is_lock: bool) -> None:
     """bpf_spin_lock or bpf_spin_unlock on a map value. Errors: EINVAL. Kernel: process_spin_lock."""
+    called = env.kfuncs.get(env.frame.callsite) if env.frame.in_callback_fn else None
+    if called is not None and called.family == "rbtree":
+        env.reject(EACCES, "can't spin_{lock,unlock} in rbtree cb")
     check_field_pointer(env, regno, reg, "bpf_spin_lock")
     found = reg.map
     held = [ref for ref in env.cur_state.refs if ref.kind == "lock"]
@@ -54,6 +58,20 @@ def check_spin_lock(env: BpfVerifierEnv, regno: int, reg: BpfRegState, is_lock: 
     if held[-1].id != reg.id or held[-1].ptr is not found:
         env.reject(EINVAL, "bpf_spin_unlock of different lock")
     leave(env, "lock")
+    forget_types(env, NON_OWN_REF)
+
+
+def forget_types(env: BpfVerifierEnv, flag: int) -> None:
+    """Registers and slots of types with the flag are plain numbers from here on. Kernel: invalidate_non_owning_refs."""
+    for frame in env.cur_state.frames:
+        for regno, held in enumerate(frame.regs):
+            if held.type & flag and base_type(held.type) == PTR_TO_BTF_ID:
+                frame.regs[regno] = REG_UNKNOWN
+                frame.deps[regno] = 0
+        for spi, slot in list(frame.stack.items()):
+            if slot.spilled_ptr.type & flag and base_type(slot.spilled_ptr.type) == PTR_TO_BTF_ID:
+                frame.stack[spi] = SLOT_MISC
+                frame.stack_deps[spi] = 0
 
 
 def check_call_in_section(env: BpfVerifierEnv, insn: Insn, allowed_kfunc: bool = False) -> None:

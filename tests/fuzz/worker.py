@@ -19,7 +19,7 @@ from .generator import generate
 from .host import HostKernel, Verdict
 from .native import NativeSide
 
-SECONDS = 20.0
+SECONDS = 60.0
 """What one program may take."""
 LIMIT_INSNS = 20_000
 """What the verifier may process for one program (1,000,000 otherwise): a run is to see many programs, not one long one."""

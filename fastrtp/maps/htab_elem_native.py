@@ -1,0 +1,37 @@
+"""Elements of hash maps, numbered from 1: where they are, whether they are in use, where their values are (hashtab_native.py)."""
+
+from __future__ import annotations
+
+from fastrtp.native.intrinsics import device, load32, load64
+from fastrtp.native.layout import HTAB_ELEM, MAP, at
+
+_VALUES = at(MAP, "values")
+_ELEM_SIZE = at(MAP, "elem_size")
+_VALUE_AT = at(MAP, "value_at")
+_PERCPU = at(MAP, "percpu")
+_PERCPU_SIZE = at(MAP, "percpu_size")
+_STATE = at(HTAB_ELEM, "state")
+
+IN_USE = 1 << 31
+REFERENCED = 1 << 30
+
+
+@device
+def htab_element(map: int, number: int, elem_size: int) -> int:
+    """Address of an element."""
+    return load64(map + _VALUES) - elem_size + number * elem_size
+
+
+@device
+def htab_in_use(element: int) -> bool:
+    """Whether an element is in the map."""
+    return load32(element + _STATE) & IN_USE != 0
+
+
+@device
+def htab_value(map: int, number: int) -> int:
+    """Address of the (first CPU's) value of an element."""
+    size = load64(map + _PERCPU_SIZE)
+    if size != 0:
+        return load64(map + _PERCPU) - size + number * size
+    return htab_element(map, number, load64(map + _ELEM_SIZE)) + load64(map + _VALUE_AT)

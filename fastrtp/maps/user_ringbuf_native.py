@@ -1,0 +1,55 @@
+"""bpf_user_ringbuf_drain: samples that user space wrote, given to a callback as dynptrs. Kernel: kernel/bpf/ringbuf.c.
+
+Positions grow for ever, and the data area is twice as long as the ring, so every sample is in one piece. A sample is
+{u32 length | busy | discard, u32 0} and its bytes, rounded up to 8; Python's side (user_ringbuf.py) writes them.
+"""
+
+from __future__ import annotations
+
+from fastrtp.native.intrinsics import call_subprog, load32, load64, native, stack_bytes, store32, store64
+from fastrtp.native.layout import MAP, at
+from fastrtp.native.smp_native import give64, take64
+
+_VALUES = at(MAP, "values")
+_SIZE = at(MAP, "max_entries")
+_PRODUCER = at(MAP, "producer")
+_CONSUMER = at(MAP, "consumer")
+_BUSY = at(MAP, "count")
+_DISCARD_BIT = 1 << 30
+_LENGTH = (1 << 30) - 1
+_HEADER = 8
+_MAX_SAMPLES = 128 * 1024
+_WAKEUP_FLAGS = 3
+_EBUSY = -16
+_EINVAL = -22
+
+
+@native()
+def bpf_user_ringbuf_drain(map: int, callback: int, data: int, flags: int, env: int) -> int:
+    """How many samples the callback saw, until it returned 1; -EINVAL (flags), -EBUSY (in a callback of its own, or
+    while another CPU drains it)."""
+    if (flags & ~_WAKEUP_FLAGS) != 0:
+        return _EINVAL
+    if not take64(map + _BUSY):
+        return _EBUSY
+    dynptr = stack_bytes(16)
+    seen = 0
+    walked = 0
+    stop = 0
+    while walked < _MAX_SAMPLES and stop == 0:
+        position = load64(map + _CONSUMER)
+        if position >= load64(map + _PRODUCER):
+            break
+        walked += 1
+        sample = load64(map + _VALUES) + (position & (load64(map + _SIZE) - 1))
+        header = load32(sample)
+        length = header & _LENGTH
+        if (header & _DISCARD_BIT) == 0:
+            store64(dynptr, sample + _HEADER)
+            store32(dynptr + 8, length)
+            store32(dynptr + 12, 0)
+            stop = call_subprog(callback, dynptr, data, 0, 0, 0, env)
+            seen += 1
+        store64(map + _CONSUMER, position + ((length + _HEADER + 7) & ~7))
+    give64(map + _BUSY)
+    return seen
