@@ -256,6 +256,8 @@ class BpfVerifierEnv:
             subprog.stack_depth = depth
         self.last_idx, self.tp_access = self.insn_idx, self.max_tp_access
         self.lib.verifier_free(self.address)
+        for name in ("cur_state", "frame", "regs", "space", "insn_log", "describe"):
+            self.__dict__.pop(name, None)  # views of what is gone; they refer to this object, too
 
     def restart(self, subprogno: int) -> None:
         """A fresh state at the first instruction of a function."""
