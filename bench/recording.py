@@ -55,7 +55,6 @@ class Player:
 
     def __init__(self, attach: Sequence[str] = (), empty_at: Sequence[str] = (), tier: str = "linked") -> None:
         from fastrtp.kernel import Kernel
-        from fastrtp.kernel.link import BpfRawTpLink
         from fastrtp.mem.objects import ObjectSpace
         from fastrtp.replay.bind import bind
         from fastrtp.replay.fused import FusedReplay
@@ -76,8 +75,7 @@ class Player:
         bound = bind(source, space, protos, policy="zero", wanted=attached | set(empty_at))
         tracepoints = {name: kernel.tracepoints[name] for name in names}
         if tier == "fused":
-            links = [link for link in kernel.links if isinstance(link, BpfRawTpLink)]
-            self.linked: LinkedReplay = FusedReplay(kernel.memory, bound, tracepoints, links)
+            self.linked: LinkedReplay = FusedReplay(kernel, bound, tracepoints)
         else:
             self.linked = LinkedReplay(kernel.memory, bound, tracepoints)
         self._tier = tier

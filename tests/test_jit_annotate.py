@@ -11,6 +11,8 @@ import pytest
 
 import fastrtp.programs
 from fastrtp.isa import assemble, encode
+from fastrtp.jit.options import CodeOptions
+from fastrtp.jit.program import compile_program
 from fastrtp.jit.unverified import Compiled
 from fastrtp.kernel import Kernel
 
@@ -34,6 +36,21 @@ def test_each_native_instruction_has_its_bpf_instruction() -> None:
     pieces = [piece for piece in annotated.pieces if piece.offset >= 0]
     assert all(ctypes.string_at(native.entry + piece.offset, len(piece.code)) == piece.code for piece in pieces)
     assert [piece.offset for piece in pieces] == sorted(piece.offset for piece in pieces)
+
+
+@ELF
+@pytest.mark.parametrize("smp", [False, True], ids=["up", "smp"])
+def test_code_for_several_cpus_is_annotated_as_it_is(smp: bool) -> None:
+    """The program is compiled for the listing with the options that it runs with."""
+    with Kernel() as kernel, kernel.load(RUNQLAT) as loaded:
+        prog = loaded.programs["on_switch"].prog
+        maps = [bpf_map.map for bpf_map in prog.used_maps]
+        native = compile_program(prog.verified, maps, "again", kernel.memory, CodeOptions(smp=smp))
+        annotated = native.annotated
+        native.close()
+
+    assert annotated.exact
+    assert len(annotated.first_addresses()) > 20
 
 
 @ELF

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,30 @@ import pytest
 from fastrtp.isa import assemble, encode
 from fastrtp.jit.program import object_cache
 from fastrtp.kernel import Kernel
+from fastrtp.mem.objects import ObjectSpace
 from fastrtp.programs import PROGRAMS, read_object
 from fastrtp.record import Recording
 from fastrtp.record.demo import demo_recording
-from fastrtp.replay.fused_text import Kind, fused_text
+from fastrtp.replay.bind import bind
+from fastrtp.replay.fused import FusedReplay
+from fastrtp.replay.linked import LinkedReplay
+from fastrtp.replay.loop_text import Kind, loop_text
 
 DATA = Path(__file__).resolve().parent / "data" / "replay"
 RAW_TP = 17
+
+
+COUNTING = encode(assemble("r0 = 0\nexit"))
+
+
+def make(kernel: Kernel, recording: Recording, tier: str) -> Any:
+    """The recording, ready to be played chunk by chunk through what is attached to the kernel."""
+    protos = {table.name: kernel.tracepoints.proto(table.name) for table in recording.tables if table.name in kernel.tracepoints}
+    bound = bind(recording, ObjectSpace(kernel.memory.arena, kernel.btf), protos)
+    tracepoints = {name: kernel.tracepoints[name] for name in protos}
+    if tier == "linked":
+        return LinkedReplay(kernel.memory, bound, tracepoints)
+    return FusedReplay(kernel, bound, tracepoints, eager=tier == "fused")
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +152,7 @@ def test_statistics_are_kept_by_the_linked_tier(demo: Recording):
 
 def test_a_loop_that_cannot_be_compiled_is_replayed_linked(demo: Recording, monkeypatch: pytest.MonkeyPatch):
     _tier, expected = outcome(demo, [DATA / "recount.bpf.o"], "linked")
-    monkeypatch.setattr("fastrtp.replay.fused.fused_text", lambda kinds, cpus: "define nonsense")
+    monkeypatch.setattr("fastrtp.replay.fused.loop_text", lambda *_args, **_options: "define nonsense")
 
     tier, actual = outcome(demo, [DATA / "recount.bpf.o"], "fused")
 
@@ -171,8 +189,75 @@ def test_code_of_another_run_is_found_in_the_cache(demo: Recording, monkeypatch:
 
 
 def test_a_kind_without_programs_costs_no_counters():
-    text = fused_text([Kind(3, "event.3", 16, has_after=True)], cpus=4)
+    text = loop_text([Kind(3, "event.3", has_after=True)], cpus=4, fused=True)
 
-    assert 'call void @"event.3.after"' in text
-    assert "getelementptr i8, ptr @sources, i64 16" in text
+    assert 'call void @"event.3:after"' in text
     assert "%count" not in text
+
+
+def test_a_changed_set_of_links_is_fused_again(demo: Recording):
+    """Linked for the chunk that finds the change, fused from the next one on; counts are those of the linked tier."""
+    counts = {}
+    for tier in ("linked", "fused"):
+        seen: list[tuple[int, int]] = []
+        with Kernel(cpus=2) as kernel:
+            fds = [kernel.prog_load(RAW_TP, COUNTING, name=f"p{number}") for number in range(2)]
+            links = [kernel.raw_tracepoint_open("sched_switch", fds[0])]
+            replay = make(kernel, demo, tier)
+            while replay.position < replay.events:
+                replay.play(5_000)
+                seen.append((replay.position, getattr(replay, "fused_events", 0)))
+                if replay.position == 20_000:
+                    links.append(kernel.raw_tracepoint_open("sys_enter", fds[1]))
+                if replay.position == 40_000:
+                    kernel.close(links[0])
+            replay.close()
+            counts[tier] = [kernel.current.files.fget(fd).private_data.runs for fd in fds]
+        if tier == "fused":
+            linked_chunks = [at for (_, before), (at, after) in itertools.pairwise(seen) if before == after]
+
+    assert counts["fused"] == counts["linked"]
+    assert all(counts["fused"])
+    assert linked_chunks == [25_000, 45_000]
+
+
+def test_a_set_that_keeps_changing_stays_linked(demo: Recording):
+    with Kernel(cpus=2) as kernel:
+        fd = kernel.prog_load(RAW_TP, COUNTING, name="p")
+        kernel.raw_tracepoint_open("sched_switch", fd)
+        replay = make(kernel, demo, "fused")
+        replay.play(5_000)
+        while replay.position < replay.events:
+            kernel.close(kernel.raw_tracepoint_open("sys_exit", fd))
+            replay.play(5_000)
+
+        assert replay.fused_events == 5_000
+        assert replay.tier == "fused, linked"
+        replay.close()
+
+
+def test_auto_fuses_again_only_what_pays(demo: Recording):
+    with Kernel(cpus=2) as kernel:
+        fd = kernel.prog_load(RAW_TP, COUNTING, name="p")
+        kernel.raw_tracepoint_open("sched_switch", fd)
+        replay = make(kernel, demo, "auto")
+        replay.prepare()
+        replay.play(5_000)
+        kernel.raw_tracepoint_open("sys_exit", fd)
+        replay.run(chunk=5_000)
+
+        assert replay.fused_events == 5_000
+        assert replay.fired > 0
+        replay.close()
+
+
+def test_stacks_are_handed_out_in_both_tiers():
+    """ENV's stack fields are stored for the programs that ask for them."""
+    kind = Kind(0, "event.0", widths="8", programs=("prog.0",), needs=frozenset({"kernel_stack"}))
+
+    with_stacks = loop_text([kind], cpus=1, fused=True, stacks=True)
+    without = loop_text([kind], cpus=1, fused=True)
+
+    assert "%kernel_stack_env" in with_stacks
+    assert "%user_stack_env" not in with_stacks
+    assert "%kernel_stack_env" not in without

@@ -28,8 +28,9 @@ def test_events_through_the_linked_tier(benchmark: Any, name: str) -> None:
     assert here.obj.programs[name].run_cnt >= before + _EVENTS
 
 
-def test_replay_of_the_recording(benchmark: Any) -> None:
-    player = Player(["syscount"])
+@pytest.mark.parametrize("tier", ["linked", "fused"])
+def test_replay_of_the_recording(benchmark: Any, tier: str) -> None:
+    player = Player(["syscount"], tier=tier)
 
     benchmark(player.play)
 

@@ -23,27 +23,32 @@ _PROGRAM = re.compile(r"^((?:/\*[^\n]*\*/\n)*)(?:__attribute__[^\n]*\n)?SEC\(\"[
 
 @dataclass
 class Expected:
-    """What a source says above a program: errno name and last line ("" where it is accepted), and whether Linux differs."""
+    """What a source says above a program: errno name and last line ("" where it is accepted), the line before it, and whether
+    Linux differs."""
 
     program: str
     errno: str
     message: str
+    before: str
     differs: bool
 
 
 def expectations() -> Iterator[Expected]:
     for comments, name in _PROGRAM.findall((FOLDER / "funcs.bpf.c").read_text()):
         said = re.search(r"expect: (E\w+) (.*) \*/", comments)
-        yield Expected(name, said[1] if said else "", said[2] if said else "", "differs:" in comments)
+        before = re.search(r"says: (.*) \*/", comments)
+        yield Expected(
+            name, said[1] if said else "", said[2] if said else "", before[1] if before else "", "differs:" in comments
+        )
 
 
 CASES = list(expectations())
 
 
-def last_line(log: str) -> str:
-    """What was said last."""
+def last_lines(log: str) -> list[str]:
+    """What was said last, and before that."""
     lines = [line for line in log.splitlines() if line.strip() and not line.startswith("processed ")]
-    return lines[-1] if lines else ""
+    return ["", "", *lines][-2:]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,7 @@ def test_verdict(case: Expected, kernel: Kernel) -> None:
 
     assert isinstance(caught.value, VerifierError)
     assert (errnos.errorcode[caught.value.errno], caught.value.strerror.split(": ", 1)[1]) == (case.errno, case.message)
+    assert not case.before or last_lines(caught.value.log) == [case.before, case.message]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.program for case in CASES])
@@ -79,6 +85,8 @@ def test_like_the_running_kernel(case: Expected, host: HostObject) -> None:
     fd, log = host.load(host.spec.programs[case.program])
     if fd >= 0:
         os.close(fd)
-    found = (errnos.errorcode[-fd], last_line(log)) if fd < 0 else ("", "")
+    before, last = last_lines(log)
+    found = (errnos.errorcode.get(-fd, str(-fd)), last) if fd < 0 else ("", "")
 
     assert (found != (case.errno, case.message)) is case.differs
+    assert case.differs or not case.before or before == case.before

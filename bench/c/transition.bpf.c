@@ -29,13 +29,13 @@ struct {
 __u64 total;
 __u64 last;
 
-SEC("raw_tp")
+SEC("raw_tp/bench_event")
 int empty(__u64 *ctx)
 {
 	return 0;
 }
 
-SEC("raw_tp")
+SEC("raw_tp/bench_event")
 int global_count(__u64 *ctx)
 {
 	__sync_fetch_and_add(&total, 1);
@@ -43,7 +43,7 @@ int global_count(__u64 *ctx)
 }
 
 #define COUNT(prog, map)                                                                                                         \
-	SEC("raw_tp")                                                                                                            \
+	SEC("raw_tp/bench_event")                                                                                                            \
 	int prog(__u64 *ctx)                                                                                                     \
 	{                                                                                                                        \
 		__u32 key = ctx[0];                                                                                              \
@@ -63,7 +63,7 @@ COUNT(lru_count, lru_1k)
 COUNT(lru_evict, lru_full)
 
 #define PERCPU_COUNT(prog, map)                                                                                                  \
-	SEC("raw_tp")                                                                                                            \
+	SEC("raw_tp/bench_event")                                                                                                            \
 	int prog(__u64 *ctx)                                                                                                     \
 	{                                                                                                                        \
 		__u32 key = ctx[0];                                                                                              \
@@ -79,7 +79,7 @@ COUNT(lru_evict, lru_full)
 PERCPU_COUNT(percpu_array_count, percpu_array)
 PERCPU_COUNT(percpu_hash_count, percpu_hash)
 
-SEC("raw_tp")
+SEC("raw_tp/bench_event")
 int hash_update(__u64 *ctx)
 {
 	__u32 key = ctx[0];
@@ -89,7 +89,7 @@ int hash_update(__u64 *ctx)
 	return 0;
 }
 
-SEC("raw_tp")
+SEC("raw_tp/bench_event")
 int ringbuf_discard(__u64 *ctx)
 {
 	__u64 *record = bpf_ringbuf_reserve(&ring, 16, 0);
@@ -102,7 +102,7 @@ int ringbuf_discard(__u64 *ctx)
 	return 0;
 }
 
-SEC("raw_tp")
+SEC("raw_tp/bench_event")
 int ktime(__u64 *ctx)
 {
 	last = bpf_ktime_get_ns();

@@ -6,13 +6,20 @@ first block begins with its size: they are made by the loader; other pointers ha
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import load64, native
-from fastrtp.native.layout import ENV, MACHINE, at
+from fastrtp.native.intrinsics import device, load64, native, ult
+from fastrtp.native.layout import ENV, ENV_ARENA_BASE, ENV_ARENA_SIZE, MACHINE, at
 
 _CPU = at(ENV, "cpu")
 _MACHINE = at(ENV, "machine")
 _CPUS = at(MACHINE, "cpus")
 _STRIDE_AT = -8
+
+
+@device
+def _stride(pointer: int, env: int) -> int:
+    """Bytes from one CPU's block to the next; 0 for an address that is none of the arena's."""
+    at_stride = pointer + _STRIDE_AT
+    return load64(at_stride) if ult(at_stride - load64(env + ENV_ARENA_BASE), load64(env + ENV_ARENA_SIZE) - 8) else 0
 
 
 @native()
@@ -21,10 +28,10 @@ def bpf_per_cpu_ptr(pointer: int, cpu: int, env: int) -> int:
     cpu &= 0xFFFFFFFF
     if cpu >= load64(load64(env + _MACHINE) + _CPUS):
         return 0
-    return pointer + cpu * load64(pointer + _STRIDE_AT)
+    return pointer + cpu * _stride(pointer, env)
 
 
 @native()
 def bpf_this_cpu_ptr(pointer: int, env: int) -> int:
     """The variable's instance on this CPU."""
-    return pointer + load64(env + _CPU) * load64(pointer + _STRIDE_AT)
+    return pointer + load64(env + _CPU) * _stride(pointer, env)

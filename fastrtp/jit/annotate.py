@@ -89,7 +89,8 @@ def source_line(index: int, lines: Mapping[int, str]) -> str:
 
 def annotate(source: LowerInput, obj: bytes, entry: int) -> Annotated:
     """The annotated code of a program whose object is `obj`, loaded with `source.name` at the address `entry`. JitError."""
-    job = Job(lower(replace(source, debug=True)), str(library.library().bitcode_path))
+    text = lower(replace(source, debug=True))
+    job = Job(text, str(library.library().bitcode_path), (), (source.name,), source.smp)
     assembly = server().compile(job, "assembly")[0].decode()
     made = server().compile(job)[0]
     code, at = _function_code(made, source.name)

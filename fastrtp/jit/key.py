@@ -48,11 +48,11 @@ def text_key(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = (),
     return digest.hexdigest()
 
 
-def program_key(program: LowerInput) -> str:
-    """Key of the code of a program. TypeError for an input that has a field without a plain form."""
+def program_key(program: LowerInput, parts: Sequence[Part] = (), exports: Sequence[str] = ()) -> str:
+    """Key of the code of a program and its parts. TypeError for an input that has a field without a plain form."""
     insns = program.insns
     loads = [index for index, insn in enumerate(insns) if insn.code == _LD_IMM64 and insn.src_reg]
-    facts: list[Any] = ["program", toolchain()]
+    facts: list[Any] = ["program", toolchain(), tuple(exports), [(part.names, part.text) for part in parts]]
     for name in _names(LowerInput):
         value = getattr(program, name)
         if name == "insns":

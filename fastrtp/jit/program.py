@@ -13,10 +13,12 @@ from fastrtp.entry_cache import cache_folder
 from fastrtp.errors import JitError
 from fastrtp.jit.annotate import Annotated, annotate
 from fastrtp.jit.cache import CachedObject, ObjectCache
+from fastrtp.jit.facts import NO_FACTS, ProgramFacts, program_facts
 from fastrtp.jit.key import program_key, text_key
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
 from fastrtp.jit.options import DEFAULT, CodeOptions
+from fastrtp.jit.probe_text import PROBE, probe_text
 from fastrtp.maps import Map
 from fastrtp.native import compiler_rt, library
 from fastrtp.native.compiler import Job, Part, Pending, server
@@ -59,7 +61,10 @@ class NativeText:
         self._exports = tuple(exports)
         self._parts = tuple(parts)
         self._smp = smp
-        self._key = text_key(source, parts, exports, smp=smp) if isinstance(source, str) else program_key(source)
+        if isinstance(source, str):
+            self._key = text_key(source, parts, exports, smp=smp)
+        else:
+            self._key = program_key(source, parts, exports)
         self._module: NativeModule | None = None
         self._pending: Pending | None = None
         self._lock = threading.Lock()
@@ -146,11 +151,19 @@ class NativeText:
 
 
 class NativeProgram(NativeText):
-    """A program's native code."""
+    """A program's native code. `facts`: what it can ask of a run; `widths`: the argument sizes that it has a probe of its own
+    for, "" for none.
+    """
 
-    def __init__(self, name: str, source: LowerInput, symbols: Mapping[str, int] | None = None, *, wait: bool = True) -> None:
-        super().__init__(name, source, [ENTRY], symbols, smp=source.smp, wait=wait)
+    def __init__(
+        self, name: str, source: LowerInput, symbols: Mapping[str, int] | None = None, *, wait: bool = True,
+        facts: ProgramFacts = NO_FACTS, widths: str = "",
+    ) -> None:  # fmt: skip
+        parts = [Part(probe_text(ENTRY, widths, facts))] if widths else []
+        super().__init__(name, source, [ENTRY, PROBE] if widths else [ENTRY], symbols, parts, smp=source.smp, wait=wait)
         self.source = source
+        self.facts = facts
+        self.widths = widths
 
     @functools.cached_property
     def annotated(self) -> Annotated:
@@ -162,14 +175,20 @@ class NativeProgram(NativeText):
         """Address of `u64 entry(u64 *ctx, Env *env)`."""
         return self.addresses[ENTRY]
 
+    @property
+    def probes(self) -> dict[str, int]:
+        """Argument sizes -> address of the probe for them: i64 probe(i64 link, i64 a1..aN, Env *env)."""
+        return {self.widths: self.addresses[PROBE]} if self.widths else {}
+
 
 def compile_program(
     verified: VerifiedProgram, maps: Sequence[Map], name: str, memory: Memory, options: CodeOptions = DEFAULT, *,
-    wait: bool = True,
+    wait: bool = True, widths: str = "",
 ) -> NativeProgram:  # fmt: skip
     """Native code of a verified program over these maps (in the order of used_maps). JitError when LLVM refuses it.
 
-    `wait`: as in NativeText.
+    `wait`: as in NativeText. `widths`: argument sizes of the tracepoint that it is for, where that is known: it gets a probe
+    of its own.
     """
     linker = Linker(maps, verified.aux, memory.lib.parameters, options)
     source = LowerInput(
@@ -183,4 +202,5 @@ def compile_program(
         smp=options.smp,
         options=options,
     )
-    return NativeProgram(name, source, map_addresses(maps), wait=wait)
+    facts = program_facts(verified, linker.resolve, memory.lib.uses)
+    return NativeProgram(name, source, map_addresses(maps), wait=wait, facts=facts, widths=widths)

@@ -186,6 +186,7 @@ def _load_program(process: Process, obj: BpfObject, program: ProgramSpec) -> Non
     insns = _with_map_fds(obj, program, obj.spec.relocated(program, process.kernel.btf))
     _resolve_kfuncs(process, program, insns)
     with_info = obj.btf_fd >= 0 and len(program.func_info) > 0
+    process.expected = program.attach_name
     try:
         fd = process.prog_load(
             program.prog_type, encode(insns), obj.spec.license, _prog_flags(program), name=_object_name(program.name),
@@ -195,8 +196,13 @@ def _load_program(process: Process, obj: BpfObject, program: ProgramSpec) -> Non
             line_info=program.line_info.tobytes() if with_info else b"",
         )  # fmt: skip
     except BpfError as error:
+        if isinstance(error, VerifierError) and error.report is not None and program.attach_name:
+            from fastrtp.verifier.report import for_tracepoint
+
+            error.report = for_tracepoint(error.report, process.kernel.btf, program.attach_name)
         raise _wrapped(stage, error, _poisoned(obj, program, error)) from error
     finally:
+        process.expected = ""
         if attach_btf_obj_fd:
             process.close(attach_btf_obj_fd)
     obj.programs[program.name] = ObjectProgram(process, program, fd, process.files.fget(fd).private_data)

@@ -31,6 +31,10 @@ class Process(Verbs):
         self.capable = capable
         self.files = FdTable()
         self.exited = False
+        self.expected = ""
+        """Tracepoint that the program to be loaded next will be attached to, "" for not known: it is compiled for that one,
+        and can be attached anywhere. A loader knows it from the section's name, PROG_LOAD does not tell it.
+        """
         for fd in range(3):
             self.files.get_unused_fd(False)
             self.files.fd_install(fd, kernel.file_table.open("/dev/tty", None, os.O_RDWR, lambda _file: None))

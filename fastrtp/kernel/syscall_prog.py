@@ -56,6 +56,11 @@ _BY_BTF_ID = frozenset({
     BpfProgType.BPF_PROG_TYPE_TRACING, BpfProgType.BPF_PROG_TYPE_LSM,
     BpfProgType.BPF_PROG_TYPE_STRUCT_OPS, BpfProgType.BPF_PROG_TYPE_EXT,
 })  # fmt: skip
+_TRACEPOINT_ARGS = frozenset({
+    BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
+    BpfProgType.BPF_PROG_TYPE_TRACING,
+})  # fmt: skip
+"""Program types whose context is a tracepoint's arguments."""
 LOADABLE = frozenset({
     BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
     BpfProgType.BPF_PROG_TYPE_TRACING, BpfProgType.BPF_PROG_TYPE_TRACEPOINT,
@@ -177,7 +182,9 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
     assert verified is not None
     used_maps = [found[contents.id] for contents in verified.used_maps]
     wait = not call.kernel.compiles_later
-    native = compile_program(verified, [bpf_map.map for bpf_map in used_maps], name or "prog", call.kernel.memory, wait=wait)
+    maps = [bpf_map.map for bpf_map in used_maps]
+    widths = _expected_widths(call, aux)
+    native = compile_program(verified, maps, name or "prog", call.kernel.memory, wait=wait, widths=widths)
     tag = bpf_prog_calc_tag(insns)
     prog = BpfProg(call.kernel.progs, attr.prog_type, name, tag, aux, verified, used_maps, native, call.kernel.memory)
     profile(prog, call.kernel.memory.perf_map)
@@ -186,6 +193,13 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
             prog.put()
             raise _invalid(f"program array {bpf_map.id} holds programs of another kind")
     return prog
+
+
+def _expected_widths(call: Call, aux: ProgAux) -> str:
+    """Argument widths of the tracepoint that the program will be attached to, "" where nobody has said."""
+    name = aux.attach_func_name or call.current.expected
+    tracepoints = call.kernel.tracepoints
+    return tracepoints.widths(name) if call.attr.prog_type in _TRACEPOINT_ARGS and name in tracepoints else ""
 
 
 def _check(call: Call, insns: list[Insn], license_text: str, aux: ProgAux, found: dict[int, BpfMap]) -> VerifiedProgram:

@@ -17,7 +17,6 @@ from fastrtp.native.smp_native import spin_lock, spin_unlock
 _TIMERS = at(MACHINE, "timers")
 _TIMER_NEXT = at(MACHINE, "timer_next")
 _ENVS = at(MACHINE, "env")
-_STOP = at(MACHINE, "stop")
 _DEPTH = at(MACHINE, "depth")
 _QUEUE = at(TIMERS, "queue")
 _COUNT = at(TIMERS, "count")
@@ -279,7 +278,7 @@ def timers_run(machine: int, until: int) -> int:
         return 0
     key = stack_bytes(8)
     fired = 0
-    while load64(machine + _TIMER_NEXT) <= until and load64(machine + _STOP) == 0:
+    while load64(machine + _TIMER_NEXT) <= until:
         timer = load64(load64(timers + _QUEUE))
         _disarm(machine, timer)
         env = load64(machine + _ENVS) + load64(timer + _TIMER_CPU) * ENV_STRIDE

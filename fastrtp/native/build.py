@@ -23,7 +23,7 @@ import fastrtp
 from fastrtp.entry_cache import write_whole
 from fastrtp.errors import JitError
 from fastrtp.native import compiler_rt, engine
-from fastrtp.native.intrinsics import ALWAYS_INLINE, EXTERNALS, REGISTRY, NativeFunction
+from fastrtp.native.intrinsics import ALWAYS_INLINE, EXTERNALS, REGISTRY, NativeFunction, uses
 
 
 def native_modules() -> list[str]:
@@ -78,7 +78,10 @@ def build(folder: Path, stem: str, shims: list[str]) -> None:
     for suffix, data in parts.items():
         write_whole(folder / f"{stem}.{suffix}", data)
     manifest = {
-        "functions": {entry.name: {"parameters": entry.parameters, "inline": entry.inline} for entry in wanted.values()},
+        "functions": {
+            entry.name: {"parameters": entry.parameters, "inline": entry.inline, "uses": sorted(uses(entry))}
+            for entry in wanted.values()
+        },
         "runtime": list(runtime),
         "sha256": {suffix: hashlib.sha256(data).hexdigest() for suffix, data in parts.items()},
     }

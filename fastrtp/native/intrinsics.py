@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastrtp.native.layout import SMP
+from fastrtp.native.layout import SMP, Offset
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -77,6 +77,37 @@ def device(function: F) -> F:
     signature = tuple(_KINDS[parameter.annotation] for parameter in inspect.signature(function).parameters.values())
     compiled: F = _njit(signature, **_OPTIONS)(function)
     return compiled
+
+
+FIRES: list[Any] = []
+"""Intrinsics that call the probes of a tracepoint."""
+OUTLINED: list[tuple[Any, str]] = []
+"""Intrinsics that call a registered function by name."""
+
+
+def uses(entry: NativeFunction) -> frozenset[str]:
+    """What a registered function and all it calls ask of a run: fields of ENV, RUN_CTX and TIMERS ("env.time"), and "fires" when
+    it can fire an event. Found from the names in their bodies, so nobody has to keep a list.
+    """
+    found: set[str] = set()
+    seen: set[int] = set()
+    pending: list[Any] = [entry.function]
+    while pending:
+        body = pending.pop().py_func
+        if id(body) in seen:
+            continue
+        seen.add(id(body))
+        for name in body.__code__.co_names:
+            value = body.__globals__.get(name)
+            if isinstance(value, Offset):
+                found.add(value.field)
+            elif hasattr(value, "py_func"):
+                pending.append(value)
+            elif any(value is caller for caller in FIRES):
+                found.add("fires")
+            else:
+                pending += [REGISTRY[called].function for caller, called in OUTLINED if caller is value]
+    return frozenset(found - {""})
 
 
 ALWAYS_INLINE: set[str] = set()
@@ -353,7 +384,12 @@ call_fire: Callable[[int, int, int, int, int, int], int] = _caller(5, 0)
 
 def call_probe(arity: int) -> Any:
     """Caller of __bpf_trace_<class>(data, a1..aN, env)."""
-    return _caller(arity + 1, 1)
+    caller = _caller(arity + 1, 1)
+    FIRES.append(caller)
+    return caller
+
+
+FIRES.append(call_trace)
 
 
 def _external(name: str, result_bits: int, parameters: list[Any]) -> Any:
@@ -382,6 +418,7 @@ def outline(name: str, arity: int) -> Callable[..., int]:
     """Caller of a registered native function that must stay out of line: its slow paths do not bloat the programs."""
     llvm.add_symbol(name, 1)  # numba wants an address when it compiles; the library binds the real one
     caller: Callable[..., int] = _external(name, 64, [_I64] * (arity - 1) + [_PTR])
+    OUTLINED.append((caller, name))
     return caller
 
 

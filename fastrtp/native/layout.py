@@ -30,7 +30,6 @@ MACHINE = np.dtype(
         ("cpus", I8),
         ("arena_base", I8),
         ("arena_size", I8),
-        ("stop", I8),  # non-zero: a running replay returns at its next event
         ("generation", I8),  # grows whenever the probes of a tracepoint change
         ("timer_next", I8),  # when the next bpf_timer expires, NEVER for none
         ("timers", I8),  # TIMERS record
@@ -41,6 +40,10 @@ MACHINE = np.dtype(
 )
 """One per Kernel: what all its CPUs share."""
 
+STATS_TIMED = 1
+"""BPF_ENABLE_STATS is held: run_time_ns and run_cnt are kept."""
+STATS_SMP = 2
+"""Programs run in their form for several CPUs: by PROG.entry, not by what probes of their own have inside."""
 NEVER = (1 << 63) - 1
 """An expiry that no clock reaches."""
 
@@ -88,7 +91,7 @@ ENV = np.dtype(
         ("user_base", I8),  # the part of the arena that stands for user memory
         ("user_size", I8),
         ("run_ctx", I8),  # RUN_CTX of the running program (stale when none runs); the stack below is what the program may name
-        ("stats", I8),  # BPF_ENABLE_STATS is held: run_time_ns and run_cnt are kept
+        ("stats", I8),  # what is special about runs now: STATS_TIMED, STATS_SMP
         ("rng", I8),
         ("output_nest", I8),  # perf_event_output nests at most 3 deep
         ("printk_nest", I8),  # so does bpf_trace_printk
@@ -114,8 +117,10 @@ TRACEPOINT = np.dtype([("key", I8), ("funcs", I8)])
 TRACEPOINT_FUNC = np.dtype([("func", I8), ("data", I8), ("prio", I8)])
 """`struct tracepoint_func`; an array of them ends with func == 0."""
 
-LINK = np.dtype([("prog", I8), ("cookie", I8), ("tail_calls", I8), ("id", I8), ("tp", I8)])
-"""`struct bpf_raw_tp_link`: the probe's private data. `cookie` and `tail_calls` (always 0) are what a RUN_CTX starts as."""
+LINK = np.dtype([("prog", I8), ("stats", I8), ("cookie", I8), ("tail_calls", I8), ("id", I8), ("tp", I8)])
+"""`struct bpf_raw_tp_link`: the probe's private data. `stats`: the program's, so that they are one load away. `cookie` and
+`tail_calls` (always 0) are what a RUN_CTX starts as.
+"""
 
 PROG = np.dtype([("entry", I8), ("stats", I8), ("cpus", I8), ("id", I8)])
 """`struct bpf_prog`: native entry point and the address of PROG_STATS[cpus]."""
@@ -182,7 +187,6 @@ REPLAY = np.dtype(
         ("row", I8),  # uint32[n]
         ("current", I8),  # uint64[n]
         ("stacks", I8),  # uint64[n][2]: addresses of kernel and user stack; 0: the recording has none
-        ("events", I8),  # address of REPLAY_EVENT[]
         ("position", I8),  # next event; kept across chunks
         ("end", I8),
         ("fired", I8),  # events that had a tracepoint with a probe
@@ -190,18 +194,6 @@ REPLAY = np.dtype(
     ]
 )
 """State of one replay loop."""
-
-REPLAY_EVENT = np.dtype(
-    [
-        ("tracepoint", I8),  # TRACEPOINT record, 0: none
-        ("trace", I8),  # trace_call<N>
-        ("materialize", I8),  # native code that fills args[] and does the stores; 0: nothing to do
-        ("after", I8),  # native code for the stores behind the probes, 0: none
-        ("sources", I8),  # what both take their columns from
-        ("stores", I8),  # whether there is something to store even without a probe
-    ]
-)
-"""One kind of event: its tracepoint, and the code that builds its arguments from the recording."""
 
 FUSED = np.dtype(
     [
@@ -236,8 +228,8 @@ LANE = np.dtype(
     [
         ("team", I8),
         ("replay", I8),  # REPLAY record with the events of this thread's CPUs
-        ("fused", I8),  # FUSED record and fused_run; 0: the linked loop plays
-        ("fused_run", I8),
+        ("loop", I8),  # what the loop is called with: its REPLAY or FUSED record
+        ("run", I8),  # the loop
         ("ends", I8),  # int64[windows]: the thread's events before the end of each window
         ("refused", I8),  # why the fused loop did not play, see fused_begin; 0: it did
         ("pad0", I8),
@@ -250,11 +242,30 @@ FUSED_ROW = np.dtype([("kind", I8), ("stats", I8)])
 """An inlined program: the kind of events that it runs on, and its PROG_STATS, which take the counts at the end of a chunk."""
 
 
-def at(dtype: np.dtype[Any], field: str) -> int:
+_NAMED = {id(ENV): "env", id(RUN_CTX): "run_ctx", id(TIMERS): "timers"}
+
+
+class Offset(int):
+    """A byte offset that knows what it is the offset of: the build notes for each function which of these it names.
+
+    `field`: "env.time"; "" for records whose use is of no interest.
+    """
+
+    field: str
+
+    def __new__(cls, value: int, field: str) -> Offset:
+        """An int with a field's name."""
+        offset = super().__new__(cls, value)
+        offset.field = field
+        return offset
+
+
+def at(dtype: np.dtype[Any], field: str) -> Offset:
     """Byte offset of a field of one of the records above."""
     fields = dtype.fields
     assert fields is not None
-    return int(fields[field][1])
+    record = _NAMED.get(id(dtype), "")
+    return Offset(int(fields[field][1]), f"{record}.{field}" if record else "")
 
 
 ENV_ARENA_BASE = at(ENV, "arena_base")

@@ -51,7 +51,8 @@ def key() -> str:
 
 
 class NativeLibrary:
-    """A loaded library. `symbols`: address by function name; `bitcode_path`: the file of the bodies that programs may inline.
+    """A loaded library. `symbols`: address by function name; `bitcode_path`: the file of the bodies that programs may inline;
+    `uses`: what each function asks of a run (`fastrtp.native.intrinsics.uses`).
 
     Given `symbols` are what an extension may call of the main library. JitError, OSError, ValueError, KeyError for damaged files.
     """
@@ -63,6 +64,7 @@ class NativeLibrary:
         self.bitcode_path = (folder / f"{stem}.bc").resolve(strict=True)
         self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in functions.items()}
         self.inline = frozenset(name for name, row in functions.items() if row["inline"])
+        self.uses = {name: frozenset(row["uses"]) for name, row in functions.items()}
         self._smp = ctypes.c_int64(0)
         given = dict(symbols or {SMP: ctypes.addressof(self._smp)})
         parts = {suffix: (folder / f"{stem}.{suffix}").read_bytes() for suffix in ("bc", "o")}

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastrtp.mem.arena import Arena
 from fastrtp.native import library
-from fastrtp.native.layout import ENV, ENV_STRIDE, HEAP, MACHINE, NEVER, PRINTK, SIGNALS, TIMERS
+from fastrtp.native.layout import ENV, ENV_STRIDE, HEAP, MACHINE, NEVER, PRINTK, SIGNALS, STATS_SMP, STATS_TIMED, TIMERS
 from fastrtp.native.perf_map import PerfMap
 
 _PRINTK_SIZE = 1 << 20
@@ -111,7 +111,14 @@ class Memory:
 
     def keep_stats(self, *, on: bool) -> None:
         """Whether runs are timed and counted in run_time_ns and run_cnt (BPF_ENABLE_STATS)."""
-        self.env["stats"] = int(on)
+        self._flag_runs(STATS_TIMED, on)
+
+    def flag_smp(self, *, on: bool) -> None:
+        """Whether programs run in their form for several CPUs: probes then take the way through PROG.entry."""
+        self._flag_runs(STATS_SMP, on)
+
+    def _flag_runs(self, flag: int, on: bool) -> None:
+        self.env["stats"] = self.env["stats"] & ~flag | (flag if on else 0)
 
     def synchronize_rcu(self) -> None:
         """Return when no run that was under way is left. Kernel: kernel/rcu/tree.c:synchronize_rcu."""

@@ -1,79 +1,47 @@
 """The fused tier: loop, arguments, casts and programs in one LLVM module, so that nothing is between event and program.
 
 It holds for one set of links. A chunk runs fused only when no tracepoint's probes have changed since the code was made
-(MACHINE.generation), no program is in the middle of a run, and BPF_ENABLE_STATS is not held; otherwise it runs linked, and
-after a change of links everything that is left does. Results are the same; runs are counted a chunk at a time.
+(MACHINE.generation), no program is in the middle of a run, no timer is armed, and BPF_ENABLE_STATS is not held; otherwise it
+runs linked. After a change the links are fused anew, once a chunk has gone by without another one. Results are the same as
+the linked tier's; runs are counted a chunk at a time. While a program is loaded that can arm timers, all is linked.
 
-The recursion guard is left out where nothing can nest: a program that calls a helper which fires an event
-(bpf_trace_printk), makes tail calls, reads its cookie or calls kernel functions stays behind its tracepoint's probes, with
-all others there.
+The recursion guard is left out where nothing can nest: kinds of events with a program that can fire an event, makes tail
+calls or reads its cookie (jit/facts.py) stay behind their tracepoint's probes, with all others there.
 
 Must not know: what programs do, file formats.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fastrtp.errors import JitError
-from fastrtp.helpers.table import HELPER_IDS
 from fastrtp.jit.key import text_key
-from fastrtp.jit.program import ENTRY, NativeText, object_cache
+from fastrtp.jit.program import ENTRY, object_cache
+from fastrtp.kernel.link import BpfRawTpLink
 from fastrtp.native.compiler import Part
 from fastrtp.native.layout import FUSED, FUSED_ROW
-from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundRecording
-from fastrtp.replay.fused_text import COLUMNS, Kind, fused_text
-from fastrtp.replay.linked import LinkedReplay
-from fastrtp.replay.materialize import DECLARATIONS, Column
+from fastrtp.replay.linked import LinkedReplay, Loop
+from fastrtp.replay.loop_text import RUN, SURROUNDINGS, Kind, loop_text
+from fastrtp.replay.materialize import Column
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
-    from fastrtp.kernel.link import BpfRawTpLink
-    from fastrtp.kernel.prog import BpfProg
+    from fastrtp.kernel import Kernel
 
 Tier = Literal["auto", "linked", "fused"]
-
-_CALL = 0x85
-_KFUNC = 2
-
-
-def _ids(*names: str) -> frozenset[int]:
-    return frozenset(HELPER_IDS[name] for name in names)
-
-
-NOT_FUSED = _ids("trace_printk", "trace_vprintk", "tail_call", "get_attach_cookie")
-"""Helpers that fire events, leave the program, or ask what bpf_trace_run keeps for each run."""
-_PLAIN = _ids(
-    "map_lookup_elem", "map_update_elem", "map_delete_elem", "map_lookup_percpu_elem", "for_each_map_elem", "loop",
-    "probe_read", "probe_read_str", "probe_read_kernel", "probe_read_kernel_str", "probe_read_user", "probe_read_user_str",
-    "get_smp_processor_id", "get_numa_node_id", "get_prandom_u32", "strncmp",
-    "ringbuf_reserve", "ringbuf_submit", "ringbuf_discard", "ringbuf_output", "ringbuf_query",
-)  # fmt: skip
-"""Helpers that ask neither for the time nor for the current task."""
-_TIME = _PLAIN | _ids("ktime_get_ns", "ktime_get_boot_ns", "ktime_get_tai_ns", "jiffies64")
-"""Helpers that do not ask for the current task."""
-_CURRENT = _PLAIN | _ids(
-    "get_current_pid_tgid", "get_current_uid_gid", "get_current_comm", "get_current_task", "get_current_task_btf"
-)
-"""Helpers that do not ask for the time."""
-TIMERS = _ids("timer_start")
-"""Helpers after which callbacks run between events."""
-STACKS = _ids("get_stack", "get_stackid", "get_task_stack")
-"""Helpers that ask for the event's stack, which the fused loop does not hand out."""
-
-_EXPORTS = ("fused_run",)
 
 COMPILE_NS = 40_000_000
 """About what it costs to compile a program into the loop; to find it in the cache costs CACHED_NS for all."""
 CACHED_NS = 5_000_000
-GAIN_NS = 10
+GAIN_NS = 4
 """About what an event gains."""
+_CHANGED = -1
 
 
 def _lines(count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -83,44 +51,112 @@ def _lines(count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return room[skip : skip + count]
 
 
-def helpers(prog: BpfProg) -> frozenset[int]:
-    """Numbers of the helpers that a program may call; -1 for a kernel function."""
-    verified = prog.verified
-    calls = [insn for insn, aux in zip(verified.insns, verified.aux, strict=True) if insn.code == _CALL and aux.seen]
-    return frozenset(insn.imm for insn in calls if insn.src_reg == 0) | {-1 for insn in calls if insn.src_reg == _KFUNC}
+class Plan:
+    """What is inlined at which kind of event, for the links of a moment. `timers`: a program may arm some.
+
+    `rows`: (kind, address of PROG_STATS) of each inlined program; `parts`, `symbols`: their texts and what these name.
+    """
+
+    def __init__(self, replay: LinkedReplay, kernel: Kernel) -> None:
+        # read first: a probe that comes while this is made makes it out of date
+        self.generation = int(replay.memory.machine["generation"][0])
+        self.parts: list[Part] = []
+        self.symbols: dict[str, int] = {}
+        self.rows: list[tuple[int, int]] = []
+        self._programs: dict[int, str] = {}
+        self._addresses: dict[int, str] = {}
+        by_address = {link.record.address: link for link in kernel.links if isinstance(link, BpfRawTpLink) and link.record}
+        self.smp = replay.smp
+        self.timers = any(prog.native.facts.timers for prog in kernel.progs)
+        kinds = [self._kind(replay, number, by_address) for number in replay.makers]
+        self.kinds = [kind for kind in kinds if kind.stores or kind.has_after or kind.tracepoint or kind.programs]
+        self.text = loop_text(self.kinds, replay.memory.cpus, fused=True, stacks=replay.stacks)
+        self.parts.insert(0, replay.makers_part(self.kinds))
+
+    @property
+    def programs(self) -> int:
+        """How many programs are inlined."""
+        return len(self._programs)
+
+    @property
+    def cached(self) -> bool:
+        """Whether the code is in the cache."""
+        return text_key(self.text, self.parts, [RUN], smp=self.smp) in object_cache()
+
+    def _kind(self, replay: LinkedReplay, number: int, links: Mapping[int, BpfRawTpLink]) -> Kind:
+        kind = replay.kind(number)
+        tp = replay.tracepoints.get(replay.bound.events[number].name)
+        if tp is None or not tp.funcs:
+            return kind
+        here = [links[func.data] for func in tp.funcs if func.data in links]
+        facts = [link.prog.native.facts for link in here]
+        if len(here) < len(tp.funcs) or any(fact.nests or fact.run_ctx for fact in facts):
+            return replay.through_probes(number)
+        needs = {field for field in SURROUNDINGS if any(fact.asks(field) for fact in facts)}
+        needs |= {"run_ctx"} if any(fact.stack for fact in facts) else set()
+        return kind.at(tp.widths, programs=tuple(self._program(number, link) for link in here), needs=frozenset(needs))
+
+    def _program(self, number: int, link: BpfRawTpLink) -> str:
+        """Symbol of the link's program, one of the programs that run at this kind."""
+        prog = link.prog
+        self.rows.append((number, prog.record.stats_address))
+        if prog.id not in self._programs:
+            self._programs[prog.id] = f"prog:{len(self._programs)}"
+            names = [(ENTRY, self._programs[prog.id])]
+            native = prog.smp_native() if self.smp else prog.native
+            for symbol, address in native.symbols.items():
+                shared = self._addresses.setdefault(address, f"at:{len(self._addresses)}")
+                names.append((symbol, shared))
+                self.symbols[shared] = address
+            self.parts.append(Part(native.text, tuple(names)))
+        return self._programs[prog.id]
 
 
-@dataclass
-class _Loop:
-    """What goes into the module: kinds, the programs' texts, addresses of symbols, rows of (kind, stats)."""
+class _FusedLoop:
+    """The code of a plan, and the records that it works on. JitError where LLVM refuses it."""
 
-    kinds: list[Kind]
-    parts: list[Part]
-    symbols: dict[str, int]
-    rows: list[tuple[int, int]]
+    def __init__(self, plan: Plan, replay: LinkedReplay, state: np.ndarray) -> None:
+        count, cpus = max(len(replay.bound.events), 1), replay.memory.cpus
+        self._counts = _lines(count * cpus)
+        self._last = _lines(cpus)
+        self._mine = np.ones(cpus, np.int64)
+        if replay.smp:
+            self._mine[:] = 0
+            self._mine[np.unique(replay.bound.cpu)] = 1
+        self._rows = np.array(plan.rows or [(0, 0)], FUSED_ROW)
+        self._fused = np.zeros(1, FUSED)
+        arrays = {"counts": self._counts, "last": self._last, "rows": self._rows, "replay": state, "mine": self._mine}
+        sizes = {"generation": plan.generation, "kinds": count, "cpus": cpus, "row_count": len(plan.rows)}
+        for field, value in [*((name, array.ctypes.data) for name, array in arrays.items()), *sizes.items()]:
+            self._fused[field] = value
+        places = {name: int(arrays[name].ctypes.data) for name in ("counts", "last")}
+        symbols = replay.symbols(plan.kinds) | plan.symbols | places
+        self.loop = Loop(replay.memory, "fused", plan.text, plan.parts, symbols, smp=replay.smp)
+
+    @property
+    def address(self) -> int:
+        """Address of the FUSED record."""
+        return int(self._fused.ctypes.data)
 
 
 class FusedReplay(LinkedReplay):
-    """A LinkedReplay that plays fused what can be. `links`: the kernel's; the caller holds its lock meanwhile.
+    """A LinkedReplay that plays fused what can be. The kernel is asked for its links now and after changes.
 
-    `fused_events`: events that were played fused. `worth`: whether code is there already, or pays for its compilation.
+    `eager`: fuse again after every change, not only where it pays. `fused_events`: events that were played fused.
     """
 
     def __init__(
-        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Iterable[BpfRawTpLink],
-        picked: Column | None = None,
+        self, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], picked: Column | None = None,
+        *, eager: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(memory, bound, tracepoints, picked)
-        self._smp = picked is not None
+        super().__init__(kernel.memory, bound, tracepoints, picked)
         self.fused_events = self._played = 0
-        self._generation = int(memory.machine["generation"][0])
-        self._native: NativeText | None = None
-        self._run: Any = None
-        self._stable = True
-        self._loop = loop = self._plan(bound, tracepoints, {link.record.address: link for link in links if link.record})
-        self._text = fused_text(loop.kinds, memory.cpus)
-        makers = "".join(self._makers[kind.number].text for kind in loop.kinds) + DECLARATIONS
-        self._parts = [Part(makers), *loop.parts]
+        self._kernel = kernel
+        self._eager = eager
+        self._fused: _FusedLoop | None = None
+        self._plan = self._new_plan()
+        self._seen = self._plan.generation
+        self._tried = -1
 
     @property
     def tier(self) -> str:
@@ -131,129 +167,80 @@ class FusedReplay(LinkedReplay):
 
     @property
     def worth(self) -> bool:
-        """Whether fusing pays for these events, going by rule of thumb."""
-        return self.pays(self.events)
+        """Whether fusing pays for the events to come, going by rule of thumb."""
+        return self.pays(self.events - self.position)
 
     def pays(self, events: int) -> bool:
         """Whether fusing pays for so many events."""
-        if not self._loop.parts:
+        plan = self._plan
+        if not plan.programs or plan.timers:
             return False
-        cached = text_key(self._text, self._parts, _EXPORTS, smp=self._smp) in object_cache()
-        return events * GAIN_NS > (CACHED_NS if cached else COMPILE_NS * len(self._loop.parts))
+        return events * GAIN_NS > (CACHED_NS if plan.cached else COMPILE_NS * plan.programs)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the loop that plays next is a fused one."""
+        return self._fused is not None
 
     def prepare(self) -> None:
         """Compile the loop, or find it in the cache; the linked one where LLVM refuses."""
-        if not self._stable:
-            self.prepare_linked()
-            return
-        if self._native is not None:
-            return
-        try:
-            self._native = NativeText("fused", self._text, _EXPORTS, self._symbols(), self._parts, smp=self._smp)
-            self._native.profile(self.memory.perf_map, {"prog": "bpf_prog"})
-        except JitError:  # the programs are fine one by one, so the replay is not to fail
-            self._stable = False
-            self.prepare_linked()
-            return
-        prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-        self._run = prototype(self._native.addresses[_EXPORTS[0]])
+        if self._fused is None and self._plan.generation != self._tried:
+            self._tried = self._plan.generation
+            if not self._plan.timers:
+                with suppress(JitError):  # the programs are fine one by one, so the replay is not to fail
+                    self._fused = _FusedLoop(self._plan, self, self._state)
+        if self._fused is None:
+            super().prepare()
 
     def play(self, limit: int) -> int:
         """Play at most `limit` events, fused where that is possible now."""
-        if self._stable:
-            self.prepare()
-        if self._stable:
-            played = int(self._run(self._fused.ctypes.data, limit))
-            if played >= 0:
-                self.fused_events += played
-                self._played += played
-                return played
-            self._stable = played != -1
-        self.prepare_linked()
-        played = self.memory.lib.replay_run(self._state.ctypes.data, limit)
+        played = _CHANGED
+        self._fuse_again()
+        if self._fused is not None:
+            played = int(self._fused.loop.run(self._fused.address, limit))
+            if played == _CHANGED:
+                self.give_up()
+        if played >= 0:
+            self.fused_events += played
+        else:
+            played = super().play(limit)
         self._played += played
         return played
 
     def loop(self) -> tuple[int, int]:
-        """Addresses of the FUSED record and of fused_run, while it may be used; (0, 0) where the linked loop must do."""
-        self.prepare()
-        return (int(self._fused.ctypes.data), self._native.addresses[_EXPORTS[0]]) if self._native and self._stable else (0, 0)
+        """(record, address) of the loop that is to play next."""
+        self._fuse_again()
+        return (self._fused.address, self._fused.loop.address) if self._fused is not None else self.linked_loop()
 
     def give_up(self) -> None:
-        """From now on the linked loop plays: links have changed."""
-        self._stable = False
+        """Links have changed: what was compiled for them goes."""
+        if self._fused is not None:
+            self._fused.loop.close()
+            self._fused = None
+
+    def rewind(self) -> None:
+        """Start over: what programs counted stays."""
+        super().rewind()
+        self.fused_events = self._played = 0
 
     def close(self) -> None:
         """Free the native code."""
         super().close()
-        if self._native is not None:
-            self._native.close()
-            self._native = self._run = None
+        self.give_up()
 
-    def _plan(self, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Mapping[int, BpfRawTpLink]) -> _Loop:
-        loop = _Loop([], [], {}, [])
-        numbers: dict[int, str] = {}
-        maps: dict[int, str] = {}
-        tables: list[Any] = []
-        offset = 0
-        for number, maker in self._makers.items():
-            event = bound.events[number]
-            tp = tracepoints.get(event.name)
-            calls = [links.get(func.data) for func in tp.funcs] if tp is not None else []
-            sources = [source if isinstance(source, int) else int(source.ctypes.data) for source in maker.sources]
-            kind = Kind(number, maker.name, offset, maker.has_after, "" if tp is None else tp.widths)
-            if tp is not None and calls:
-                asked = frozenset[int]().union(*(helpers(link.prog) if link is not None else {-1} for link in calls))
-                if asked & (NOT_FUSED | {-1}):
-                    kind = replace(kind, tracepoint=f"tp.{number}")
-                    loop.symbols[f"tp.{number}"] = tp.address
-                else:
-                    programs = tuple(self._calls(loop, number, [link for link in calls if link is not None], numbers, maps))
-                    time, current = not asked <= _CURRENT, not asked <= _TIME
-                    kind = replace(kind, programs=programs, needs_time=time, needs_current=current)
-            if kind.live or event.stores or event.after:
-                loop.kinds.append(kind)
-                tables += sources
-                offset += 8 * len(sources)
-        self._sources = np.array(tables or [0], np.uint64)
-        return loop
+    def _new_plan(self) -> Plan:
+        with self._kernel.lock:
+            return Plan(self, self._kernel)
 
-    def _calls(
-        self, loop: _Loop, number: int, links: list[BpfRawTpLink], numbers: dict[int, str], maps: dict[int, str]
-    ) -> Iterator[str]:
-        """The programs of one kind; their texts and symbols go into the loop."""
-        for link in links:
-            prog = link.prog
-            loop.rows.append((number, prog.record.stats_address))
-            if prog.id not in numbers:
-                numbers[prog.id] = f"prog.{len(numbers)}"
-                names = [(ENTRY, numbers[prog.id])]
-                native = prog.smp_native() if self._smp else prog.native
-                for symbol, address in native.symbols.items():
-                    shared = maps.setdefault(address, f"at.{len(maps)}")
-                    names.append((symbol, shared))
-                    loop.symbols[shared] = address
-                loop.parts.append(Part(native.text, tuple(names)))
-            yield numbers[prog.id]
-
-    def _symbols(self) -> dict[str, int]:
-        """Addresses of everything that the module names; the records behind them are made here."""
-        memory, loop, state = self.memory, self._loop, self._state[0]
-        count = len(self._kinds)
-        self._counts = _lines(count * memory.cpus)
-        self._last = _lines(memory.cpus)
-        self._mine = np.ones(memory.cpus, np.int64)
-        if self._smp:
-            self._mine[:] = 0
-            self._mine[np.unique(self._bound.cpu)] = 1
-        self._rows = np.array(loop.rows or [(0, 0)], FUSED_ROW)
-        self._fused = np.zeros(1, FUSED)
-        addresses = {"counts": self._counts, "last": self._last, "rows": self._rows, "replay": self._state, "mine": self._mine}
-        for field, array in addresses.items():
-            self._fused[field] = array.ctypes.data
-        sizes = {"generation": self._generation, "kinds": count, "cpus": memory.cpus, "row_count": len(loop.rows)}
-        for field, value in sizes.items():
-            self._fused[field] = value
-        places = {name: int(state[name]) for name in COLUMNS}
-        places |= {name: int(addresses[name].ctypes.data) for name in ("counts", "last")}
-        return loop.symbols | places | {"sources": int(self._sources.ctypes.data), "envs": memory.env_address}
+    def _fuse_again(self) -> None:
+        """Make the loop for the links of now, when they have stayed the same for a chunk."""
+        generation = int(self.memory.machine["generation"][0])
+        stable, self._seen = generation == self._seen, generation
+        if self._fused is not None or not stable or generation == self._tried:
+            return
+        if self._plan.generation != generation:
+            self._plan = self._new_plan()
+        if self._eager or self.worth:
+            self.prepare()
+        else:
+            self._tried = generation

@@ -1,28 +1,48 @@
-"""The linked tier: bound columns made native, and the loop of loop_native.py run over them chunk by chunk.
+"""The linked tier: bound columns made native, and the loop of loop_text.py run over them chunk by chunk.
 
-Between two chunks Python has its turn: signals, progress, and threads that attach, detach or read maps.
+Events reach programs through the probes of their tracepoints, whichever these are at the moment. Between two chunks Python
+has its turn: signals (Ctrl-C ends a replay there), progress, and threads that attach, detach or read maps.
 
 Must not know: programs, the verifier, file formats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastrtp.errors import ReplayError
 from fastrtp.jit.program import NativeText
-from fastrtp.native.layout import REPLAY, REPLAY_EVENT
+from fastrtp.native.compiler import Part
+from fastrtp.native.layout import REPLAY
 from fastrtp.native.memory import Memory
-from fastrtp.replay.bind import BoundRecording
+from fastrtp.replay.bind import BoundEvent, BoundRecording
+from fastrtp.replay.loop_text import COLUMNS, RUN, Kind, loop_text
 from fastrtp.replay.materialize import DECLARATIONS, Column, Materializer
 from fastrtp.replay.stacks import stack_columns
 from fastrtp.trace import Tracepoint
 
 CHUNK = 1 << 16
 """Events a turn: a few milliseconds."""
+
+
+class Loop:
+    """A compiled replay loop. `text` of loop_text(), `parts`: makers and programs, `symbols`: all that they name."""
+
+    def __init__(
+        self, memory: Memory, name: str, text: str, parts: Sequence[Part], symbols: Mapping[str, int], *, smp: bool = False
+    ) -> None:
+        self.code = NativeText(name, text, [RUN], symbols, parts, smp=smp)
+        self.code.profile(memory.perf_map, {"prog": "bpf_prog"})
+        self.address = self.code.addresses[RUN]
+        self.run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(self.address)
+
+    def close(self) -> None:
+        """Free the code; nobody may be running in it."""
+        self.code.close()
 
 
 class LinkedReplay:
@@ -35,21 +55,22 @@ class LinkedReplay:
         self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], picked: Column | None = None
     ) -> None:
         self.memory = memory
-        self._bound = bound
-        self._keep: list[Any] = [bound]
-        count = len(bound.time)
-        self.events = count
+        self.smp = picked is not None
+        self.bound = bound
+        self.tracepoints = tracepoints
+        self.events = count = len(bound.time)
+        self._keep: list[Any] = []
         if count and int(bound.cpu.max()) >= memory.cpus:
             raise ReplayError(
                 f"the recording has events of cpu {int(bound.cpu.max())}, the kernel has {memory.cpus}: Kernel(cpus=N)"
             )
         if count and int(bound.event.max()) >= len(bound.events):
             raise ReplayError(f"event kind {int(bound.event.max())} of {len(bound.events)}")
-        self._code: NativeText | None = None
-        self._kinds = kinds = self._make_kinds(bound, tracepoints)
+        self._linked: Loop | None = None
+        self.makers = self._make_makers()
         self._state = np.zeros(1, REPLAY)
         state = self._state[0]
-        state["machine"], state["end"], state["events"] = memory.machine_address, count, self._address(kinds)
+        state["machine"], state["end"] = memory.machine_address, count
         for field, column, dtype in (
             ("time", bound.time, np.int64),
             ("cpu", bound.cpu, np.uint16),
@@ -65,41 +86,32 @@ class LinkedReplay:
             columns, memory_of = stacks
             self._keep.append(memory_of)
             state["stacks"] = self._address(columns if picked is None else np.ascontiguousarray(columns[picked]))
-        state["held"] = picked is not None
+        state["held"] = self.smp
 
     def run(self, progress: Callable[[int, int], None] | None = None, chunk: int = CHUNK) -> int:
         """Play from where it stands to the end; how many events were played. KeyboardInterrupt ends it between chunks."""
         played = 0
         while self.position < self.events:
-            done = self.play(chunk)
-            played += done
+            played += self.play(chunk)
             if progress is not None:
                 progress(self.position, self.events)
-            if done == 0 or self.memory.machine["stop"][0]:
-                break
         return played
 
     def play(self, limit: int) -> int:
         """Play at most `limit` events; how many were played."""
-        self.prepare()
-        return self.memory.lib.replay_run(self._state.ctypes.data, limit)
+        return int(self._linked_code().run(self.state_address, limit))
 
     def prepare(self) -> None:
-        """Compile what play() needs first, unless that has been done."""
-        self.prepare_linked()
+        """Compile the loop, unless that has been done."""
+        self._linked_code()
 
-    def prepare_linked(self) -> None:
-        """Compile the code that builds arguments, unless that has been done."""
-        if self._code is not None:
-            return
-        makers = self._makers.values()
-        exports = [maker.name for maker in makers] + [f"{maker.name}.after" for maker in makers if maker.has_after]
-        self._code = NativeText("replay", "".join(maker.text for maker in makers) + DECLARATIONS, exports)
-        self._code.profile(self.memory.perf_map, {})
-        for number, maker in self._makers.items():
-            kind = self._kinds[number]
-            kind["materialize"] = self._code.addresses[maker.name]
-            kind["after"] = self._code.addresses[f"{maker.name}.after"] if maker.has_after else 0
+    def linked_loop(self) -> tuple[int, int]:
+        """(address of the record that it is called with, address of the loop), linked; compiled if need be."""
+        return self.state_address, self._linked_code().address
+
+    def loop(self) -> tuple[int, int]:
+        """The same of the loop that is to play next."""
+        return self.linked_loop()
 
     @property
     def state_address(self) -> int:
@@ -121,40 +133,73 @@ class LinkedReplay:
         """How events were played so far."""
         return "linked"
 
+    @property
+    def stacks(self) -> bool:
+        """Whether the recording has stacks."""
+        return bool(self._state["stacks"][0])
+
     def rewind(self) -> None:
         """Start over: what programs counted stays."""
         self._state["position"] = self._state["fired"] = 0
 
     def close(self) -> None:
         """Free the native code made for this recording."""
-        if self._code is not None:
-            self._code.close()
-            self._code = None
+        if self._linked is not None:
+            self._linked.close()
+            self._linked = None
+
+    def kind(self, number: int) -> Kind:
+        """What every tier does at a kind of event: arguments and stores."""
+        maker, event = self.makers[number], self.bound.events[number]
+        return Kind(number, maker.name, bool(event.stores), maker.has_after, "8" * len(event.args))
+
+    def through_probes(self, number: int) -> Kind:
+        """The kind, with the probes of its tracepoint where the kernel has one."""
+        kind, tp = self.kind(number), self.tracepoints.get(self.bound.events[number].name)
+        return kind if tp is None else kind.at(tp.widths, tracepoint=f"tp:{number}")
+
+    def makers_part(self, kinds: Sequence[Kind]) -> Part:
+        """The code that builds the arguments of these kinds."""
+        return Part("".join(self.makers[kind.number].text for kind in kinds) + DECLARATIONS)
+
+    def symbols(self, kinds: Sequence[Kind]) -> dict[str, int]:
+        """Address of everything that the loop names, programs and counters aside."""
+        state = self._state[0]
+        found = {name: int(state[name]) for name in COLUMNS}
+        found |= {"envs": self.memory.env_address, "machine": self.memory.machine_address}
+        for kind in kinds:
+            for name, source in self.makers[kind.number].sources.items():
+                found[name] = source if isinstance(source, int) else int(source.ctypes.data)
+            if kind.tracepoint:
+                found[kind.tracepoint] = self.tracepoints[self.bound.events[kind.number].name].address
+        return found
+
+    def _linked_code(self) -> Loop:
+        if self._linked is None:
+            kinds = [self.through_probes(number) for number in self.makers]
+            # timers fire in the order of all events, so not while loops run side by side
+            text = loop_text(kinds, self.memory.cpus, fused=False, stacks=self.stacks, timers=not self.smp)
+            self._linked = Loop(self.memory, "replay", text, [self.makers_part(kinds)], self.symbols(kinds), smp=self.smp)
+        return self._linked
 
     def _address(self, array: Column) -> int:
         self._keep.append(array)
         return int(array.ctypes.data)
 
-    def _make_kinds(self, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> np.ndarray[Any, np.dtype[Any]]:
-        """The REPLAY_EVENT records, but for the code that builds each kind's arguments: prepare()."""
-        kinds = np.zeros(max(len(bound.events), 1), REPLAY_EVENT)
-        rows = np.zeros(len(kinds), np.int64)
+    def _make_makers(self) -> dict[int, Materializer]:
+        """By kind of event the code that builds its arguments; none for kinds at which nothing can happen."""
+        bound = self.bound
+        rows = np.zeros(max(len(bound.events), 1), np.int64)
         np.maximum.at(rows, bound.event, bound.row.astype(np.int64) + 1)
-        self._makers: dict[int, Materializer] = {}
+        made: dict[int, Materializer] = {}
         for number, event in enumerate(bound.events):
-            tracepoint = tracepoints.get(event.name)
-            if tracepoint is not None:
-                if tracepoint.num_args != len(event.args):
-                    raise ReplayError(f"{event.name}: {len(event.args)} arguments bound, {tracepoint.num_args} in the prototype")
-                kinds[number]["tracepoint"] = tracepoint.address
-                kinds[number]["trace"] = self.memory.lib.symbols[f"trace_call{tracepoint.num_args}"]
-            if tracepoint is not None or event.stores or event.after:
-                self._makers[number] = Materializer(f"event.{number}", event, int(rows[number]))
-        for number, maker in self._makers.items():
-            sources = [self._source(source) for source in maker.sources]
-            kinds[number]["sources"] = self._address(np.array(sources or [0], np.uint64))
-            kinds[number]["stores"] = bool(bound.events[number].stores)
-        return kinds
+            tracepoint = self.tracepoints.get(event.name)
+            if tracepoint is not None and tracepoint.num_args != len(event.args):
+                raise ReplayError(f"{event.name}: {len(event.args)} arguments bound, {tracepoint.num_args} in the prototype")
+            if rows[number] and (tracepoint is not None or _moves_objects(event)):
+                made[number] = Materializer(f"make:{number}", event, int(rows[number]))
+        return made
 
-    def _source(self, source: Column | int) -> int:
-        return source if isinstance(source, int) else self._address(source)
+
+def _moves_objects(event: BoundEvent) -> bool:
+    return bool(event.stores or event.after)

@@ -1,11 +1,12 @@
 """From a bound event kind to LLVM IR: one function that builds an event's arguments and brings its objects up to date.
 
-    void <name>(i64 row, ptr args, ptr sources)      args: u64[num_args], sources: the addresses that the kind's columns start at
+    void <name>(i64 row, ptr args)      args: u64[num_args]
 
-Widths, offsets and constants are part of the text; addresses come from `sources`, so that the same recording layout finds
-its code in the cache. Interpreting the same tables cost 27 ns an event; this costs a few.
+Widths, offsets and constants are part of the text; columns are symbols, so that the same recording layout finds its code in
+the cache, and LLVM knows that they are neither each other nor a map. Interpreting the same tables cost 27 ns an event; this
+costs a few.
 
-Pure: text and the list of arrays that `sources` must point at.
+Pure: text and the columns that its symbols stand for.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ from fastrtp.replay.bind import BoundArg, BoundEvent, BoundStore
 
 Column = np.ndarray[Any, Any]
 _WIDTHS = (1, 2, 4, 8)
+_LOWEST_ADDRESS = 1 << 32
 
 
 class Materializer:
-    """IR text of the functions `<name>` (arguments and stores before the probes) and `<name>.after` (stores behind them).
+    """IR text of the functions `<name>` (arguments and stores before the probes) and `<name>:after` (stores behind them).
 
-    `rows`: how many rows every column must have. `sources`: the columns (or plain addresses) in the order of the text.
+    `rows`: how many rows every column must have. `sources`: symbol -> the column, or the plain address, that it stands for.
     """
 
     def __init__(self, name: str, event: BoundEvent, rows: int) -> None:
         self.name = name
         self.rows = rows
-        self.sources: list[Column | int] = []
+        self.sources: dict[str, Column | int] = {}
         self._lines: list[str] = []
         self._count = 0
         values = [self._argument(index, arg) for index, arg in enumerate(event.args)]
@@ -44,13 +46,12 @@ class Materializer:
             for store in event.after:
                 self._store(store, values)
         self.has_after = bool(event.after)
-        self.text = before + (self._function(f"{name}.after") if event.after else "")
+        after = self._function(f"{name}:after") if event.after else ""
+        self.text = "".join(f'@"{source}" = external global [0 x i8]\n' for source in self.sources) + before + after
 
     def _function(self, name: str) -> str:
         body = "\n".join(f"  {line}" if not line.endswith(":") else line for line in [*self._lines, "ret void"])
-        return (
-            f'define void @"{name}"(i64 %row, ptr noalias %args, ptr noalias readonly %sources) nounwind {{\nentry:\n{body}\n}}\n'
-        )
+        return f'define void @"{name}"(i64 %row, ptr noalias %args) nounwind {{\nentry:\n{body}\n}}\n'
 
     def _value(self, text: str) -> str:
         self._count += 1
@@ -61,17 +62,17 @@ class Materializer:
         return self._value(f"getelementptr i8, ptr {base}, i64 {offset}")
 
     def _source(self, source: Column | int) -> str:
-        """Value: the address that the source stands for."""
+        """The symbol that stands for the source."""
         if not isinstance(source, int) and len(source) < self.rows:
             raise ReplayError(f"{self.name}: a column has {len(source)} rows where an event names row {self.rows - 1}")
-        self.sources.append(source)
-        return self._value(f"load i64, ptr {self._at('%sources', 8 * (len(self.sources) - 1))}, align 8, !invariant.load !0")
+        name = f"{self.name}:{len(self.sources)}"
+        self.sources[name] = source
+        return f'@"{name}"'
 
     def _item(self, column: Column, size: int) -> str:
         """Pointer to the row's item of `size` bytes."""
-        base = self._value(f"inttoptr i64 {self._source(column)} to ptr")
         offset = self._value(f"mul i64 %row, {size}")
-        return self._value(f"getelementptr i8, ptr {base}, i64 {offset}")
+        return self._value(f"getelementptr i8, ptr {self._source(column)}, i64 {offset}")
 
     def _integer(self, column: Column) -> str:
         """Value: the row's item as i64, sign-extended where the column is signed."""
@@ -80,15 +81,22 @@ class Materializer:
         width = column.dtype.itemsize
         if column.dtype.kind not in "iu" or width not in _WIDTHS:
             raise ReplayError(f"{self.name}: a column of {column.dtype} holds no integers")
-        value = self._value(f"load i{8 * width}, ptr {self._item(np.ascontiguousarray(column), width)}, align 1")
+        item = self._item(np.ascontiguousarray(column), width)
+        value = self._value(f"load i{8 * width}, ptr {item}, align 1, !invariant.load !0")
         if width == 8:
             return value
         return self._value(f"{'sext' if column.dtype.kind == 'i' else 'zext'} i{8 * width} {value} to i64")
 
     def _argument(self, index: int, arg: BoundArg) -> str:
-        value = str(_signed(arg.const)) if arg.column is None else self._integer(arg.column)
+        value = self._constant(arg.const) if arg.column is None else self._integer(arg.column)
         self._lines.append(f"store i64 {value}, ptr {self._at('%args', 8 * index)}, align 8")
         return value
+
+    def _constant(self, value: int) -> str:
+        """A number; one that may be an object's address, which differs from run to run, is a symbol."""
+        if not _LOWEST_ADDRESS <= value < 1 << 63:
+            return str(_signed(value))
+        return self._value(f"ptrtoint ptr {self._source(value)} to i64")
 
     def _base(self, store: BoundStore, values: Sequence[str]) -> str:
         if store.base_arg >= len(values):
@@ -97,7 +105,7 @@ class Materializer:
             return values[store.base_arg]
         if isinstance(store.base, np.ndarray):
             return self._integer(np.ascontiguousarray(store.base, np.uint64))
-        return self._source(int(store.base or 0))
+        return self._value(f"ptrtoint ptr {self._source(store.base)} to i64") if store.base else "0"
 
     def _store(self, store: BoundStore, values: Sequence[str]) -> None:
         base = self._base(store, values)
@@ -112,7 +120,7 @@ class Materializer:
         else:
             if store.size not in _WIDTHS:
                 raise ReplayError(f"{self.name}: a store of {store.size} bytes from an integer")
-            value = str(_signed(store.const)) if store.column is None else self._integer(store.column)
+            value = self._constant(store.const) if store.column is None else self._integer(store.column)
             kind = f"i{8 * store.size}"
             narrow = value if store.size == 8 else self._value(f"trunc i64 {value} to {kind}")
             self._lines.append(f"store {kind} {narrow}, ptr {target}, align 1")

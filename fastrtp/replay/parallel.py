@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrtp.native.layout import LANE, TEAM
-from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundRecording
 from fastrtp.replay.fused import FusedReplay
 from fastrtp.replay.linked import LinkedReplay
@@ -37,7 +36,6 @@ from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
-    from fastrtp.kernel.link import BpfRawTpLink
 
 WINDOW = 1 << 16
 """Events that a window has unless told otherwise."""
@@ -55,6 +53,7 @@ def several_cpus(kernel: Kernel) -> Iterator[None]:
     memory.lib.several_cpus()
     with kernel.lock:
         memory.parallel += 1
+        memory.flag_smp(on=True)
     try:
         with kernel.lock:
             for prog in kernel.progs:
@@ -66,6 +65,7 @@ def several_cpus(kernel: Kernel) -> Iterator[None]:
         with kernel.lock:
             memory.parallel -= 1
             if memory.parallel == 0:
+                memory.flag_smp(on=False)
                 for prog in kernel.progs:
                     prog.run_alone()
 
@@ -84,10 +84,10 @@ class ParallelReplay:
     """
 
     def __init__(
-        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Sequence[BpfRawTpLink],
-        *, cpus: Cpus, window: Window = WINDOW, chunk: int | None = None, fuse: bool | None = None,
+        self, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], *, cpus: Cpus,
+        window: Window = WINDOW, chunk: int | None = None, fuse: bool | None = None,
     ) -> None:  # fmt: skip
-        self.memory = memory
+        self.memory = memory = kernel.memory
         self.events = len(bound.time)
         self.meet = parse_window(window)
         self._chunk = chunk
@@ -100,7 +100,7 @@ class ParallelReplay:
                 bound, time=bound.time[mine], cpu=bound.cpu[mine], event=bound.event[mine], row=bound.row[mine],
                 current=bound.current[mine],
             )  # fmt: skip
-            self._lanes.append(_lane(memory, part, tracepoints, links, mine, fuse, self.events))
+            self._lanes.append(_lane(kernel, part, tracepoints, mine, fuse, self.events))
         self.threads = len(self._lanes)
         self._cut(bound, picked)
         self._team = aligned(1, TEAM)
@@ -143,8 +143,6 @@ class ParallelReplay:
             at = last
             if progress is not None:
                 progress(self.position, self.events)
-            if self.memory.machine["stop"][0]:
-                break
             if not (chunk or self._chunk) and time.perf_counter() - start < _TURN_SECONDS:
                 turn *= 2
         return self.position - before
@@ -161,11 +159,11 @@ class ParallelReplay:
 
     def _play(self, first: int, last: int, *, linked: bool = False) -> None:
         before = [lane.position for lane in self._lanes]
+        fused: list[bool] = []
         for record, lane in zip(self._records, self._lanes, strict=True):
-            fused, loop = lane.loop() if isinstance(lane, FusedReplay) and not linked else (0, 0)
-            if loop == 0:
-                lane.prepare_linked()
-            record["fused"], record["fused_run"], record["refused"] = fused, loop, 0
+            loop = lane.linked_loop if linked else lane.loop
+            (record["loop"], record["run"]), record["refused"] = loop(), 0
+            fused.append(not linked and isinstance(lane, FusedReplay) and lane.is_fused)
         self._team["arrived"] = self._team["abort"] = 0
         play = self.memory.lib.lane_play
         addresses = [self._records.ctypes.data + number * LANE.itemsize for number in range(self.threads)]
@@ -182,9 +180,9 @@ class ParallelReplay:
             wait(others)
         for other in others:
             other.result()
-        for record, lane, old in zip(self._records, self._lanes, before, strict=True):
+        for was_fused, lane, old in zip(fused, self._lanes, before, strict=True):
             self._played += lane.position - old
-            self._fused_events += lane.position - old if record["fused_run"] else 0
+            self._fused_events += lane.position - old if was_fused else 0
 
     @property
     def position(self) -> int:
@@ -213,12 +211,12 @@ class ParallelReplay:
 
 
 def _lane(
-    memory: Memory, part: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Sequence[BpfRawTpLink],
+    kernel: Kernel, part: BoundRecording, tracepoints: Mapping[str, Tracepoint],
     picked: np.ndarray[tuple[int], np.dtype[np.int64]], fuse: bool | None, events: int,
 ) -> LinkedReplay:  # fmt: skip
     """One thread's events in the tier that is asked for, or that is likely to be done first for `events` in all."""
     if fuse is not False:
-        fused = FusedReplay(memory, part, tracepoints, links, picked)
+        fused = FusedReplay(kernel, part, tracepoints, picked, eager=bool(fuse))
         if fuse or fused.pays(events):
             return fused
-    return LinkedReplay(memory, part, tracepoints, picked)
+    return LinkedReplay(kernel.memory, part, tracepoints, picked)

@@ -7,15 +7,14 @@ everybody else a turn is one run on the machine. Must not know: programs, links,
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import call_loop, device, fetch_add64, load64, load_acquire, native, store64, store_release
-from fastrtp.native.layout import LANE, MACHINE, REPLAY, TEAM, at
+from fastrtp.native.layout import LANE, REPLAY, TEAM, at
 from fastrtp.native.machine_native import enter, leave
 from fastrtp.native.smp_native import wait_turn
-from fastrtp.replay.loop_native import replay_run
 
 _TEAM = at(LANE, "team")
 _REPLAY = at(LANE, "replay")
-_FUSED = at(LANE, "fused")
-_FUSED_RUN = at(LANE, "fused_run")
+_LOOP = at(LANE, "loop")
+_RUN = at(LANE, "run")
 _ENDS = at(LANE, "ends")
 _REFUSED = at(LANE, "refused")
 _MACHINE = at(TEAM, "machine")
@@ -24,7 +23,6 @@ _ABORT = at(TEAM, "abort")
 _ARRIVED = at(TEAM, "arrived")
 _PHASE = at(TEAM, "phase")
 _POSITION = at(REPLAY, "position")
-_STOP = at(MACHINE, "stop")
 
 
 @device
@@ -51,12 +49,9 @@ def _play_to(lane: int, end: int) -> int:
     first = load64(replay + _POSITION)
     if end <= first:
         return 0
-    fused_run = load64(lane + _FUSED_RUN)
-    if fused_run == 0:
-        return replay_run(replay, end - first)
     if load64(lane + _REFUSED) != 0:
         return 0
-    played = call_loop(fused_run, load64(lane + _FUSED), end - first)
+    played = call_loop(load64(lane + _RUN), load64(lane + _LOOP), end - first)
     if played < 0:
         store64(lane + _REFUSED, played)
         return 0
@@ -67,7 +62,7 @@ def _play_to(lane: int, end: int) -> int:
 def lane_play(lane: int, first: int, last: int, meet: int, lead: int) -> int:
     """Play the windows [first, last) of a lane; how many events that were. `meet`: wait for the others after each window.
 
-    `lead`: take the machine for all. A machine that is told to stop makes them stop playing, and still they meet.
+    `lead`: take the machine for all.
     """
     team = load64(lane + _TEAM)
     machine = load64(team + _MACHINE)
@@ -78,8 +73,7 @@ def lane_play(lane: int, first: int, last: int, meet: int, lead: int) -> int:
     played = 0
     ends = load64(lane + _ENDS)
     while together and first < last:
-        if load64(machine + _STOP) == 0:
-            played += _play_to(lane, load64(ends + first * 8))
+        played += _play_to(lane, load64(ends + first * 8))
         first += 1
         if meet != 0 and first < last:
             together = _meet(team)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,10 @@ from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, Policy, bind
-from fastrtp.replay.fused import STACKS, TIMERS, FusedReplay, Tier, helpers
+from fastrtp.replay.fused import FusedReplay, Tier
 from fastrtp.replay.linked import LinkedReplay
 from fastrtp.replay.parallel import WINDOW, ParallelReplay, several_cpus
 from fastrtp.replay.report import ProgramReport, ReplayReport
-from fastrtp.replay.stacks import has_stacks
 from fastrtp.replay.windows import Cpus, Window, parse_window
 from fastrtp.trace import Tracepoint
 
@@ -82,19 +81,14 @@ def replay(
         if cpus is not None:
             around.enter_context(several_cpus(kernel))
         with kernel.lock:
-            links = _raw_tp_links(kernel)
-            wanted = {link.tp_name for link in links}
+            wanted = {link.tp_name for link in _raw_tp_links(kernel)}
             bound = bind(recording, objects, protos, policy=missing, wanted=wanted)
             tracepoints = {name: kernel.tracepoints[name] for name in protos}
             if cpus is not None:
                 fuse = None if tier == "auto" else tier == "fused"
-                if not _can_fuse(kernel, bound):
-                    fuse = False
-                linked = ParallelReplay(
-                    kernel.memory, bound, tracepoints, links, cpus=cpus, window=window, chunk=chunk, fuse=fuse
-                )
+                linked = ParallelReplay(kernel, bound, tracepoints, cpus=cpus, window=window, chunk=chunk, fuse=fuse)
             else:
-                linked = _make(tier, kernel, bound, tracepoints, links)
+                linked = _make(tier, kernel, bound, tracepoints)
         linked.prepare()
         interrupted = False
         times = (int(bound.time[0]), int(bound.time[-1])) if len(bound.time) else (0, 0)
@@ -131,14 +125,10 @@ def replay(
         objects.close()
 
 
-def _make(
-    tier: Tier, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], links: Sequence[BpfRawTpLink]
-) -> LinkedReplay:
-    """The replay in the tier that is asked for, or that is likely to be done first; where a program asks for what only the
-    linked one has, that.
-    """
-    if tier != "linked" and _can_fuse(kernel, bound):
-        fused = FusedReplay(kernel.memory, bound, tracepoints, links)
+def _make(tier: Tier, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> LinkedReplay:
+    """The replay in the tier that is asked for, or that is likely to be done first."""
+    if tier != "linked":
+        fused = FusedReplay(kernel, bound, tracepoints, eager=tier == "fused")
         if tier == "fused" or fused.worth:
             return fused
     return LinkedReplay(kernel.memory, bound, tracepoints)
@@ -146,13 +136,7 @@ def _make(
 
 def _ordered(kernel: Kernel) -> bool:
     """Whether a program asks for what only the order of all events can give: timers."""
-    return any(helpers(prog) & TIMERS for prog in kernel.progs)
-
-
-def _can_fuse(kernel: Kernel, bound: BoundRecording) -> bool:
-    """Whether no program asks for what only the linked tier has."""
-    asked = frozenset[int]().union(*(helpers(prog) for prog in kernel.progs))
-    return not asked & TIMERS and not (asked & STACKS and has_stacks(bound.recording))
+    return any(prog.native.facts.timers for prog in kernel.progs)
 
 
 def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:

@@ -24,7 +24,7 @@ from fastrtp.native.intrinsics import (
     store64,
     ult,
 )
-from fastrtp.native.layout import ENV, PROG, PROG_STATS, at
+from fastrtp.native.layout import ENV, PROG, PROG_STATS, STATS_TIMED, at
 from fastrtp.native.smp_native import add64
 from fastrtp.trace.ftrace_layout import (
     PERF_CALL,
@@ -64,7 +64,7 @@ _CPU = at(ENV, "cpu")
 _CURRENT = at(ENV, "current")
 _TGID_AT = at(ENV, "tgid_at")
 _RUN_CTX = at(ENV, "run_ctx")
-_KEEP_STATS = at(ENV, "stats")
+_STATS_FLAGS = at(ENV, "stats")
 _SAMPLE_TID = 1 << 1
 _SAMPLE_TIME = 1 << 2
 _SAMPLE_CPU = 1 << 7
@@ -96,7 +96,7 @@ def trace_call_bpf(call: int, cpu: int, ctx: int, env: int) -> int:
         else:
             memcpy(run_ctx, item + _ITEM_COOKIE, 16)  # the cookie, and no tail calls so far
             store64(env + _RUN_CTX, run_ctx)
-            if load64(env + _KEEP_STATS) == 0:
+            if load64(env + _STATS_FLAGS) & STATS_TIMED == 0:
                 result &= call_prog(load64(prog + _ENTRY), ctx, env)
             else:
                 result &= _run_timed(prog, stats, ctx, env)

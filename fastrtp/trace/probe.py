@@ -6,6 +6,7 @@ Kernel: kernel/trace/bpf_trace.c (bpf_probe_register), include/linux/trace_event
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,13 +38,20 @@ class BpfRawEventMap:
         """Native address of __bpf_trace_<class>; compiled now if these argument widths are new."""
         return shim_address(self.tp.widths)
 
+    def probe(self, link: LinkRecord) -> int:
+        """What is registered for a link: its program's own probe for these argument widths, else __bpf_trace_<class>."""
+        return link.prog.probes.get(self.tp.widths) or self.bpf_func()
+
 
 class ProgRecord:
-    """The native PROG record of a program: what a link points at. `entry`: the native code."""
+    """The native PROG record of a program: what a link points at. `entry`: the native code; `probes`: argument widths -> the
+    code that is shim, bpf_trace_run<N> and program in one.
+    """
 
-    def __init__(self, memory: Memory, entry: int, prog_id: int = 0) -> None:
+    def __init__(self, memory: Memory, entry: int, prog_id: int = 0, probes: Mapping[str, int] | None = None) -> None:
         self.memory = memory
         self.entry = entry
+        self.probes = dict(probes or {})
         self.stats_address, self.stats = memory.record(PROG_STATS, memory.cpus)
         self.address, self._record = memory.record(PROG)
         for field, value in (("entry", entry), ("stats", self.stats_address), ("cpus", memory.cpus), ("id", prog_id)):
@@ -68,9 +76,10 @@ class LinkRecord:
 
     def __init__(self, memory: Memory, prog: ProgRecord, cookie: int = 0, link_id: int = 0) -> None:
         self.memory = memory
+        self.prog = prog
         self.address, self._record = memory.record(LINK)
         self.cookie = cookie
-        self._record["prog"], self._record["id"] = prog.address, link_id
+        self._record["prog"], self._record["stats"], self._record["id"] = prog.address, prog.stats_address, link_id
         self._record["cookie"] = np.uint64(cookie).astype(np.int64)
 
     def set_id(self, link_id: int) -> None:
@@ -87,7 +96,7 @@ def bpf_probe_register(btp: BpfRawEventMap, link: LinkRecord) -> None:
 
     Kernel: kernel/trace/bpf_trace.c:bpf_probe_register
     """
-    tracepoint_probe_register(btp.tp, TracepointFunc(btp.bpf_func(), link.address, TRACEPOINT_DEFAULT_PRIO))
+    tracepoint_probe_register(btp.tp, TracepointFunc(btp.probe(link), link.address, TRACEPOINT_DEFAULT_PRIO))
 
 
 def bpf_probe_unregister(btp: BpfRawEventMap, link: LinkRecord) -> None:
@@ -95,7 +104,7 @@ def bpf_probe_unregister(btp: BpfRawEventMap, link: LinkRecord) -> None:
 
     Kernel: kernel/trace/bpf_trace.c:bpf_probe_unregister
     """
-    tracepoint_probe_unregister(btp.tp, btp.bpf_func(), link.address)
+    tracepoint_probe_unregister(btp.tp, btp.probe(link), link.address)
 
 
 def bpf_prog_test_run_raw_tp(memory: Memory, prog: ProgRecord, ctx: bytes, cpu: int = 0) -> int:

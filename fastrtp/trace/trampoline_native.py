@@ -3,7 +3,11 @@
 A shim casts each argument to an unsigned integer of the argument's size and widens it (CAST_TO_U64: zero-extension even
 for signed ints), then goes on to bpf_trace_run<N>, which guards against recursion, builds `u64 args[N]` on the stack and
 calls the program. One shim serves all tracepoints whose arguments have the same widths; it is named by them:
-`__bpf_trace_884` takes two 8-byte arguments and a 4-byte one.
+`__bpf_trace_884` takes two 8-byte arguments and a 4-byte one. It serves the programs of which was not known at load where
+they would be attached; the others have a probe of their own (jit/probe_text.py), made of the same pieces.
+
+What an event pays for is calls through pointers: each costs about 1 ns more than what is in it. So trace_call<N> is inlined
+by the loops that fire events, bpf_trace_run<N> is inside the shims, and the shim inside the program's own probe.
 
 Kernel: include/trace/bpf_probe.h, kernel/trace/bpf_trace.c:__bpf_trace_run.
 """
@@ -30,7 +34,19 @@ from fastrtp.native.intrinsics import (
     stack_bytes,
     store64,
 )
-from fastrtp.native.layout import ENV, ENV_STRIDE, LINK, MACHINE, PROG, PROG_STATS, RUN_CTX, TRACEPOINT, TRACEPOINT_FUNC, at
+from fastrtp.native.layout import (
+    ENV,
+    ENV_STRIDE,
+    LINK,
+    MACHINE,
+    PROG,
+    PROG_STATS,
+    RUN_CTX,
+    STATS_TIMED,
+    TRACEPOINT,
+    TRACEPOINT_FUNC,
+    at,
+)
 from fastrtp.native.machine_native import enter, leave
 from fastrtp.trace.widths import MAX_ARGS, SHIM_WIDTHS
 
@@ -40,6 +56,7 @@ _FUNC = at(TRACEPOINT_FUNC, "func")
 _DATA = at(TRACEPOINT_FUNC, "data")
 _FUNC_SIZE = TRACEPOINT_FUNC.itemsize
 _PROG = at(LINK, "prog")
+_LINK_STATS = at(LINK, "stats")
 _LINK_COOKIE = at(LINK, "cookie")
 _ENTRY = at(PROG, "entry")
 _STATS = at(PROG, "stats")
@@ -51,7 +68,7 @@ _RUN_CNT = at(PROG_STATS, "run_cnt")
 _RUN_TIME = at(PROG_STATS, "run_time_ns")
 _CPU = at(ENV, "cpu")
 _RUN_CTX = at(ENV, "run_ctx")
-_KEEP_STATS = at(ENV, "stats")
+_SPECIAL = at(ENV, "stats")
 _COOKIE = at(RUN_CTX, "cookie")
 _TAIL_CALLS = at(RUN_CTX, "tail_calls")
 _ENVS = at(MACHINE, "env")
@@ -78,27 +95,79 @@ def bpf_prog_run_timed(prog: int, stats: int, args: int, env: int) -> int:
 _run_timed = outline("bpf_prog_run_timed", 4)
 
 
-@device_inline
-def bpf_trace_run(link: int, args: int, run_ctx: int, env: int) -> None:
-    """Guard, count and run. `run_ctx` lies behind args[]: below it is what the program may read of the stack.
+@native(inline=True)
+def bpf_run_stats(link: int, env: int) -> int:
+    """Address of the program's PROG_STATS on this CPU."""
+    return load64(link + _LINK_STATS) + load64(env + _CPU) * _STATS_SIZE
 
-    What is between an event and its program is mostly stores, so there is none that can be spared: a helper that fires
-    an event itself keeps its program's run_ctx, not every run that of a run around it.
+
+@native(inline=True)
+def bpf_run_is_plain(stats: int, env: int) -> int:
+    """1 unless the program is running on this CPU already, or something is special about all runs (ENV.stats)."""
+    return 1 if load64(stats + _ACTIVE) | load64(env + _SPECIAL) == 0 else 0
+
+
+@native(inline=True)
+def bpf_run_begin(stats: int, nests: int) -> int:
+    """Mark the program as running. `nests` (a constant): whether an event can fire meanwhile; else nobody would see it."""
+    if nests != 0:
+        store64(stats + _ACTIVE, 1)
+    return 0
+
+
+@native(inline=True)
+def bpf_run_ctx(link: int, run_ctx: int, env: int) -> int:
+    """The run's RUN_CTX: the link's cookie, and no tail calls so far.
+
+    Nobody puts back the one before: a helper that fires an event itself keeps its program's, not every run that of a run
+    around it.
     """
-    prog = load64(link + _PROG)
-    stats = load64(prog + _STATS) + load64(env + _CPU) * _STATS_SIZE
+    memcpy(run_ctx, link + _LINK_COOKIE, 16)
+    store64(env + _RUN_CTX, run_ctx)
+    return 0
+
+
+@native(inline=True)
+def bpf_run_end(stats: int, nests: int) -> int:
+    """Count the run, and let the next one begin."""
+    store64(stats + _RUNS, load64(stats + _RUNS) + 1)
+    if nests != 0:
+        store64(stats + _ACTIVE, 0)
+    return 0
+
+
+@native()
+def bpf_trace_run_slow(link: int, args: int, run_ctx: int, env: int) -> int:
+    """A run that is not plain: a miss, or timed, or of the program's form for several CPUs."""
+    stats = bpf_run_stats(link, env)
     if load64(stats + _ACTIVE) != 0:
         store64(stats + _MISSES, load64(stats + _MISSES) + 1)
-        return
-    store64(stats + _ACTIVE, 1)
-    memcpy(run_ctx, link + _LINK_COOKIE, 16)  # the cookie, and no tail calls so far
-    store64(env + _RUN_CTX, run_ctx)
-    if load64(env + _KEEP_STATS) == 0:
-        call_prog(load64(prog + _ENTRY), args, env)
+        return 0
+    bpf_run_begin(stats, 1)
+    bpf_run_ctx(link, run_ctx, env)
+    prog = load64(link + _PROG)
+    if load64(env + _SPECIAL) & STATS_TIMED:
+        bpf_prog_run_timed(prog, stats, args, env)
     else:
-        _run_timed(prog, stats, args, env)
-    store64(stats + _RUNS, load64(stats + _RUNS) + 1)
-    store64(stats + _ACTIVE, 0)
+        call_prog(load64(prog + _ENTRY), args, env)
+    bpf_run_end(stats, 1)
+    return 0
+
+
+_trace_run_slow = outline("bpf_trace_run_slow", 4)
+
+
+@device_inline
+def bpf_trace_run(link: int, args: int, run_ctx: int, env: int) -> None:
+    """Guard, count and run. `run_ctx` lies behind args[]: below it is what the program may read of the stack."""
+    stats = bpf_run_stats(link, env)
+    if bpf_run_is_plain(stats, env) == 0:
+        _trace_run_slow(link, args, run_ctx, env)
+        return
+    bpf_run_begin(stats, 1)
+    bpf_run_ctx(link, run_ctx, env)
+    call_prog(load64(load64(link + _PROG) + _ENTRY), args, env)
+    bpf_run_end(stats, 1)
 
 
 _RUN = """
@@ -128,12 +197,12 @@ def trace_call{n}(tracepoint, args, env):
 """
 
 
-def _compile(source: str, name: str, **names: Any) -> Any:
+def _compile(source: str, name: str, *, inline: bool = False, **names: Any) -> Any:
     scope = {"stack_bytes": stack_bytes, "store64": store64, "load64": load64, "bpf_trace_run": bpf_trace_run, **names}
     scope["__name__"] = __name__
     exec(source, scope)
     scope[name].__doc__ = f"{name}, made from the template of this module."
-    return native()(scope[name])
+    return native(inline=inline)(scope[name])
 
 
 def cast(width: int, value: str) -> str:
@@ -152,7 +221,7 @@ def _define_runs() -> dict[int, Any]:
         runs[n] = _compile(source, f"bpf_trace_run{n}")
         values = ", ".join(f"load64(args + {8 * index})" for index in range(n))
         source = _TRACE.format(n=n, funcs=_FUNCS, at_func=_FUNC, at_data=_DATA, step=_FUNC_SIZE, values=values)
-        _compile(source, f"trace_call{n}", call=call_probe(n))
+        _compile(source, f"trace_call{n}", inline=True, call=call_probe(n))
     return runs
 
 
@@ -190,7 +259,7 @@ def bpf_prog_test_run_raw_tp(machine: int, prog: int, ctx: int, cpu: int) -> int
     store64(env + _RUN_CTX, run_ctx)
     stats = load64(prog + _STATS) + cpu * _STATS_SIZE
     entry = load64(prog + _ENTRY)
-    result = call_prog(entry, args, env) if load64(env + _KEEP_STATS) == 0 else _run_timed(prog, stats, args, env)
+    result = call_prog(entry, args, env) if load64(env + _SPECIAL) & STATS_TIMED == 0 else _run_timed(prog, stats, args, env)
     store64(stats + _RUNS, load64(stats + _RUNS) + 1)
     leave(machine)
     return result

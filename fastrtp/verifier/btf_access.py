@@ -8,18 +8,46 @@ kernel/bpf/btf.c:btf_struct_access.
 from __future__ import annotations
 
 from errno import EACCES
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastrtp.btf import BtfKind
 from fastrtp.uapi import BpfMapType
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import special_fields
-from fastrtp.verifier.regtype import MEM_ALLOC, MEM_PERCPU, MEM_RCU, MEM_USER, NON_OWN_REF, PTR_TO_BTF_ID, PTR_UNTRUSTED
+from fastrtp.verifier.regtype import (
+    MEM_ALLOC,
+    MEM_PERCPU,
+    MEM_RCU,
+    MEM_USER,
+    NON_OWN_REF,
+    PTR_MAYBE_NULL,
+    PTR_TO_BTF_ID,
+    PTR_TRUSTED,
+    PTR_UNTRUSTED,
+)
 from fastrtp.verifier.state import REG_UNKNOWN, BpfRegState
 from fastrtp.verifier.tnum import tnum_strn
 
 _STRUCTS = (BtfKind.STRUCT, BtfKind.UNION)
+_TAGS = {"user": MEM_USER, "percpu": MEM_PERCPU, "rcu": MEM_RCU}
+_RCU = frozenset(
+    {
+        ("task_struct", "cpus_ptr"),
+        ("task_struct", "cgroups"),
+        ("task_struct", "real_parent"),
+        ("task_struct", "group_leader"),
+        ("cgroup", "kn"),
+        ("css_set", "dfl_cgrp"),
+        ("cgroup_subsys_state", "cgroup"),
+    }
+)
+_RCU_OR_NULL = frozenset({("mm_struct", "exe_file"), ("mm_struct", "owner"), ("sk_buff", "sk"), ("request_sock", "sk")})
+_TRUSTED = frozenset({("linux_binprm", "file"), ("file", "f_inode")})
+_TRUSTED_OR_NULL = frozenset(
+    {("socket", "sk"), ("dentry", "d_inode"), ("vm_area_struct", "vm_mm"), ("vm_area_struct", "vm_file")}
+)
+"""Members that share the trust in their struct. Kernel: kernel/bpf/verifier.c:BTF_TYPE_SAFE_*."""
 _MAP_STRUCT = {
     BpfMapType.BPF_MAP_TYPE_ARRAY: "bpf_array",
     BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY: "bpf_array",
@@ -61,7 +89,7 @@ def check_ptr_to_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, o
     if reg.map is not None:
         _check_object_access(env, reg, off, size)
         return REG_UNKNOWN
-    return _result(env, reg.num, off, size, reg.type & PTR_UNTRUSTED)
+    return _result(env, reg, reg.num, off, size)
 
 
 def _check_object_access(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: int) -> None:
@@ -75,32 +103,72 @@ def _check_object_access(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: 
     btf_struct_walk(env, reg.map, reg.num, off, size)
 
 
-def _result(env: BpfVerifierEnv, type_id: int, off: int, size: int, flags: int) -> BpfRegState:
-    target = btf_struct_walk(env, env.attr.kernel_btf, type_id, off, size)
-    return REG_UNKNOWN if not target else BpfRegState(PTR_TO_BTF_ID | flags, ZERO, num=target)
+def _result(env: BpfVerifierEnv, reg: BpfRegState, type_id: int, off: int, size: int) -> BpfRegState:
+    btf = env.attr.kernel_btf
+    walked = btf_struct_walk(env, btf, type_id, off, size)
+    if not walked.target:
+        return REG_UNKNOWN
+    flags = _trust(reg, btf.type(type_id).name, walked)
+    ident = env.new_id() if flags & PTR_MAYBE_NULL else 0
+    return BpfRegState(PTR_TO_BTF_ID | flags, ZERO, id=ident, num=walked.target)
 
 
-def btf_struct_walk(env: BpfVerifierEnv, btf: Any, type_id: int, off: int, size: int) -> int:
-    """The struct that the loaded member points to, 0 where the load gives a number. Errors: EACCES."""
+def _trust(reg: BpfRegState, struct: str, walked: Walk) -> int:
+    """Flags of a pointer that was loaded through `reg`: what trust in a struct says of its members.
+
+    A program that does not sleep is in an RCU section throughout. Kernel: check_ptr_to_btf_access.
+    """
+    place, tagged = (struct, walked.member), _TAGS.get(walked.tag, 0)
+    if reg.type & PTR_UNTRUSTED:
+        return PTR_UNTRUSTED
+    if reg.ref_obj_id or reg.type & (PTR_TRUSTED | MEM_RCU):
+        if place in _TRUSTED:
+            return PTR_TRUSTED
+        if place in _TRUSTED_OR_NULL:
+            return PTR_TRUSTED | PTR_MAYBE_NULL
+        if place in _RCU:
+            return MEM_RCU
+        if tagged == MEM_RCU or place in _RCU_OR_NULL:
+            return MEM_RCU | PTR_MAYBE_NULL
+    return tagged & ~MEM_RCU
+
+
+class Walk(NamedTuple):
+    """Where a load led: the struct that the loaded member points to (0: the load gives a number), the member, its type tag."""
+
+    target: int = 0
+    member: str = ""
+    tag: str = ""
+
+
+_NUMBER = Walk()
+
+
+def btf_struct_walk(env: BpfVerifierEnv, btf: Any, type_id: int, off: int, size: int) -> Walk:
+    """Follow a load of `size` bytes at `off` of a struct down to the member. Errors: EACCES."""
+    name = ""
     for _ in range(32):
         record = btf.type(btf.strip(type_id))
         if record.kind == BtfKind.ARRAY:
             element = btf.sizeof(record.type) if record.nelems or record.type else 0
             if not element:
-                return 0
+                return _NUMBER
             if off % element + size > element and btf.type(btf.strip(record.type)).kind in _STRUCTS:
                 env.reject(EACCES, f"access beyond struct {record.name} at off {off} size {size}")
             type_id, off = record.type, off % element
             if btf.type(btf.strip(type_id)).kind not in (*_STRUCTS, BtfKind.ARRAY, BtfKind.PTR):
-                return 0
+                return _NUMBER
             continue
         if record.kind == BtfKind.PTR:
             if off or size != 8:
                 env.reject(EACCES, f"cannot access ptr member with moff 0 in struct with off {off} size {size}")
             target = btf.strip(record.type) if record.type else 0
-            return target if target and btf.type(target).kind in _STRUCTS else 0
+            if not target or btf.type(target).kind not in _STRUCTS:
+                return _NUMBER
+            first = btf.type(record.type)
+            return Walk(target, name, first.name if first.kind == BtfKind.TYPE_TAG else "")
         if record.kind not in _STRUCTS:
-            return 0
+            return _NUMBER
         if off + size > record.size:
             last = record.members[-1] if record.members else None
             flexible = (
@@ -115,16 +183,16 @@ def btf_struct_walk(env: BpfVerifierEnv, btf: Any, type_id: int, off: int, size:
             type_id, off = array.type, (off - last.bit_offset // 8) % max(1, btf.sizeof(array.type))
             continue
         if record.kind == BtfKind.UNION and len(record.members) > 1 and size != 8:
-            return 0
+            return _NUMBER
         inside = _member_at(env, btf, record, off, size)
         if inside is None:
-            return 0
-        type_id, off = inside
-    return 0
+            return _NUMBER
+        type_id, off, name = inside
+    return _NUMBER
 
 
-def _member_at(env: BpfVerifierEnv, btf: Any, record: Any, off: int, size: int) -> tuple[int, int] | None:
-    """The member that holds `[off, off + size)` and the offset within it; None: a number whatever it is."""
+def _member_at(env: BpfVerifierEnv, btf: Any, record: Any, off: int, size: int) -> tuple[int, int, str] | None:
+    """The member that holds `[off, off + size)`: its type, the offset within it, its name; None: a number whatever it is."""
     for member in record.members:
         start = member.bit_offset // 8
         if member.bitfield_size:
@@ -150,7 +218,7 @@ def _member_at(env: BpfVerifierEnv, btf: Any, record: Any, off: int, size: int) 
                     f"cannot access ptr member {member.name} with moff {start} in struct {record.name} "
                     f"with off {off} size {size}",
                 )
-            return member.type_id, off - start
+            return member.type_id, off - start, member.name
     # padding between members
     return None
 
@@ -168,4 +236,4 @@ def check_map_ptr_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off:
     type_id = btf.find(name, BtfKind.STRUCT) if btf is not None else None
     if type_id is None:
         env.reject(524, "map_ptr access not supported without CONFIG_DEBUG_INFO_BTF")
-    return _result(env, type_id, off, size, 0)
+    return _result(env, reg, type_id, off, size)

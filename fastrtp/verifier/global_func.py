@@ -15,6 +15,7 @@ from fastrtp.helpers.table import HELPERS
 from fastrtp.isa import BPF_CALL, BPF_JMP
 from fastrtp.verifier.async_cb import check_async_return
 from fastrtp.verifier.bounds import ZERO
+from fastrtp.verifier.ctx import check_ctx_access
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.log import Refusal
 from fastrtp.verifier.mem import check_helper_mem_access, check_ptr_off_reg, check_reg_read
@@ -188,6 +189,9 @@ def _check_mem_reg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, size: int)
         if reg.type & PTR_MAYBE_NULL:
             env.regs[regno] = reg.with_type(reg.type & ~PTR_MAYBE_NULL)
         for access in (READ, WRITE):
+            if reg.type == PTR_TO_CTX:
+                check_ctx_access(env, reg.off + size - 1, 1, access)
+                continue
             check_helper_mem_access(env, regno, size, access, True)
     except Refusal as refusal:
         env.reject(EINVAL, refusal.message)

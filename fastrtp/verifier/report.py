@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 from fastrtp.verifier.api import LoadAttr
-from fastrtp.verifier.hints import hint
+from fastrtp.verifier.hints import CONTEXT_ACCESS, hint, prototype
 from fastrtp.verifier.source import Source
 
 MAX_STEPS = 12
@@ -124,6 +124,12 @@ def _history(steps: list[tuple[int, str, str]], regno: int, source: Source) -> l
             last = match[1]
             found.append(Step(at, text, f"R{regno}={last}", source.line(at)))
     return found[-MAX_STEPS:]
+
+
+def for_tracepoint(report: Report, kernel_btf: Any, tracepoint: str) -> Report:
+    """The same report where the tracepoint of a raw_tp program is known: its prototype answers a bad access to the context."""
+    advice = prototype(kernel_btf, tracepoint) if report.mistake == CONTEXT_ACCESS else ""
+    return replace(report, hint=advice) if advice else report
 
 
 def report_of(error: BaseException | None) -> Any:

@@ -4,6 +4,8 @@
 #include "bpf_helpers.h"
 
 #define __arg(tag) __attribute__((btf_decl_tag("arg:" #tag)))
+static long (*const bpf_copy_from_user)(void *dst, __u32 size, const void *user) = (void *)148;
+
 #define use(x) asm volatile("" : "+r"(x))
 
 char LICENSE[] SEC("license") = "GPL";
@@ -56,6 +58,7 @@ int every_scalar(__u64 *ctx)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('add') */
+/* says: R2 is not a scalar */
 SEC("raw_tp/a")
 int pointer_for_a_scalar(__u64 *ctx)
 {
@@ -137,6 +140,7 @@ int null_memory(__u64 *ctx)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('sum_nonnull') */
+/* says: arg#0 is expected to be non-NULL */
 /* differs: accepted by Linux, where the function then reads at 0 */
 SEC("raw_tp/a")
 int null_for_nonnull(__u64 *ctx)
@@ -153,6 +157,7 @@ int value_that_may_be_null(__u64 *ctx)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('sum_nonnull') */
+/* says: arg#0 is expected to be non-NULL */
 SEC("raw_tp/a")
 int value_that_may_be_null_for_nonnull(__u64 *ctx)
 {
@@ -180,6 +185,7 @@ int behind_the_memory(__u64 *ctx)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('sum') */
+/* says: invalid read from stack R1 off=-8 size=16 */
 SEC("raw_tp/a")
 int memory_too_short(__u64 *ctx)
 {
@@ -199,6 +205,7 @@ int uninitialised_stack(__u64 *ctx)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('sum') */
+/* says: R1 type=scalar expected=fp */
 SEC("raw_tp/a")
 int number_for_memory(__u64 *ctx)
 {
@@ -206,6 +213,7 @@ int number_for_memory(__u64 *ctx)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('sum') */
+/* says: invalid bpf_context access off=15 size=1 */
 SEC("raw_tp/a")
 int ctx_for_memory(__u64 *ctx)
 {
@@ -233,6 +241,7 @@ __weak __noinline int void_argument(void *p)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('void_argument') */
+/* says: arg#0 reference type('UNKNOWN ') size cannot be determined: -22 */
 SEC("raw_tp/a")
 int size_unknown(__u64 *ctx)
 {
@@ -248,6 +257,7 @@ __weak __noinline int opaque_argument(struct opaque *p)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('opaque_argument') */
+/* says: arg#0 reference type('FWD opaque') size cannot be determined: -22 */
 SEC("raw_tp/a")
 int forward_declared(__u64 *ctx)
 {
@@ -296,6 +306,7 @@ __weak __noinline int nullable_memory(struct pair *pair __arg(nullable))
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('nullable_memory') */
+/* says: arg#0 has invalid combination of tags */
 SEC("raw_tp/a")
 int nullable_without_trusted(__u64 *ctx)
 {
@@ -326,6 +337,7 @@ int context(__u64 *ctx)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('by_tag') */
+/* says: arg#0 expects pointer to ctx */
 SEC("raw_tp/a")
 int stack_for_ctx(__u64 *ctx)
 {
@@ -335,6 +347,7 @@ int stack_for_ctx(__u64 *ctx)
 }
 
 /* expect: EACCES Caller passes invalid args into func#1 ('by_tag') */
+/* says: dereference of modified ctx ptr R1 off=8 disallowed */
 SEC("raw_tp/a")
 int modified_ctx(__u64 *ctx)
 {
@@ -347,6 +360,7 @@ __weak __noinline int by_other_struct(struct pair *ctx __arg(ctx))
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('by_other_struct') */
+/* says: arg#0 should be `struct bpf_raw_tracepoint_args *` */
 SEC("raw_tp/a")
 int ctx_of_another_struct(__u64 *ctx)
 {
@@ -359,6 +373,7 @@ __weak __noinline int by_two_tags(void *ctx __arg(ctx) __arg(nonnull))
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('by_two_tags') */
+/* says: arg#0 has invalid combination of tags */
 SEC("raw_tp/a")
 int ctx_with_another_tag(__u64 *ctx)
 {
@@ -386,6 +401,7 @@ __weak __noinline int unknown_tag(int *p __arg(strange))
 }
 
 /* expect: ENOTSUP Caller passes invalid args into func#1 ('unknown_tag') */
+/* says: arg#0 has unsupported set of tags */
 SEC("raw_tp/a")
 int strange_tag(__u64 *ctx)
 {
@@ -398,6 +414,7 @@ __weak __noinline int tagged_number(int x __arg(nonnull))
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('tagged_number') */
+/* says: arg#0 has pointer tag, but is not a pointer type */
 SEC("raw_tp/a")
 int tag_of_a_number(__u64 *ctx)
 {
@@ -410,6 +427,7 @@ __weak __noinline void nothing(int x)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('nothing') */
+/* says: Global function nothing() doesn't return scalar. Only those are supported. */
 SEC("raw_tp/a")
 int no_result(__u64 *ctx)
 {
@@ -423,6 +441,7 @@ __weak __noinline struct pair *a_pointer(struct pair *pair)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('a_pointer') */
+/* says: Global function a_pointer() doesn't return scalar. Only those are supported. */
 SEC("raw_tp/a")
 int pointer_result(__u64 *ctx)
 {
@@ -649,6 +668,7 @@ int trusted_argument_unchecked(__u64 *ctx)
 }
 
 /* expect: EACCES Caller passes invalid args into func#1 ('trusted') */
+/* says: R1 type=scalar expected=ptr_, trusted_ptr_, rcu_ptr_ */
 SEC("tp_btf/sched_switch")
 int number_for_trusted(__u64 *ctx)
 {
@@ -656,6 +676,7 @@ int number_for_trusted(__u64 *ctx)
 }
 
 /* expect: EACCES Caller passes invalid args into func#1 ('trusted') */
+/* says: R1 type=scalar expected=ptr_, trusted_ptr_, rcu_ptr_ */
 SEC("raw_tp/a")
 int null_for_trusted(__u64 *ctx)
 {
@@ -700,6 +721,7 @@ __weak __noinline int untrusted_tagged(struct task_struct *task __arg(untrusted)
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('untrusted_tagged') */
+/* says: arg#0 untrusted cannot be combined with any other tags */
 SEC("raw_tp/a")
 int untrusted_with_another_tag(__u64 *ctx)
 {
@@ -716,6 +738,7 @@ __weak __noinline int trusted_unknown(struct no_such_struct_in_the_kernel *p __a
 }
 
 /* expect: ENOENT Caller passes invalid args into func#1 ('trusted_unknown') */
+/* says: arg#0 reference type('STRUCT no_such_struct_in_the_kernel') has no matches */
 SEC("raw_tp/a")
 int trusted_of_an_unknown_type(__u64 *ctx)
 {
@@ -728,10 +751,104 @@ __weak __noinline int trusted_nonnull(struct task_struct *p __arg(trusted) __arg
 }
 
 /* expect: EINVAL Caller passes invalid args into func#1 ('trusted_nonnull') */
+/* says: arg#0 has invalid combination of tags */
 SEC("raw_tp/a")
 int trusted_and_nonnull(__u64 *ctx)
 {
 	return trusted_nonnull(0);
+}
+
+__weak __noinline int by_struct_value(struct pair *pair __arg(arena) __arg(nonnull))
+{
+	use(pair);
+	return 0;
+}
+
+/* expect: EINVAL Caller passes invalid args into func#1 ('by_struct_value') */
+/* says: arg#0 arena cannot be combined with any other tags */
+SEC("raw_tp/a")
+int arena_with_another_tag(__u64 *ctx)
+{
+	return by_struct_value(0);
+}
+
+__weak __noinline int float_argument(float *x __arg(untrusted))
+{
+	use(x);
+	return 0;
+}
+
+/* expect: ENOENT Caller passes invalid args into func#1 ('float_argument') */
+/* says: arg#0 reference type('FLOAT float') has no matches */
+SEC("raw_tp/a")
+int untrusted_float(__u64 *ctx)
+{
+	return float_argument(0);
+}
+
+union number_or_bytes {
+	__u64 number;
+	char bytes[8];
+};
+
+__weak __noinline int tagged_dynptr(struct bpf_dynptr *ptr __arg(nonnull))
+{
+	use(ptr);
+	return 0;
+}
+
+/* expect: EINVAL Caller passes invalid args into func#1 ('tagged_dynptr') */
+/* says: arg#0 has invalid combination of tags */
+SEC("raw_tp/a")
+int dynptr_with_a_tag(__u64 *ctx)
+{
+	return tagged_dynptr(0);
+}
+
+__weak __noinline int anonymous_ctx(struct { int x; } *ctx __arg(ctx))
+{
+	use(ctx);
+	return 0;
+}
+
+/* expect: EINVAL Caller passes invalid args into func#1 ('anonymous_ctx') */
+/* says: arg#0 type doesn't have a name */
+SEC("raw_tp/a")
+int ctx_without_a_name(__u64 *ctx)
+{
+	return anonymous_ctx((void *)ctx);
+}
+
+/* expect: EINVAL Caller passes invalid args into func#1 ('by_other_struct') */
+/* says: arg#0 should be void pointer */
+SEC("tp_btf/sched_switch")
+int ctx_of_a_struct_in_tp_btf(__u64 *ctx)
+{
+	return by_other_struct((struct pair *)ctx);
+}
+
+/* expect: EACCES Caller passes invalid args into func#1 ('trusted') */
+/* says: R1 is of type request but task_struct is expected */
+SEC("tp_btf/block_rq_issue")
+int another_struct_for_trusted(__u64 *ctx)
+{
+	return trusted((void *)ctx[0]);
+}
+
+__weak __noinline int sleeps(__u64 x)
+{
+	char c = 0;
+
+	bpf_copy_from_user(&c, 1, (void *)x);
+	return c;
+}
+
+/* expect: EINVAL a non-sleepable BPF program context */
+/* says: i.e., in a RCU/IRQ/preempt-disabled section, or in */
+SEC("raw_tp/a")
+int might_sleep(__u64 *ctx)
+{
+	return sleeps(1);
 }
 
 /* what the kernel takes and this verifier refuses by name */
@@ -743,6 +860,7 @@ __weak __noinline int in_arena(int *p __arg(arena))
 }
 
 /* expect: ENOTSUP Caller passes invalid args into func#1 ('in_arena') */
+/* says: arg#0 is a pointer into an arena: those are not implemented yet */
 /* differs: there are no arenas here */
 SEC("raw_tp/a")
 int arena(__u64 *ctx)
