@@ -20,6 +20,7 @@ from bench.report import (
     change_lines,
     changes,
     footnote,
+    left_out,
     lines,
     markdown,
     show,
@@ -101,7 +102,7 @@ def _print(document: Document, console: Any, *, as_markdown: bool) -> None:
         return
     show(_TITLE, HEADINGS, lines(document), console)
     console.print(footnote(document), style="dim", highlight=False, markup=False)
-    for line in document.left_out:
+    for line in left_out(document):
         console.print(f"left out: {line}", style="dim", markup=False)
     for line in document.failed:
         console.print(f"failed: {line}", style="red", markup=False)

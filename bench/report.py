@@ -107,6 +107,15 @@ def markdown(headings: Sequence[str], cells: Iterator[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def left_out(document: Document) -> list[str]:
+    """Why cases could not be measured here: a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for line in document.left_out:
+        case, _, reason = line.partition(": ")
+        reasons.setdefault(reason, []).append(case)
+    return [f"{cases[0]}{f' and {len(cases) - 1} more' if len(cases) > 1 else ''}: {why}" for why, cases in reasons.items()]
+
+
 def footnote(document: Document) -> str:
     """The surroundings in one line."""
     return ", ".join(f"{key} {value}" for key, value in document.surroundings.items())

@@ -20,7 +20,7 @@ from bench.cases import Case, Row, Suite  # noqa: E402
 from bench.load import STAGES, StageClock, empty_cache, load_once  # noqa: E402
 from bench.machine import Machine, machine  # noqa: E402
 from bench.measure import best_ns  # noqa: E402
-from bench.report import changes, markdown  # noqa: E402
+from bench.report import changes, left_out, markdown  # noqa: E402
 from bench.results import Document, ResultsError, geomean  # noqa: E402
 from bench.sources import objects  # noqa: E402
 from bench.suites import suites, titles  # noqa: E402
@@ -248,6 +248,12 @@ def test_strict_comparison_fails_when_something_is_slower(tmp_path: Path, capsys
     assert main(arguments) == 0
     assert main([*arguments, "--strict", "--markdown"]) == 1
     assert "| s | a | 1.00 | 4.00 | ratio to b | 4.00x | slower |" in capsys.readouterr().out
+
+
+def test_reasons_for_what_is_left_out_are_given_once() -> None:
+    document = Document([], left_out=["jit a: no compiler", "jit b: no compiler", "memory c: no /proc"])
+
+    assert left_out(document) == ["jit a and 1 more: no compiler", "memory c: no /proc"]
 
 
 def test_markdown_escapes_what_would_end_a_cell() -> None:

@@ -123,3 +123,14 @@ def test_threads_share_one_compiler() -> None:
     modules = [NativeModule(code, ["f"], {}) for code in objects]
 
     assert [ctypes.CFUNCTYPE(ctypes.c_int64)(module.addresses["f"])() for module in modules] == list(range(8))
+
+
+def test_bitcode_has_the_bodies_that_programs_inline_and_no_others() -> None:
+    """What is never inlined would be optimised with every program for nothing."""
+    found = library.library()
+    functions = {f.name: f for f in engine.parse_bitcode(found.bitcode_path.read_bytes()).functions}
+    declared = {name for name in functions if name in found.parameters and functions[name].is_declaration}
+    defined = {name for name in functions if name in found.parameters and not functions[name].is_declaration}
+
+    assert defined == found.inline
+    assert "htab_alloc_slow" in declared

@@ -9,7 +9,7 @@ from fastrtp.maps.field_rows_native import FIELD_TIMER
 from fastrtp.maps.htab_elem_native import htab_element, htab_in_use, htab_value
 from fastrtp.maps.object_native import object_drop_all, object_drop_fields
 from fastrtp.maps.timer_native import timer_free
-from fastrtp.native.intrinsics import device, load64, native, store64
+from fastrtp.native.intrinsics import device, load64, native, outline, store64
 from fastrtp.native.layout import MAP, at
 from fastrtp.native.machine_native import enter, leave
 
@@ -21,6 +21,8 @@ _VALUES = at(MAP, "values")
 _ELEM_SIZE = at(MAP, "elem_size")
 _FRESH = at(MAP, "fresh")
 _MAX_ENTRIES = at(MAP, "max_entries")
+
+_free_all = outline("value_free_fields", 5)
 
 
 @device
@@ -44,13 +46,19 @@ def _free_value(machine: int, map: int, value: int, timers_only: int) -> None:
 @device
 def free_fields(machine: int, map: int, value: int, timers_only: int) -> None:
     """Give back what the fields of a value (per-CPU: of all CPUs' values) hold."""
-    if load64(map + _FIELDS) == 0:
-        return
+    if load64(map + _FIELDS) != 0:
+        _free_all(machine, map, value, timers_only, 0)
+
+
+@native()
+def value_free_fields(machine: int, map: int, value: int, timers_only: int, env: int) -> int:
+    """See free_fields. Out of line: few values have fields, and every program that deletes would have this inside."""
     stride = load64(map + _STRIDE)
     _free_value(machine, map, value, timers_only)
     if stride != 0:
         for cpu in range(1, load64(map + _CPUS)):
             _free_value(machine, map, value + cpu * stride, timers_only)
+    return 0
 
 
 @native()

@@ -82,6 +82,7 @@ _BPF_EXIST = 2
 _BPF_F_LOCK = 4
 
 _alloc_slow = outline("htab_alloc_slow", 3)
+_write_fields = outline("htab_write_fields", 6)
 
 
 # chains
@@ -311,10 +312,17 @@ def htab_alloc_slow(map: int, own: int, env: int) -> int:
 def _write(map: int, target: int, value: int, size: int, fields: int, fresh: bool) -> None:
     if fields == 0:
         copy_value(target, value, size)
-        return
-    if fresh:
+    else:
+        _write_fields(map, target, value, size, 1 if fresh else 0, 0)
+
+
+@native()
+def htab_write_fields(map: int, target: int, value: int, size: int, fresh: int, env: int) -> int:
+    """Write a value that has special fields. Kernel: copy_map_value, check_and_init_map_value."""
+    if fresh != 0:
         check_and_init_map_value(map, target)
     copy_map_value(map, target, value, size)
+    return 0
 
 
 @device

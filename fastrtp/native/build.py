@@ -102,16 +102,19 @@ def _compile(entry: NativeFunction) -> tuple[str, str]:
 def _inlinable(library: Any, wanted: dict[str, NativeFunction]) -> bytes:
     """Bitcode of the functions that programs inline, and of what those call; a slow path stays a call into the object.
 
-    What smp() reads is left to the program's module, which defines it as a constant.
+    Functions that are never inlined are declared only: LLVM would optimise their bodies with every program, and throw them away.
     """
     for function in library.functions:
         if not function.is_declaration:
             function.linkage = "external" if function.name in wanted and wanted[function.name].inline else "internal"
+    slow = "|".join(re.escape(name) for name, entry in wanted.items() if not entry.inline)
+    body = re.compile(rf'^define internal ([^@]*@"?(?:{slow})"?\([^{{]*)\{{\n.*?^\}}$', re.MULTILINE | re.DOTALL)
+    library = llvm.parse_assembly(body.sub(r"declare \1", str(library)))
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(library, llvm.create_pass_builder(engine.target_machine(), llvm.create_pipeline_tuning_options()))
     for function in library.functions:
-        if function.name in wanted:
+        if function.name in wanted and not function.is_declaration:
             function.linkage = "available_externally"
         elif not function.is_declaration:
             function.add_function_attribute("alwaysinline")

@@ -247,7 +247,7 @@ def _pseudo_btf_id(env: BpfVerifierEnv, insn: Insn) -> BpfRegState:
     if btf is None:
         env.reject(EINVAL, "kernel is missing BTF, make sure CONFIG_DEBUG_INFO_BTF=y is specified in Kconfig.")
     if not 0 < insn.imm < len(btf):
-        env.reject(EINVAL, f"ldimm64 insn specifies invalid btf_id {insn.imm}.")
+        env.reject(ENOENT, f"ldimm64 insn specifies invalid btf_id {insn.imm}.")
     record = btf.type(insn.imm)
     if record.kind != BtfKind.VAR:
         env.reject(EINVAL, f"pseudo btf_id {insn.imm} in ldimm64 isn't KIND_VAR or KIND_FUNC")
