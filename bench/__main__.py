@@ -1,6 +1,6 @@
 """`python -m bench`: every suite, or some, as one table with baselines and ratios; and tables of results kept as JSON.
 
-    python -m bench [SUITE ...] [--quick] [--json FILE] [--markdown]
+    python -m bench [SUITE[:CASES] ...] [--quick] [--json FILE] [--markdown]
     python -m bench report FILE [--compare OLD] [--markdown] [--threshold X] [--strict]
 """
 
@@ -35,12 +35,13 @@ _TITLE = "fastrtp benchmarks: best of rounds in turns, ratio = value / baseline"
 def run(arguments: Sequence[str], console: Any) -> int:
     """Measure and show; 1 when a case failed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"some of: {', '.join(titles())} (default: all)")
+    what = f"some of: {', '.join(titles())} (default: all); jit:alu* for some cases of one"
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=what)
     parser.add_argument("--quick", action="store_true", help="short rounds: less than a minute for all suites, and less exact")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write rows, geometric means and surroundings there too")
     parser.add_argument("--markdown", action="store_true", help="print markdown")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.suites if name not in titles()]
+    unknown = [name for name in options.suites if name.partition(":")[0] not in titles()]
     if unknown:
         parser.error(f"no suite {unknown[0]!r}: there are {', '.join(titles())}")
     if options.quick:
@@ -54,6 +55,8 @@ def run(arguments: Sequence[str], console: Any) -> int:
     if options.json:
         document.write(options.json)
     _print(document, console, as_markdown=options.markdown)
+    if not document.rows and not document.left_out and not document.failed:
+        parser.error(f"no case matches {' '.join(options.suites)}")
     return 1 if document.failed else 0
 
 

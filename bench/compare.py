@@ -9,40 +9,16 @@ program runs; "replay" plays a recording with the program on each of its sched_s
 
 from __future__ import annotations
 
-import ctypes
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
+from bench import loops
 from bench.cases import Case, Results, Suite
 from bench.measure import best_ns, budget, times
 
 _EVENTS = ("task_rename", "sched_switch", "sys_enter")
-_IR = """
-define i64 @fire(i64 %n, i64 %trace, i64 %tracepoint, i64 %args, i64 %env) {
-entry:
-  %target = inttoptr i64 %trace to ptr
-  %record = inttoptr i64 %tracepoint to ptr
-  %env_at = inttoptr i64 %env to ptr
-  br label %loop
-loop:
-  %i = phi i64 [ 0, %entry ], [ %next, %next_event ]
-  call void asm sideeffect "", "~{memory}"()
-  %enabled = load atomic i64, ptr %record monotonic, align 8
-  %off = icmp eq i64 %enabled, 0
-  br i1 %off, label %next_event, label %run
-run:
-  %ignored = call i64 %target(i64 %tracepoint, i64 %args, ptr %env_at)
-  br label %next_event
-next_event:
-  %next = add i64 %i, 1
-  %more = icmp ult i64 %next, %n
-  br i1 %more, label %loop, label %done
-done:
-  ret i64 %n
-}
-"""
 _EMPTY = "r0 = 0\nexit"
 _PID_OF_ARGUMENT = """
 r3 = *(u64 *)(r1 +{at})
@@ -55,16 +31,6 @@ r0 = *(u32 *)(r10 -8)
 exit
 """
 _PID_IN_RECORD = "r0 = *(u32 *)(r1 +{at})\nexit"
-
-
-@functools.cache
-def _fire() -> Callable[..., int]:
-    from fastrtp.jit.program import NativeText
-
-    code = NativeText("bench.compare", _IR, ["fire"])
-    function: Callable[..., int] = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 5)(code.addresses["fire"])
-    function.code = code  # type: ignore[attr-defined] # lives as long as it can be called
-    return function
 
 
 class Bench:
@@ -84,16 +50,14 @@ class Bench:
         self.arguments = np.array(
             {"task_rename": [task, comm], "sched_switch": [0, task, task, 0], "sys_enter": [regs, 1]}[name], np.uint64
         )
-        memory = kernel.memory
-        self._call = (memory.lib.symbols[f"trace_call{self.tp.num_args}"], self.tp.address)
-        self._env = memory.env_of(0)
+        self._env = kernel.memory.env_of(0)
 
     def fire(self, count: int) -> None:
         """`count` events, each the same."""
         memory = self.kernel.memory
         memory.lib.machine_enter(memory.machine_address)
         try:
-            _fire()(count, *self._call, self.arguments.ctypes.data, self._env)
+            loops.fire_same(count, self.tp.num_args, self.arguments.ctypes.data, self.tp.address, self._env)
         finally:
             memory.lib.machine_leave(memory.machine_address)
 
@@ -129,6 +93,7 @@ class Bench:
 
         kernel = self.kernel
         code = encode(assemble(self.text(kind, program)))
+        kernel.current.expected = self.name  # as a loader that reads it from the section's name
         if kind == "raw_tp":
             fd = kernel.prog_load(BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, code)
             return [fd, kernel.raw_tracepoint_open(self.name, fd)]
@@ -139,13 +104,13 @@ class Bench:
 def measured(name: str, program: str, kinds: Sequence[str], seconds: float | None = None) -> dict[str, float]:
     """ns per event with each kind of listener, each on a kernel of its own, measured in turn."""
     with ExitStack() as stack:
-        loops = {}
+        listeners = {}
         for kind in kinds:
             here = Bench(name)
             stack.callback(here.kernel.shutdown)
             stack.enter_context(here.listener(kind, program))
-            loops[kind] = here.fire
-        return best_ns(loops, seconds)
+            listeners[kind] = here.fire
+        return best_ns(listeners, seconds)
 
 
 def against_raw_tp(name: str, program: str) -> tuple[float, float]:

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
+
 from bench import loops, native
 
 _PROTO = "u64 key, u64 value, u32 flags"
 _NAME = "bench_event"
+_SPREAD = 0x9E3779B1
 
 
 class Machine:
@@ -24,7 +27,7 @@ class Machine:
         self.tp = self.kernel.trace_event(_NAME, _PROTO)
         self.obj = self.kernel.load(native.SOURCES / "transition.bpf.o")
         memory = self.kernel.memory
-        self._arguments = (memory.lib.symbols["trace_call3"], self.tp.address, memory.env_of(0))
+        self._arguments = (self.tp.address, memory.env_of(0))
 
     @contextmanager
     def attached(self, names: Sequence[str]) -> Iterator[None]:
@@ -71,13 +74,80 @@ class Machine:
                 record.stats["active"] = 0
 
     def fire(self, events: int, keys: int) -> int:
-        """Events through tracepoint, shim, bpf_trace_run3 and programs; it is this thread's turn meanwhile."""
+        """Events through the tracepoint and its programs' probes; it is this thread's turn meanwhile."""
         lib, address = self.kernel.memory.lib, self.kernel.memory.machine_address
         lib.machine_enter(address)
         try:
             return loops.fire(events, keys, *self._arguments)
         finally:
             lib.machine_leave(address)
+
+
+    @contextmanager
+    def replaying(self, names: Sequence[str], keys: int, tier: str) -> Iterator[Replayed]:
+        """The same events as a recording, with these programs on the tracepoint."""
+        with self.attached(names):
+            replayed = Replayed(self, keys, tier)
+            self.kernel.memory.set_clock(virtual=True)
+            try:
+                yield replayed
+            finally:
+                self.kernel.memory.set_clock(virtual=False)
+                replayed.close()
+
+
+class Columns:
+    """EVENTS recorded events {key, value, flags} of one CPU, keys below `keys`."""
+
+    EVENTS = 1 << 17
+
+    def __init__(self, keys: int) -> None:
+        self.value = np.arange(self.EVENTS, dtype=np.uint64)
+        self.key = (self.value * np.uint64(_SPREAD) & np.uint64(0xFFFFFFFF)) * np.uint64(keys) >> np.uint64(32)
+        self.time = self.value.astype(np.int64)
+        self.row = self.value.astype(np.uint32)
+        self.cpu = np.zeros(self.EVENTS, np.uint16)
+        self.event = np.zeros(self.EVENTS, np.uint16)
+        self.current = np.zeros(self.EVENTS, np.uint64)
+
+
+class Replayed:
+    """Columns, played through what is attached to a machine. RuntimeError when it goes another way than `tier`."""
+
+    def __init__(self, here: Machine, keys: int, tier: str) -> None:
+        from fastrtp.record import Recording
+        from fastrtp.replay.bind import BoundArg, BoundEvent, BoundRecording
+        from fastrtp.replay.fused import FusedReplay
+        from fastrtp.replay.linked import CHUNK, LinkedReplay
+
+        columns = Columns(keys)
+        parts = (columns.time, columns.cpu, columns.event, columns.row)
+        recording = Recording(*parts, pid=columns.row.view(np.int32), tables=[])
+        args = [BoundArg(columns.key, 0, 8, False), BoundArg(columns.value, 0, 8, False), BoundArg(None, 1, 4, False)]
+        event = BoundEvent(_NAME, args, [])
+        bound = BoundRecording(recording, *parts, columns.current, [event], [], {})
+        tracepoints = {_NAME: here.tp}
+        self._tier = tier
+        self._chunk = CHUNK
+        self._replay: LinkedReplay
+        if tier == "fused":
+            self._replay = FusedReplay(here.kernel, bound, tracepoints)
+        else:
+            self._replay = LinkedReplay(here.kernel.memory, bound, tracepoints)
+        self._replay.prepare()
+
+    def play(self, events: int) -> None:
+        """So many events, the recording from its start as often as it takes."""
+        while events > 0:
+            if self._replay.position == self._replay.events:
+                self._replay.rewind()
+            events -= self._replay.play(min(events, self._chunk))
+        if self._replay.tier != self._tier:
+            raise RuntimeError(f"the replay was {self._replay.tier}, not {self._tier}")
+
+    def close(self) -> None:
+        """Free the compiled loop."""
+        self._replay.close()
 
 
 @functools.cache
@@ -99,3 +169,20 @@ class NativeLoop:
     def fire(self, events: int, keys: int) -> None:
         """The same events."""
         self._fire(events, keys, ctypes.addressof(self._progs), ctypes.addressof(self._env))
+
+
+class NativeReplay:
+    """A function of transition_native.c inlined in a loop over columns, compiled with it."""
+
+    def __init__(self, name: str, keys: int) -> None:
+        library: Any = native.library(("transition_native.c",))
+        self._replay = library[f"replay_{name}"]
+        self._replay.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self._columns = columns = Columns(keys)
+        fields = (columns.time, columns.cpu, columns.event, columns.row, columns.key, columns.value)
+        self._pointers = (ctypes.c_uint64 * len(fields))(*(field.ctypes.data for field in fields))
+
+    def play(self, events: int) -> None:
+        """So many events, the recording from its start as often as it takes."""
+        for first in range(0, events, Columns.EVENTS):
+            self._replay(ctypes.addressof(self._pointers), min(events - first, Columns.EVENTS))

@@ -91,17 +91,17 @@ def flame(axes: Axes, found: Mapping[str, float], empty: Mapping[str, float], *,
 
 
 def scaling(axes: Axes, rows: Sequence[Row], *, title: str = "") -> None:
-    """How much more several CPUs do than one, a bar for each row."""
-    found = [(row.name, row.ratio) for row in rows if row.ratio]
+    """How many times as fast as one thread two are, a bar for each row of the scaling suite."""
+    found = [(row.name, 1 / row.ratio) for row in rows if row.ratio]
     places = list(range(len(found), 0, -1))
-    axes.barh(places, [ratio for _, ratio in found], color=_BETTER, height=0.7)
+    axes.barh(places, [speed for _, speed in found], color=[_GREY if name.startswith("native") else _BETTER for name, _ in found])
     for mark in (1, 2):
         axes.axvline(mark, color="black", linewidth=0.8, linestyle=":")
-    for place, (_, ratio) in zip(places, found, strict=True):
-        axes.annotate(f"{ratio:.2f}", (ratio, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    for place, (_, speed) in zip(places, found, strict=True):
+        axes.annotate(f"{speed:.2f}", (speed, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(places, [name for name, _ in found])
-    axes.set_xlabel("times one CPU")
-    axes.set_xlim(0, max([2.0, *(ratio for _, ratio in found)]) * 1.1)
+    axes.set_xlabel("rate of two threads / of one")
+    axes.set_xlim(0, max([2.0, *(speed for _, speed in found)]) * 1.1)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_title(title, loc="left")

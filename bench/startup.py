@@ -16,7 +16,10 @@ _COMMANDS: dict[str, list[str]] = {
     "import": ["-c", "import fastrtp"],
     "help": ["-m", "fastrtp", "--help"],
     "kernel": ["-c", "import fastrtp; fastrtp.Kernel()"],
-    "verify_and_compile": ["-c", "import fastrtp, bench.sources as s; fastrtp.Kernel().load(s.objects()['syscount'])"],
+    "load": ["-c", "import fastrtp, bench.sources as s; fastrtp.Kernel().load(s.objects()['syscount'])"],
+    "demo": ["-m", "fastrtp", "demo"],
+    "warmup": ["-m", "fastrtp", "warmup"],
+    "numpy": ["-c", "import numpy"],
 }
 
 
@@ -48,7 +51,7 @@ class Startup(Suite):
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        """import fastrtp, the command's help, a kernel, a kernel with an object loaded."""
+        """import fastrtp, the help, a kernel, one with an object loaded, the demo, warmup; and numpy, which kernels need."""
         for name, arguments in _COMMANDS.items():
             yield Case(name, "ms", "python -c pass", functools.partial(process, arguments))
 

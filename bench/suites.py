@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 from bench.cases import Row, Suite
 from bench.results import Document, surroundings
@@ -15,11 +16,13 @@ Progress = Callable[[int, int, str], object]
 _SUITES = {
     "jit": "bench.jit:Jit",
     "transition": "bench.transition:Transition",
+    "maps": "bench.maps:Maps",
     "compare": "bench.compare:Compare",
     "ablation": "bench.ablation:Ablation",
     "layers": "bench.layers:LayersOfAnEvent",
     "live": "bench.live:Live",
     "replay": "bench.recording:Replay",
+    "scaling": "bench.scaling:Scaling",
     "load": "bench.load:Load",
     "startup": "bench.startup:Startup",
     "memory": "bench.memory:Memory",
@@ -46,9 +49,18 @@ def suites() -> dict[str, type[Suite]]:
 
 
 def measure(wanted: Sequence[str], progress: Progress = lambda done, total, name: None) -> Document:
-    """Measure the suites of these titles, case by case. What fails is a line of the document, not an error."""
-    classes = [suite(title) for title in wanted]
-    cases = [(found.title, case) for found in classes for case in found.cases()]
+    """Measure suites, case by case: "title" or "title:pattern" of cases ("jit:alu*"). What fails is a line of the document.
+
+    KeyError for a title that there is not.
+    """
+    classes = list({title: suite(title) for title in (name.partition(":")[0] for name in wanted)}.values())
+    patterns = [name if ":" in name else f"{name}:*" for name in wanted]
+    cases = [
+        (found.title, case)
+        for found in classes
+        for case in found.cases()
+        if any(fnmatchcase(f"{found.title}:{case.name}", pattern) for pattern in patterns)
+    ]
     document = Document([], [found.title for found in classes if found.averaged])
     start = time.perf_counter()
     for done, (title, case) in enumerate(cases):

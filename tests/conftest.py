@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
     from fastrtp.record import Recording
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `bench`, which some tests share events with
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,21 @@ def bpf(cmd: BpfCmd, **fields: Any) -> int:
     return result if result >= 0 else -ctypes.get_errno()
 
 
+def test_run(fd: int, ctx: bytes) -> int:
+    """R0 (32 bits) of one run of a raw_tp program. OSError."""
+    cmd = BpfCmd.BPF_PROG_TEST_RUN
+    attr = (ctypes.c_char * ATTR_SIZE)()
+    struct = ATTRS[cmd].struct.from_buffer(attr)
+    buffer = ctypes.create_string_buffer(ctx, len(ctx))
+    struct.prog_fd, struct.ctx_in, struct.ctx_size_in = fd, ctypes.addressof(buffer), len(ctx)
+    if _libc.syscall(SYS_BPF, int(cmd), attr, ATTR_SIZE) < 0:
+        raise OSError(ctypes.get_errno(), "PROG_TEST_RUN")
+    return int(struct.retval)
+
+
+test_run.__test__ = False  # type: ignore[attr-defined]  # no test: a name that pytest would take for one
+
+
 def usable() -> bool:
     """Whether this is Linux 6.18 on x86-64, with bpf(2) to be had."""
     if platform.machine() != "x86_64" or platform.release().split(".")[:2] != ["6", "18"]:

@@ -23,7 +23,7 @@ from bench.measure import best_ns  # noqa: E402
 from bench.report import changes, left_out, markdown  # noqa: E402
 from bench.results import Document, ResultsError, geomean  # noqa: E402
 from bench.sources import objects  # noqa: E402
-from bench.suites import suites, titles  # noqa: E402
+from bench.suites import measure, suites, titles  # noqa: E402
 
 _LENGTH = 192
 
@@ -260,6 +260,17 @@ def test_markdown_escapes_what_would_end_a_cell() -> None:
     assert markdown(("suite", "value"), iter([("a|b", "1")])).splitlines() == [
         "| suite | value |", "| --- | ---: |", "| a\\|b | 1 |"
     ]  # fmt: skip
+
+
+def test_cases_are_chosen_by_pattern(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FASTRTP_BENCH_SECONDS", "0.01")
+
+    found = measure(["live:njit_*", "live:python_disabled"])
+
+    assert [row.name for row in found.rows] == ["njit_disabled", "njit_enabled", "python_disabled"]
+    with pytest.raises(SystemExit):
+        main(["live:nothing"])
+    assert "no case matches live:nothing" in capsys.readouterr().err
 
 
 def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,10 +131,20 @@ def test_the_tools_are_in_every_key(monkeypatch: pytest.MonkeyPatch, change: str
 def test_texts_and_parts_and_exports_are_in_the_key() -> None:
     every = {
         text_key("a"), text_key("b"), text_key("a", [Part("b")]), text_key("a", [Part("c")]), text_key("a", [], ("f",)),
-        text_key("a", [Part("b", (("x", "y"),))]), text_key("a", [Part("b"), Part("c")]),
+        text_key("a", [Part("b", (("x", "y"),))]), text_key("a", [Part("b"), Part("c")]), text_key("a", smp=True),
     }  # fmt: skip
 
-    assert len(every) == 7
+    assert len(every) == 8
+    assert {member.name for member in dataclasses.fields(Part)} == {"text", "names"}
+
+
+def test_what_is_linked_to_a_program_is_in_its_key() -> None:
+    every = {
+        program_key(program()), program_key(program(), [Part("b")]), program_key(program(), [Part("c")]),
+        program_key(program(), [Part("b", (("x", "y"),))]), program_key(program(), (), ("f",)),
+    }  # fmt: skip
+
+    assert len(every) == 5
 
 
 CPUINFO = """processor\t: 0

@@ -14,7 +14,7 @@ from host_object import HostObject, usable
 from test_timer import last_line
 
 import fastrtp as rtp
-from fastrtp.errors import VerifierError
+from fastrtp.errors import BpfError, VerifierError
 
 OBJECT = Path(__file__).parent / "data" / "elf" / "kptrs.bpf.o"
 SAID = {
@@ -262,3 +262,17 @@ def test_memory_is_used_again(kernel: rtp.Kernel) -> None:
             fire(0, number)
 
         assert (live(kernel), int(kernel.memory.heap["next"][0]) - before <= 64) == (1, True)
+
+
+def test_inner_maps_own_what_the_template_says(kernel: rtp.Kernel) -> None:
+    """A map whose kptrs lead to another struct is no inner map: the same bytes would be taken for another object."""
+    with kernel.load(OBJECT, autoload=["swap"]) as obj, kernel.load(OBJECT, autoload=["swap"]) as twin:
+        outer = kernel.map_create(12, 4, 4, 1, inner_map_fd=obj.maps["held"].fd)
+        kernel.map_update_elem(outer, bytes(4), obj.maps["held"].fd.to_bytes(4, "little"))
+        with pytest.raises(BpfError) as caught:
+            kernel.map_update_elem(outer, bytes(4), obj.maps["percpu"].fd.to_bytes(4, "little"))
+        assert caught.value.errno == errno.EINVAL
+        if twin.maps["held"].map.btf is not obj.maps["held"].map.btf:
+            with pytest.raises(BpfError):
+                kernel.map_update_elem(outer, bytes(4), twin.maps["held"].fd.to_bytes(4, "little"))
+        kernel.close(outer)

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import jit
+from bench.load import TYPICAL, empty_cache, loadable
 from bench.machine import machine
 from bench.recording import Player, recording
 from bench.sources import objects
@@ -29,6 +30,19 @@ def test_events_through_the_linked_tier(benchmark: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("tier", ["linked", "fused"])
+@pytest.mark.parametrize("tier", ["linked", "fused"])
+@pytest.mark.parametrize("name", ["empty", "array_count", "hash_count"])
+def test_replayed_events(benchmark: Any, name: str, tier: str) -> None:
+    here = machine()
+    before = here.obj.programs[name].run_cnt
+    with here.replaying([name], 1024, tier) as replay:
+        benchmark(replay.play, _EVENTS)
+
+    runs = here.obj.programs[name].run_cnt - before
+    assert runs > 0
+    assert runs % _EVENTS == 0
+
+
 def test_replay_of_the_recording(benchmark: Any, tier: str) -> None:
     player = Player(["syscount"], tier=tier)
 
@@ -52,6 +66,22 @@ def test_warm_load(benchmark: Any) -> None:
         obj = benchmark(lambda: kernel.load(objects()["syscount"]))
 
         assert set(obj.programs) == {"on_enter", "on_exit"}
+
+
+def test_cold_load(benchmark: Any) -> None:
+    from fastrtp.kernel import Kernel
+
+    with Kernel() as kernel:
+        with empty_cache():
+            kernel.load(loadable()[TYPICAL]).close()  # the compiler is started
+
+        def load() -> Any:
+            with empty_cache():
+                return kernel.load(loadable()[TYPICAL])
+
+        obj = benchmark.pedantic(load, rounds=3)
+
+        assert set(obj.programs) == {"typical"}
 
 
 @pytest.mark.parametrize("name", ["siphash", "dense_switch", "histogram"])

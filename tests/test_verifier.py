@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from fastrtp.btf import default_btf
-from fastrtp.errors import BpfError, VerifierError
+from fastrtp.errors import ENOTSUPP, BpfError, VerifierError
 from fastrtp.isa import Insn, assemble, decode
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG, BpfMapType, BpfProgType
 from fastrtp.verifier import AttachTarget, LoadAttr, VerifiedProgram, bpf_check
 
+ERRNO = {**errnos.errorcode, ENOTSUPP: "ENOTSUPP"}
 DATA = Path(__file__).parent / "data" / "verifier"
 _TYPES = {"raw_tp": BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, "raw_tp.w": BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE}
 
@@ -50,6 +51,8 @@ MAPS = {
     9: CaseMap(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1),
     10: CaseMap(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1, BPF_F_RDONLY_PROG, True, b"x" * 16),
     11: CaseMap(T.BPF_MAP_TYPE_ARRAY, 4, 16, 2, BPF_F_RDONLY_PROG, True),
+    12: CaseMap(T.BPF_MAP_TYPE_STACK_TRACE, 4, 64, 16),
+    13: CaseMap(T.BPF_MAP_TYPE_USER_RINGBUF, 0, 0, 4096),
 }
 
 
@@ -140,7 +143,7 @@ def test_case(case: Case) -> None:
     places = [int(match[1]) for line in lines if (match := re.match(r"(\d+): \(", line))]
 
     assert caught.value.strerror == case.message
-    assert errnos.errorcode[caught.value.errno] == case.errno
+    assert ERRNO.get(caught.value.errno, "") == case.errno
     assert lines[-2] == case.message
     assert lines[-1].startswith("processed ")
     if places and "tail_calls are not" not in case.message and "not eliminated" not in case.message and case.errno != "E2BIG":

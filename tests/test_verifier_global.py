@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno as errnos
 import os
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from host_object import HostObject, usable
+from host_object import HostObject, test_run, usable
 
 from fastrtp.errors import BpfError, VerifierError
 from fastrtp.kernel import Kernel
 from fastrtp.kernel.loader import load
+from fastrtp.obj import ObjectSpec
 
 FOLDER = Path(__file__).parent / "data" / "verifier" / "global"
 OBJECT = (FOLDER / "funcs.bpf.o").read_bytes()
@@ -77,6 +79,24 @@ def test_verdict(case: Expected, kernel: Kernel) -> None:
     assert isinstance(caught.value, VerifierError)
     assert (errnos.errorcode[caught.value.errno], caught.value.strerror.split(": ", 1)[1]) == (case.errno, case.message)
     assert not case.before or last_lines(caught.value.log) == [case.before, case.message]
+
+
+RUN = [case.program for case in CASES if not case.errno and ObjectSpec.parse(OBJECT).programs[case.program].prog_type == 17]
+UNDEFINED = ("anything_for_untrusted", "uninitialised_stack")
+CTX = struct.pack("<12Q", *range(1, 13))
+
+
+@pytest.mark.parametrize("program", RUN)
+def test_result(program: str, kernel: Kernel, host: HostObject) -> None:
+    """What is accepted gives the same result on the same context, where one is defined."""
+    with load(kernel.current, OBJECT, autoload={program}) as loaded:
+        ours = loaded.programs[program].test_run(CTX)
+    fd, log = host.load(host.spec.programs[program])
+    assert fd >= 0, log
+    theirs = test_run(fd, CTX)
+    os.close(fd)
+
+    assert ours == theirs or program in UNDEFINED
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.program for case in CASES])

@@ -6,22 +6,40 @@ Needs Linux 6.18 with bpf(2) (root); skipped elsewhere. Programs are loaded, nev
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import platform
 import struct
 from collections.abc import Iterator
 
 import pytest
-from test_verifier import CASES, MAPS, Case
+from test_verifier import CASES, ERRNO, MAPS, Case
 
 from fastrtp.isa import encode
 
 SYS_BPF = 321
 CREATE, UPDATE, LOAD, FREEZE = 0, 2, 5, 22
 PSEUDO_MAP = (1, 2)
-SUBJECTS = ("dynptr",)
+BTF_LOAD = 18
+DIFFERS = {
+    "call: a helper without a body here": "Linux has it",
+    "call: snprintf with data of an odd size": "Linux says nothing",
+    "form: an fd that is no map": "the descriptor's number",
+    "form: a kernel function that libbpf poisoned, alive": "Linux looks at R0 first",
+    "memory: one of two frozen values is not known to be the first": "Linux refuses the load itself, with ENOTSUPP and no word",
+    "loop: a loop without an end around a helper that calls back": "Linux accepts it",
+}
+"""Cases of which Linux says something else, and why."""
 libc = ctypes.CDLL(None, use_errno=True)
+
+
+# int f(void), static: what every function of a program is said to be
+STATIC_FUNC = (
+    struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 40, 40, 7)
+    + struct.pack("<IIII", 3, 1 << 24, 4, 1 << 24 | 32)
+    + struct.pack("<III", 0, 13 << 24, 1)
+    + struct.pack("<III", 1, 12 << 24, 2)
+    + b"\0f\0int\0"
+)
 
 
 def bpf(cmd: int, attr: bytes) -> int:
@@ -57,10 +75,18 @@ def verdict(case: Case, fds: dict[int, int]) -> tuple[int, str]:
     ]
     code = ctypes.create_string_buffer(encode(insns), len(insns) * 8)
     text, log = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(1 << 20)
+    blob = ctypes.create_string_buffer(STATIC_FUNC, len(STATIC_FUNC))
+    btf = bpf(BTF_LOAD, struct.pack("<QQIII", ctypes.addressof(blob), 0, len(STATIC_FUNC), 0, 0))
+    calls = ((i + insn.imm + 1) for i, insn in enumerate(insns) if (insn.code, insn.src_reg) in ((0x85, 1), (0x18, 4)))
+    starts = sorted({0, *(start for start in calls if 0 <= start < len(insns))})
+    info = ctypes.create_string_buffer(b"".join(struct.pack("<II", start, 3) for start in starts))
     attr = struct.pack(
-        "<IIQQIIQII", 17, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0, 0
+        "<IIQQIIQII16sIIIIQII",
+        *(17, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0, 0),
+        *(b"", 0, 0, btf, 8, ctypes.addressof(info), len(starts), 0),
     )
     fd = bpf(LOAD, attr)
+    os.close(btf)
     if fd >= 0:
         os.close(fd)
         return 0, ""
@@ -68,7 +94,7 @@ def verdict(case: Case, fds: dict[int, int]) -> tuple[int, str]:
     return -fd, lines[-1] if lines else ""
 
 
-HOST_CASES = [case for case in CASES if case.name.split(":")[0] in SUBJECTS]
+HOST_CASES = [case for case in CASES if not set(case.settings) & {"type", "license", "flags"} and case.name not in DIFFERS]
 
 
 @pytest.mark.parametrize("case", HOST_CASES, ids=[case.name for case in HOST_CASES])
@@ -77,4 +103,4 @@ def test_like_the_running_kernel(case: Case, fds: dict[int, int]) -> None:
     number, message = verdict(case, fds)
 
     assert message == case.message
-    assert errno.errorcode.get(number, "") == case.errno
+    assert ERRNO.get(number, "") == case.errno

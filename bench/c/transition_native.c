@@ -111,6 +111,35 @@ u64 virtual_ktime(u64 *ctx, void *env)
 	return 0;
 }
 
+/* A recording's columns, as fastrtp has them, and a loop over them with the program inside. The kind of event is looked at, the
+ * arguments are in memory for somebody else to see. */
+struct columns { u64 *time; unsigned short *cpu, *event; u32 *row; u64 *key, *value; };
+
+#define REPLAY(prog, env)                                                                                                        \
+	void replay_##prog(struct columns *in, u64 events)                                                                       \
+	{                                                                                                                        \
+		for (u64 i = 0; i < events; i++) {                                                                               \
+			u32 row = in->row[i];                                                                                    \
+			u64 args[3] = { in->key[row], in->value[row], 1 };                                                       \
+                                                                                                                                 \
+			if (in->event[i])                                                                                        \
+				continue;                                                                                        \
+			cpu = in->cpu[i];                                                                                        \
+			__asm__ volatile("" : : "r"(args) : "memory");                                                           \
+			prog(args, env);                                                                                         \
+		}                                                                                                                \
+	}
+
+REPLAY(empty, 0)
+REPLAY(global_count, 0)
+REPLAY(array_count, 0)
+REPLAY(percpu_array_count, 0)
+REPLAY(hash_count, 0)
+REPLAY(hash_count_100k, 0)
+REPLAY(hash_update, 0)
+REPLAY(ringbuf_discard, 0)
+REPLAY(virtual_ktime, in->time + i)
+
 /* `events` events with keys below `keys`, each given to every function of the list. */
 u64 fire(u64 events, u64 keys, prog_fn *progs, void *env)
 {

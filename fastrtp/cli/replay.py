@@ -49,6 +49,8 @@ class Options:
     output: Path | None
     then: tuple[str, ...] = ()
     stats: bool = False
+    cpus: Any = None
+    window: Any = None
 
 
 @dataclass
@@ -77,6 +79,10 @@ class Drained:
               help="Afterwards, with the programs still attached: 'prog show', 'map dump id 1', 'link show' and the like.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="SESSION",
               help="Keep what the replay leaves behind in this file, for fastrtp prog|map|link|btf -s SESSION.")
+@click.option("--cpus", metavar="recorded|N",
+              help="Play on several threads: one for each recorded CPU, or N. The order of events is kept on each CPU.")
+@click.option("--window", metavar="EVENTS|TIME|none", default=None,
+              help="With --cpus: between CPUs, too, order is kept to so many events, or so much time (10ms). [default: 65536]")
 @click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
@@ -86,7 +92,7 @@ class Drained:
 def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
     trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,
-    perf_map: str | None,
+    perf_map: str | None, cpus: str | None, window: str | None,
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
@@ -94,7 +100,7 @@ def replay_command(
     are shown.
     """
     structs = dict(_pair(text) for text in records)
-    options = Options(form, maps, top, structs, trace_pipe, output, then, stats)
+    options = Options(form, maps, top, structs, trace_pipe, output, then, stats, *_threads(cpus, window))
     check_words(then)
     data, spec = read_spec(obj)
     _check_names(spec, obj, options)
@@ -121,6 +127,22 @@ def make_kernel(btf: str | None, cpus: int, perf_map: str | None = None) -> Kern
     from fastrtp.kernel import Kernel
 
     return Kernel(btf, cpus=max(cpus, 1), perf_map=perf_map)
+
+
+def _threads(cpus: str | None, window: str | None) -> tuple[Any, Any]:
+    """What replay() takes for --cpus and --window. UsageError."""
+    from fastrtp.replay.parallel import WINDOW
+    from fastrtp.replay.windows import parse_cpus, parse_window
+
+    if cpus is None:
+        if window is not None:
+            raise click.UsageError("--window goes with --cpus")
+        return None, WINDOW
+    try:
+        parse_window(window)
+        return parse_cpus(cpus), WINDOW if window is None else window
+    except ReplayError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -168,8 +190,12 @@ def _run(
 
         from fastrtp.replay import replay
 
-        chunk = min([CHUNK, *(_turn(held) for held in rings), *([_PRINTK_CHUNK] if options.trace_pipe else [])])
-        report = replay(kernel, recording, missing=missing, progress=progress, interruptible=True, chunk=chunk)
+        looks = [*(_turn(held) for held in rings), *([_PRINTK_CHUNK] if options.trace_pipe else [])]
+        chunk = min([CHUNK, *looks]) if looks or options.cpus is None else None
+        report = replay(
+            kernel, recording, missing=missing, progress=progress, interruptible=True, chunk=chunk, cpus=options.cpus,
+            window=options.window,
+        )  # fmt: skip
         progress(report.events, recording.events)
         drained.printk += report.printk
         drained.answers = {line: run_words(kernel, line) for line in options.then}

@@ -16,7 +16,6 @@ from typing import Any
 
 from fastrtp.isa import Insn, print_bpf_insn
 from fastrtp.jit.lower import LowerInput, lower
-from fastrtp.native import library
 from fastrtp.native.compiler import Job, server
 
 _LD_IMM64 = 0x18
@@ -87,10 +86,12 @@ def source_line(index: int, lines: Mapping[int, str]) -> str:
     return next((lines[at] for at in range(index, -1, -1) if at in lines), "")
 
 
-def annotate(source: LowerInput, obj: bytes, entry: int) -> Annotated:
-    """The annotated code of a program whose object is `obj`, loaded with `source.name` at the address `entry`. JitError."""
-    text = lower(replace(source, debug=True))
-    job = Job(text, str(library.library().bitcode_path), (), (source.name,), source.smp)
+def annotate(source: LowerInput, job: Job, obj: bytes, entry: int) -> Annotated:
+    """The annotated code of a program that `job` made the object `obj` of, loaded with `source.name` at the address `entry`.
+
+    JitError.
+    """
+    job = replace(job, text=lower(replace(source, debug=True)))
     assembly = server().compile(job, "assembly")[0].decode()
     made = server().compile(job)[0]
     code, at = _function_code(made, source.name)
@@ -144,6 +145,8 @@ def _pieces(assembly: str) -> tuple[list[tuple[int, Piece]], int]:
             if not words[0].startswith((".Ltmp", ".Lfunc")):
                 end()
                 label = words[0][:-1]
+                if not label.startswith(".L"):
+                    insn = None  # another function; one that has no lines (a probe) comes from no instruction
         elif not words[0].startswith("."):
             lines.append(" ".join(words))
     end()

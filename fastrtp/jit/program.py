@@ -168,7 +168,7 @@ class NativeProgram(NativeText):
     @functools.cached_property
     def annotated(self) -> Annotated:
         """The native instructions and the BPF instructions that they come from. Compiled once more, for this. JitError."""
-        return annotate(self.source, self.object(), self.addresses[ENTRY])
+        return annotate(self.source, self._job(), self.object(), self.addresses[ENTRY])
 
     @property
     def entry(self) -> int:

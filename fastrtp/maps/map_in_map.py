@@ -14,10 +14,11 @@ from typing import Any
 from fastrtp.errors import ENOTSUPP, BpfError
 from fastrtp.maps.base import Bytes, Map
 from fastrtp.maps.fd_array import FdArray
-from fastrtp.maps.fields import FieldRow
+from fastrtp.maps.fields import FieldKind, FieldRow
 from fastrtp.maps.hashtab import HashMap
 from fastrtp.uapi import BPF_F_INNER_MAP, BpfMapType
 
+_PLAIN = (FieldKind.LOCK, FieldKind.TIMER)
 MAPS_OF_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS})
 
 
@@ -59,6 +60,9 @@ def map_meta_equal(meta: MapMeta, other: Map) -> bool:
     same = (meta.map_type, meta.key_size, meta.value_size, meta.map_flags, meta.fields) == (
         other.map_type, other.key_size, other.value_size, other.map_flags, other.fields,
     )  # fmt: skip
+    if any(field.kind not in _PLAIN for field in meta.fields):
+        # what pointers, lists and trees lead to is told by the types
+        same = same and meta.btf is other.btf and meta.btf_value_type_id == other.btf_value_type_id
     if same and meta.map_type == BpfMapType.BPF_MAP_TYPE_ARRAY and not meta.map_flags & BPF_F_INNER_MAP:
         return meta.max_entries == other.max_entries
     return same

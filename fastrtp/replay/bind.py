@@ -98,17 +98,20 @@ def bind(
     protos: Mapping[str, TracepointProto],
     policy: Policy = "zero",
     wanted: Wanted = (),
+    split: NDArray[np.int64] | None = None,
 ) -> BoundRecording:
     """Bind every event of `recording` whose tracepoint is in `protos`. `objects` should be new: what is in it stays visible.
 
     `wanted`: tracepoints that programs are attached to, or a mapping to the argument numbers that they read; only these
     are reported in `missing`. `policy`, for pointers that nothing is known of: "zero" gives an object of zeros, "fault" an
-    address that cannot be read, "strict" raises `ReplayError` with the whole list.
+    address that cannot be read, "strict" raises `ReplayError` with the whole list. `split`: the thread that plays each CPU's
+    events; then what a task has one of (pt_regs) it has one of for each thread, and what an event says of it is not
+    disturbed by one that another thread plays.
     """
     if policy not in ("zero", "fault", "strict"):
         raise ReplayError(f"policy {policy!r} is not one of zero, fault, strict")
     recipes = [RECIPES.get(table.name) for table in recording.tables]
-    index = TaskIndex(recording, recipes, objects)
+    index = TaskIndex(recording, recipes, objects, split)
     events: list[BoundEvent] = []
     missing: list[MissingField] = []
     provided: dict[str, dict[int, tuple[str, ...]]] = {}

@@ -213,7 +213,7 @@ class ArgumentBinder:
     def _identify(self, item: Obj) -> NDArray[np.uint64]:
         by, index = item.by, self.index
         if isinstance(by, Current):
-            return index.per_task(item.type_name, item.space)[index.of_current(self.number)]
+            return index.per_current(item.type_name, self.number, item.space)
         if isinstance(by, PerCpu):
             return index.per_cpu(item.type_name, self.number, item.space)
         if isinstance(by, Key):

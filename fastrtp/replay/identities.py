@@ -26,8 +26,11 @@ _USER_EVENTS = frozenset({"sys_enter", "sys_exit", "page_fault_user"})
 class TaskIndex:
     """The tasks of a recording as objects. `tasks`: address of the task_struct by index."""
 
-    def __init__(self, recording: Recording, recipes: Sequence[Recipe | None], objects: ObjectSpace) -> None:
+    def __init__(
+        self, recording: Recording, recipes: Sequence[Recipe | None], objects: ObjectSpace, split: NDArray[np.int64] | None = None
+    ) -> None:
         self.recording = recording
+        self._split = split
         self.objects = objects
         highest = int(recording.cpu.max()) + 1 if recording.events else 1
         self.cpus = max(recording.cpus, highest, 1)
@@ -99,6 +102,17 @@ class TaskIndex:
             names = [("idle", space, cpu) for cpu in range(self.cpus)] + [("task", space, pid) for pid in self.pids.tolist()]
             self._per_task[key] = self.objects.objects(type_name, names)
         return self._per_task[key]
+
+    def per_current(self, type_name: str, number: int, space: str = "") -> NDArray[np.uint64]:
+        """For each row of table `number`: the object of a type that its running task has one of."""
+        current = self.of_current(number)
+        found = self.per_task(type_name, space)[current]
+        if self._split is not None and type_name != "task_struct":
+            thread = self._split[self.cpu_of(number)]
+            for other in range(1, int(self._split.max()) + 1):
+                mine = np.flatnonzero(thread == other)
+                found[mine] = self.per_task(type_name, f"{space} of thread {other}")[current[mine]]
+        return found
 
     def per_group(self, type_name: str, space: str = "") -> NDArray[np.uint64]:
         """By index: the object of a type that each thread group has one of."""

@@ -10,7 +10,9 @@ plain `count++` in a map that CPUs share loses updates, as it does in Linux.
 Objects that events describe (the members of a task_struct that a recording supplies) are stored to by the thread whose
 event it is, just before its programs run, and are not locked: a program sees what its own CPU's events stored, in order,
 and of other CPUs' stores to the same object those that have happened by then, within the window. A member of up to eight
-bytes is never seen half written; a string (comm) may be, as in Linux.
+bytes is never seen half written; a string (comm) may be, as in Linux. What else the running task has one of (pt_regs) it
+has one of for each thread: what a system call was called with is exact, but a task that changed threads in the middle of
+one finds only what its end says.
 
 A turn is one native call a thread, under one hold of the machine: maps, attaching, detaching and signals have their turn
 between two. Must not know: programs' contents, file formats.
@@ -200,6 +202,11 @@ class ParallelReplay:
         if self._fused_events == 0:
             return "linked"
         return "fused" if self._fused_events == self._played else "fused, linked"
+
+    def rewind(self) -> None:
+        """Start over: what programs counted stays."""
+        for lane in self._lanes:
+            lane.rewind()
 
     def close(self) -> None:
         """End the threads, free the native code."""

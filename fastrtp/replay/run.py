@@ -19,7 +19,7 @@ from fastrtp.replay.fused import FusedReplay, Tier
 from fastrtp.replay.linked import LinkedReplay
 from fastrtp.replay.parallel import WINDOW, ParallelReplay, several_cpus
 from fastrtp.replay.report import ProgramReport, ReplayReport
-from fastrtp.replay.windows import Cpus, Window, parse_window
+from fastrtp.replay.windows import Cpus, Window, owners, parse_window
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def replay(
             around.enter_context(several_cpus(kernel))
         with kernel.lock:
             wanted = {link.tp_name for link in _raw_tp_links(kernel)}
-            bound = bind(recording, objects, protos, policy=missing, wanted=wanted)
+            split = None if cpus is None else owners(recording.cpu, cpus)
+            bound = bind(recording, objects, protos, policy=missing, wanted=wanted, split=split)
             tracepoints = {name: kernel.tracepoints[name] for name in protos}
             if cpus is not None:
                 fuse = None if tier == "auto" else tier == "fused"

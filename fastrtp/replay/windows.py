@@ -45,8 +45,8 @@ def parse_window(window: Window) -> tuple[int, bool] | None:
     return window, False
 
 
-def lanes(cpu: NDArray[np.uint16], cpus: Cpus) -> list[NDArray[Any]]:
-    """For each thread the indices of its events, in order: those of some CPUs, about as many for each thread.
+def owners(cpu: NDArray[np.uint16], cpus: Cpus) -> NDArray[np.int64]:
+    """The thread of each CPU, so that each thread has about as many events.
 
     No more threads than CPUs with events, and at least one. ReplayError for a number below 1.
     """
@@ -61,8 +61,14 @@ def lanes(cpu: NDArray[np.uint16], cpus: Cpus) -> list[NDArray[Any]]:
     for number in seen[np.argsort(-counts[seen], kind="stable")].tolist():  # the largest first, to whom has least
         owner[number] = least = loads.index(min(loads))
         loads[least] += int(counts[number])
+    return owner
+
+
+def lanes(cpu: NDArray[np.uint16], cpus: Cpus) -> list[NDArray[Any]]:
+    """For each thread the indices of its events, in order. ReplayError as from owners()."""
+    owner = owners(cpu, cpus)
     of_event = owner[cpu] if len(cpu) else np.zeros(0, np.int64)
-    return [np.flatnonzero(of_event == thread) for thread in range(threads)]
+    return [np.flatnonzero(of_event == thread) for thread in range(int(owner.max()) + 1)]
 
 
 def boundaries(time: NDArray[np.int64], window: tuple[int, bool], most: int) -> NDArray[np.int64]:

@@ -176,7 +176,9 @@ def _row(record: Any) -> list[object]:
 
 
 def _dump(program: VerifiedProgram) -> bytes | None:
-    """The entry's text; None where the program has a part without a plain form."""
+    """The entry's text; None where the program has a part without a plain form, or one that no reader could check again."""
+    if any(aux.operands for aux in program.aux):
+        return None
     try:
         # most instructions are alike in what is known of them
         distinct: dict[tuple[object, ...], int] = {}

@@ -46,7 +46,7 @@ def check_by_func(env: BpfVerifierEnv, func_id: int, meta: CallArgMeta) -> None:
             env.frame.callback_depth = 0
     elif func_id == _FN["for_each_map_elem"]:
         if meta.map_ptr.map_type not in FOR_EACH_MAPS:
-            env.reject(EINVAL, "callback function not allowed for map")
+            env.reject(ENOTSUPP, "callback function not allowed for map")
         _note_callback(env, meta.subprogno)
         push_callback_call(env, meta.subprogno, _set_map_elem_callback_state)
     elif func_id == _FN["timer_set_callback"]:

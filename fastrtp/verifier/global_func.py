@@ -10,16 +10,18 @@ from collections.abc import Callable
 from errno import EACCES, EINVAL, EOPNOTSUPP
 
 from fastrtp.btf import BtfKind
-from fastrtp.helpers.argtype import MEM_RDONLY, PTR_MAYBE_NULL, PTR_TRUSTED, PTR_UNTRUSTED, ArgType
+from fastrtp.helpers.argtype import DYNPTR_TYPE_LOCAL, MEM_RDONLY, PTR_MAYBE_NULL, PTR_TRUSTED, PTR_UNTRUSTED, ArgType
 from fastrtp.helpers.table import HELPERS
 from fastrtp.isa import BPF_CALL, BPF_JMP
 from fastrtp.verifier.async_cb import check_async_return
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.ctx import check_ctx_access
+from fastrtp.verifier.dynptr import check_dynptr_arg
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.log import Refusal
 from fastrtp.verifier.mem import check_helper_mem_access, check_ptr_off_reg, check_reg_read
 from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_DYNPTR,
     MEM_RCU,
     PTR_TO_BTF_ID,
     PTR_TO_BUF,
@@ -106,7 +108,7 @@ def _argument(env: BpfVerifierEnv, arg: SubprogArg) -> BpfRegState:
         kind = PTR_TO_BTF_ID | flags & (PTR_MAYBE_NULL | PTR_UNTRUSTED | PTR_TRUSTED)
         return BpfRegState(kind, ZERO, id=env.new_id(), num=arg.btf_id)
     if base == ArgType.ARG_PTR_TO_DYNPTR:
-        env.reject(EOPNOTSUPP, "dynptr arguments of global functions are not implemented yet")
+        return BpfRegState(CONST_PTR_TO_DYNPTR, ZERO, id=env.new_id(), num=DYNPTR_TYPE_LOCAL | 1)
     return REG_UNKNOWN
 
 
@@ -171,7 +173,11 @@ def _check_arg(env: BpfVerifierEnv, regno: int, arg: SubprogArg) -> None:
     elif base == ArgType.ARG_PTR_TO_BTF_ID:
         _check_btf_reg(env, regno, reg, arg)
     else:
-        env.reject(EOPNOTSUPP, f"arg#{regno - 1}: dynptr arguments of global functions are not implemented yet")
+        if reg.type != PTR_TO_STACK:
+            _check_offset(env, regno, reg)
+        if reg.type not in (PTR_TO_STACK, CONST_PTR_TO_DYNPTR):
+            env.reject(EINVAL, f"arg#{regno - 1} expected pointer to stack or const struct bpf_dynptr")
+        check_dynptr_arg(env, regno, reg, arg.arg_type)
 
 
 def _check_offset(env: BpfVerifierEnv, regno: int, reg: BpfRegState) -> None:

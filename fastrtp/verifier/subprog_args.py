@@ -210,7 +210,8 @@ class _Prototype:
             found = find_cands(self.btf, target.id, kernel)
         if len(found) == 1:
             return found[0]
-        what = f"arg#{number} reference type('{_kind(target)} {'' if target is None else target.name}')"
+        name = "(anon)" if target is None or not target.name else target.name
+        what = f"arg#{number} reference type('{_kind(target)} {name}')"
         if found:
             raise self.refusal(f"{what} is ambiguous", ESRCH)
         if target is None or not essential_name(target.name):

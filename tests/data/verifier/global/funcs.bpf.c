@@ -6,6 +6,9 @@
 #define __arg(tag) __attribute__((btf_decl_tag("arg:" #tag)))
 static long (*const bpf_copy_from_user)(void *dst, __u32 size, const void *user) = (void *)148;
 
+static long (*const bpf_dynptr_from_mem)(void *data, __u32 size, __u64 flags, struct bpf_dynptr *ptr) = (void *)197;
+static long (*const bpf_dynptr_read)(void *dst, __u32 len, struct bpf_dynptr *src, __u32 offset, __u64 flags) = (void *)201;
+
 #define use(x) asm volatile("" : "+r"(x))
 
 char LICENSE[] SEC("license") = "GPL";
@@ -13,6 +16,8 @@ char LICENSE[] SEC("license") = "GPL";
 struct pair {
 	__u64 a, b;
 };
+
+__u64 number;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -849,6 +854,74 @@ SEC("raw_tp/a")
 int might_sleep(__u64 *ctx)
 {
 	return sleeps(1);
+}
+
+/* dynptrs */
+
+__weak __noinline int first_of(struct bpf_dynptr *ptr)
+{
+	__u64 value = 0;
+
+	bpf_dynptr_read(&value, sizeof(value), ptr, 0, 0);
+	return value;
+}
+
+SEC("raw_tp/a")
+int dynptr(__u64 *ctx)
+{
+	struct bpf_dynptr ptr;
+
+	number = 41;
+	bpf_dynptr_from_mem(&number, sizeof(number), 0, &ptr);
+	return first_of(&ptr) + 1;
+}
+
+/* expect: EINVAL Caller passes invalid args into func#1 ('first_of') */
+/* says: Expected an initialized dynptr as arg #0 */
+SEC("raw_tp/a")
+int stack_for_dynptr(__u64 *ctx)
+{
+	__u64 pair[2] = {};
+
+	return first_of((struct bpf_dynptr *)pair);
+}
+
+/* expect: EINVAL Caller passes invalid args into func#1 ('first_of') */
+/* says: arg#0 expected pointer to stack or const struct bpf_dynptr */
+SEC("raw_tp/a")
+int value_for_dynptr(__u64 *ctx)
+{
+	return first_of((struct bpf_dynptr *)&number);
+}
+
+__weak __noinline int keeps(struct bpf_dynptr *ptr)
+{
+	bpf_dynptr_from_mem(&number, sizeof(number), 0, ptr);
+	return 0;
+}
+
+/* expect: EINVAL Dynptr has to be an uninitialized dynptr */
+SEC("raw_tp/a")
+int dynptr_made_in_the_function(__u64 *ctx)
+{
+	struct bpf_dynptr ptr;
+
+	bpf_dynptr_from_mem(&number, sizeof(number), 0, &ptr);
+	return keeps(&ptr);
+}
+
+__weak __noinline int reads_anonymous(struct { int x; } *p __arg(trusted))
+{
+	use(p);
+	return 0;
+}
+
+/* expect: EINVAL Caller passes invalid args into func#1 ('reads_anonymous') */
+/* says: arg#0 reference type('STRUCT (anon)') candidate matching error: -22 */
+SEC("raw_tp/a")
+int trusted_without_a_name(__u64 *ctx)
+{
+	return reads_anonymous(0);
 }
 
 /* what the kernel takes and this verifier refuses by name */

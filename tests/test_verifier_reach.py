@@ -1,0 +1,169 @@
+"""Every refusal is reached by a case: the messages in the verifier's sources beside those that cases and tests expect.
+
+A message is what `reject(errno, message)`, `Refusal(errno, message)` or `refusal(message)` is called with, or a value of a
+module's table named *_MESSAGES or *_REASONS; what is filled in matches anything. Expected messages are the `; ERRNO message` of
+data cases, `expect:` and `says:` of C sources, and the texts in tests/*.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import fastrtp.verifier
+
+SOURCES = Path(fastrtp.verifier.__file__).parent
+TESTS = Path(__file__).parent
+_CALLS = {"reject": 1, "Refusal": 1, "refusal": 0}
+_PLACEHOLDER = re.compile(r"\\\{.*?\\\}|%[-+#0-9.]*[a-zA-Z]+")
+
+
+def patterns(node: ast.expr) -> Iterator[str]:
+    """Regular expressions of the texts that an expression may be; none where nothing is known of it."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if node.value:
+            yield re.escape(node.value)
+    elif isinstance(node, ast.JoinedStr):
+        yield "".join(re.escape(part.value) if isinstance(part, ast.Constant) else ".*" for part in node.values)  # type: ignore[arg-type]
+    elif isinstance(node, ast.IfExp):
+        yield from patterns(node.body)
+        yield from patterns(node.orelse)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        left, right = list(patterns(node.left)) or [".*"], list(patterns(node.right)) or [".*"]
+        yield from (a + b for a in left for b in right if a + b != ".*.*")
+
+
+def table_patterns(node: ast.expr) -> Iterator[str]:
+    """Those of a table's texts, with {} or %d for what is filled in."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and " " in part.value:
+            yield _PLACEHOLDER.sub(".*", re.escape(part.value))
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """(module, pattern) of every refusal."""
+    for path in sorted(SOURCES.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if name in _CALLS and len(node.args) > _CALLS[name]:
+                    yield from ((path.stem, pattern) for pattern in patterns(node.args[_CALLS[name]]))
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+                if any(name.endswith(("_MESSAGES", "_REASONS")) for name in names):
+                    yield from ((path.stem, pattern) for pattern in table_patterns(node.value))
+
+
+def expected() -> Iterator[str]:
+    """Texts that a test or a case waits for."""
+    for path in sorted((TESTS / "data" / "verifier").glob("*.txt")):
+        yield from re.findall(r"; E\w+ (.*)", path.read_text())
+    for path in sorted((TESTS / "data" / "verifier").rglob("*.c")):
+        yield from re.findall(r"/\* (?:expect: E\w+|says:) (.*) \*/", path.read_text())
+    for path in sorted(TESTS.glob("test_*.py")):
+        if path.name == Path(__file__).name:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "0" for part in node.values)
+
+
+def uncovered() -> set[tuple[str, str]]:
+    """Messages that nobody waits for."""
+    texts = "\n".join(set(expected()))
+    return {(module, pattern) for module, pattern in messages() if not re.search(pattern, texts)}
+
+
+UNREACHABLE = {
+    'invalid BPF_ALU opcode .*': 'resolve.py refuses unknown opcodes before',
+    'invalid BPF_JMP/JMP32 opcode .*': 'resolve.py refuses unknown opcodes before',
+    'invalid BPF_LD mode': 'resolve.py refuses unknown opcodes before',
+    'invalid BPF_LD_IMM insn': 'resolve.py refuses unknown opcodes before',
+    'invalid insn idx .* insn_cnt .*': 'check_subprogs lets no function run into its end',
+    'program is nested too deeply': "nothing recurses by the program's length; kept for RecursionError",
+    'unknown return type .* of func .*#.*': 'a row of the helper table that nobody wrote',
+    "func .*#.*: no struct .* in the kernel's BTF": "every kernel's BTF has these structs",
+    "func bpf_find_vma#180: no struct vm_area_struct in the kernel's BTF": "every kernel's BTF has the struct",
+    'func .* reference has not been acquired before': "the argument's check refuses what was not acquired",
+    'invalid map_ptr to access map->key': "the first argument's check refuses what is no map",
+    'invalid map_ptr to access map->value': "the first argument's check refuses what is no map",
+    'more than one arg with ref_obj_id R.* .* .*': 'no helper takes two acquired pointers',
+    'Expected a dynptr of type .* as arg #.*': 'only submit and discard want a kind, and they want a reference first',
+    'Locking two bpf_spin_locks are not allowed': 'no helper is called while a lock is held',
+    'variable offset stack pointer cannot be passed into helper function; var_off=.* off=.* size=.*':
+        'areas of helpers are checked as ranges',
+    'bpf_struct_ops map cannot be used in prog': 'there are no such maps',
+    'tracing progs cannot use bpf_wq yet': 'the field is refused when the map is made',
+    'arg#.* type tag is not supported in static functions': 'of a static program it is said, and does not matter',
+}
+"""Second lines of defence, and why nothing gets to them."""
+
+WITHOUT_CASE = {
+    'At async callback return the register R0 is not a known value (.*)',
+    'R.* is ptr_.* access percpu memory: off=.*',
+    'R.* is ptr_.* access user memory: off=.*',
+    'access beyond the end of member .* (mend:.*) in struct .* with off .* size .*',
+    'cannot access ptr member with moff 0 in struct with off .* size .*',
+    'timers in inner maps are not implemented yet',
+    'cannot pass pointer to const bpf_dynptr, the helper mutates it',
+    'kptr access cannot have variable offset',
+    "map '.*' has no valid .*",
+    'BPF_ST imm must be 0 when storing to kptr at off=.*',
+    "R.* doesn't have constant offset. kptr has to be at the constant offset",
+    'R.* has no valid kptr',
+    'kptr in map can only be accessed using BPF_MEM instruction mode',
+    "map '.*' has to have BTF in order to use bpf_kptr_xchg",
+    '.* in objects is not implemented yet',
+    ".*: no struct .* in the kernel's BTF",
+    'R1 is not a scalar',
+    'R1 must be a known constant',
+    "R2 doesn't have constant offset. .* has to be at the constant offset",
+    'R2 must be a known constant',
+    'allocated object must be referenced',
+    'arg#0 expected pointer to allocated object',
+    'arg#0 expected pointer to map value or allocated object',
+    'arg#0 is neither owning or non-owning ref',
+    'arg#1 offset=.*, but expected .* at offset=.* in struct .*',
+    'arg#2 expected pointer to func',
+    'bpf_obj_new of struct .*: .* bytes with .* special fields',
+    'bpf_obj_new/bpf_percpu_obj_new requires prog BTF',
+    'bpf_obj_new/bpf_percpu_obj_new type ID argument must be of a struct',
+    'kernel function .* args#0 expected pointer to STRUCT .* but R1 has a pointer to STRUCT .*',
+    'local type ID argument must be in range [0, U32_MAX]',
+    'one call with objects of different types is not implemented yet',
+    'release kernel function .* expects refcounted PTR_TO_BTF_ID',
+}
+"""Messages that have yet to get a case: the list may only become shorter."""
+
+
+def test_every_refusal_has_a_case() -> None:
+    """But for the two lists; the first holds nothing that has one or is gone."""
+    found = {re.sub(r"\\(.)", r"\1", pattern) for _, pattern in uncovered()}
+
+    assert found - UNREACHABLE.keys() - WITHOUT_CASE == set()
+    assert UNREACHABLE.keys() - found == set()
+
+
+def test_the_walker_sees_messages() -> None:
+    """Plain texts, f-strings, alternatives, sums and tables."""
+    text = """
+env.reject(1, f"R{n} is {what}" if n else "no register")
+raise Refusal(2, "a" + name)
+LOAD_MESSAGES = {1: "bad load of {} bytes", 2: "short"}
+"""
+    tree = ast.parse(text)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    table = next(node for node in tree.body if isinstance(node, ast.Assign))
+
+    assert sorted(pattern for call in calls for pattern in patterns(call.args[1])) == ["R.*\\ is\\ .*", "a.*", "no\\ register"]
+    assert list(table_patterns(table.value)) == ["bad\\ load\\ of\\ .*\\ bytes"]
+
+
+if __name__ == "__main__":
+    for row in sorted(uncovered()):
+        print(row)

@@ -1,0 +1,160 @@
+"""Refusals that take more than a data case has: other BTF, other maps, very long programs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fastrtp.btf import Btf, BtfKind, default_btf
+from fastrtp.btf.kfuncs import kfunc_id
+from fastrtp.btf.write import BtfWriter
+from fastrtp.errors import BpfError, VerifierError
+from fastrtp.isa import Insn, assemble
+from fastrtp.uapi import BpfMapType, BpfProgType
+from fastrtp.verifier import LoadAttr, bpf_check, check
+
+GLOBAL, STATIC = 1, 0
+CALL = "call f\nr0 = 0\nexit\nf:\nr0 = 0\nexit"
+
+
+def refused(insns: str | list[Insn], **fields: Any) -> tuple[int, list[str]]:
+    """(errno, lines of the log without the last)."""
+    kind = BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT
+    attr: dict[str, Any] = {"prog_type": kind, "fd_to_map": _no_map, "func_info": (), **fields}
+    with pytest.raises(VerifierError) as caught:
+        bpf_check(LoadAttr(insns=assemble(insns) if isinstance(insns, str) else insns, **attr))
+    return caught.value.errno or 0, caught.value.log.splitlines()[:-1]
+
+
+def _no_map(_fd: int) -> Any:
+    raise BpfError(9)
+
+
+def a_map(map_type: int, **fields: Any) -> Any:
+    shape = {"key_size": 4, "value_size": 8, "max_entries": 1, "map_flags": 0, "frozen": False, "name": "m"}
+    return SimpleNamespace(map_type=map_type, **shape | fields)
+
+
+def with_function(params: list[str], *, linkage: int = GLOBAL, tag: str = "", result: str = "int") -> dict[str, Any]:
+    """BTF in which the function behind the program has such parameters."""
+    w = BtfWriter()
+    ids = {"int": w.add_int("int", 4, 1), "u64": w.add_int("u64", 8)}
+    ids["pair"] = w.add_struct("pair", 16, [("a", ids["u64"], 0), ("b", ids["u64"], 64)])
+    ids["twice"] = w.add_struct("twice", 8, [("a", ids["u64"], 0)])
+    ids["pair *"], ids["twice *"] = w.add_pointer(ids["pair"]), w.add_pointer(ids["twice"])
+    ids["wait *"] = w.add_pointer(w.add(BtfKind.FWD, "wait"))
+    ids["void"] = 0
+    main = w.add(BtfKind.FUNC, "main", w.add_func_proto(ids["int"], []), vlen=GLOBAL)
+    proto = w.add_func_proto(ids[result], [(f"p{at}", ids[name]) for at, name in enumerate(params)])
+    func = w.add(BtfKind.FUNC, "f", proto, vlen=linkage)
+    if tag:
+        w.add(BtfKind.DECL_TAG, tag, func, extra=[0])
+    return {"btf": Btf.parse(w.dump()), "func_info": [(0, main), (3, func)]}
+
+
+def kernel_with_two(name: str) -> Btf:
+    """A kernel that has two structs of a name, and a forward declaration."""
+    w = BtfWriter()
+    u64 = w.add_int("u64", 8)
+    for member in ("a", "b"):
+        w.add_struct(name, 8, [(member, u64, 0)])
+    w.add(BtfKind.FWD, "wait")
+    return Btf.parse(w.dump())
+
+
+PROTOTYPES = [
+    ({"params": ["int"] * 6}, 22, "Global function f() with 6 > 5 args. Buggy compiler."),
+    ({"params": ["pair"]}, 22, "Arg#0 type STRUCT in f() is not supported yet."),
+    ({"params": [], "result": "void"}, 22, "Global function f() doesn't return scalar. Only those are supported."),
+    ({"params": ["twice *"], "tag": "arg:trusted"}, 3, "arg#0 reference type('STRUCT twice') is ambiguous"),
+    ({"params": ["wait *"], "tag": "arg:untrusted"}, 22,
+     "arg#0 has type FWD 'wait', but only struct or primitive types are allowed"),
+]
+
+
+@pytest.mark.parametrize(("function", "number", "line"), PROTOTYPES, ids=[line for *_, line in PROTOTYPES])
+def test_prototypes(function: dict[str, Any], number: int, line: str) -> None:
+    """What the verifier cannot use, said before the call that is refused for it."""
+    kernel = kernel_with_two("twice")
+
+    assert refused(CALL, **with_function(**function), kernel_btf=kernel) == (
+        number,
+        ["0: R1=ctx() R10=fp0", "0: (85) call pc+2", line, "Caller passes invalid args into func#1 ('f')"],
+    )
+
+
+def test_a_tag_in_a_static_function_is_nobodys_business() -> None:
+    """Static functions are followed with what they are given."""
+    attr = with_function(["pair *"], linkage=STATIC, tag="arg:nonnull")
+    program = bpf_check(LoadAttr(BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, assemble(CALL), _no_map, **attr))
+
+    assert not program.subprogs[1].is_global
+
+
+def test_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program, and what is processed of it, have limits."""
+    monkeypatch.setattr(check, "BPF_COMPLEXITY_LIMIT_INSNS", 100)
+    loop = "r0 = 0\nagain:\nr0 += 1\nif r0 < 1000 goto again\nexit"
+
+    assert refused(loop, log_level=0)[0] == 7
+    assert refused(loop)[1][-1] == "BPF program is too large. Processed 101 insn"
+    assert refused([])[1] == ["program has 0 instructions, of 1 to 100"]
+
+
+def test_too_many_functions_and_maps() -> None:
+    """256 functions besides the program, 64 maps."""
+    many = "r0 = 0\nexit\n"
+    functions = "".join(f"call f{n}\n" for n in range(256)) + many + "".join(f"f{n}:\n{many}" for n in range(256))
+    maps = {fd: a_map(BpfMapType.BPF_MAP_TYPE_ARRAY) for fd in range(65)}
+
+    assert refused(functions)[1] == ["too many subprograms"]
+    assert refused("".join(f"r1 = map[fd:{fd}]\n" for fd in maps) + many, fd_to_map=maps.__getitem__)[1] == [
+        "The total number of maps per program has reached the limit of 64"
+    ]
+
+
+def test_kernel_variables() -> None:
+    """They need BTF, and to be structs."""
+    btf = default_btf()
+    number = next(record for record in btf if record.kind == BtfKind.VAR and btf.type(btf.strip(record.type)).kind == BtfKind.INT)
+    load = [Insn(0x18, 1, 3, 0, number.id), Insn(0, 0, 0, 0, 0), *assemble("r0 = 0\nexit")]
+
+    assert refused(load, kernel_btf=btf)[1][-1] == f"ldimm64 failed to find the address for kernel symbol '{number.name}'."
+    assert refused(load)[1][-1] == "kernel is missing BTF, make sure CONFIG_DEBUG_INFO_BTF=y is specified in Kconfig."
+
+
+def test_map_pointers() -> None:
+    """Loads through them need the kernel's struct of such maps."""
+    text = "r1 = map[fd:1]\nr0 = *(u32 *)(r1 +0)\nexit"
+    queue, array = a_map(BpfMapType.BPF_MAP_TYPE_BLOOM_FILTER), a_map(BpfMapType.BPF_MAP_TYPE_ARRAY)
+
+    btf = default_btf()
+    assert refused(text, fd_to_map=lambda _: queue, kernel_btf=btf)[1][-1] == "map_ptr access not supported for map type 30"
+    assert refused(text, fd_to_map=lambda _: array)[1][-1] == "map_ptr access not supported without CONFIG_DEBUG_INFO_BTF"
+
+
+def test_an_index_outside_the_array_of_descriptors() -> None:
+    """BPF_PSEUDO_MAP_IDX."""
+    load = [Insn(0x18, 1, 5, 0, 2), Insn(0, 0, 0, 0, 0), *assemble("r0 = 0\nexit")]
+
+    assert refused(load, fd_array=[1, 2])[1] == ["fd_idx 2 is outside fd_array of 2"]
+
+
+def test_rcu_sections_do_not_nest() -> None:
+    """In Linux 6.18."""
+    lock = f"call kernel-function#{kfunc_id(None, 'bpf_rcu_read_lock')}\n"
+
+    assert refused(lock * 2 + "r0 = 0\nexit")[1][-1] == "nested rcu read lock (kernel function bpf_rcu_read_lock)"
+
+
+def test_stack_of_a_chain_with_a_tail_call() -> None:
+    """512 bytes for all of it."""
+    progs = a_map(BpfMapType.BPF_MAP_TYPE_PROG_ARRAY, value_size=4)
+    text = (
+        "r6 = r1\n*(u64 *)(r10 -304) = 0\ncall f\nr1 = r6\nr2 = map[fd:1]\nr3 = 0\ncall bpf_tail_call\nr0 = 0\nexit\n"
+        "f:\n*(u64 *)(r10 -304) = 0\nr0 = 0\nexit"
+    )
+
+    assert refused(text, fd_to_map=lambda _: progs)[1][-1] == "combined stack size of 2 calls is 608. Too large"
