@@ -93,6 +93,7 @@ def test_memory_of_states_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         bpf_check(attr(LONG))
 
     assert caught.value.errno == 12
+    assert caught.value.strerror == "no memory for the verifier's states"
 
 
 def test_everything_is_given_back() -> None:
