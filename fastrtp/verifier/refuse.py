@@ -140,15 +140,21 @@ class _Operands(Mapping[str, Any]):
             return print_frame(old.frames[-1], old)
         reg = env.regs[env.a]
         bounds = reg.bounds
-        return {
-            "name": lambda: reg_type_str(reg.type),
-            "var_off": lambda: tnum_strn(bounds.var_off),
-            "off": lambda: reg.off,
-            "what": lambda: _ALIGN_DESC.get(base_type(reg.type), ""),
-            "value_size": lambda: reg.map.value_size,
-            "low": lambda: bounds.smin_value + env.c,
-            "place": lambda: f"var_off {tnum_strn(bounds.var_off)}" if bounds.var_off.mask else f"off {env.b}",
-        }[name]()
+        if name == "name":
+            return reg_type_str(reg.type)
+        if name == "var_off":
+            return tnum_strn(bounds.var_off)
+        if name == "off":
+            return reg.off
+        if name == "what":
+            return _ALIGN_DESC.get(base_type(reg.type), "")
+        if name == "value_size":
+            return reg.map.value_size
+        if name == "low":
+            return bounds.smin_value + env.c
+        if name == "place":
+            return f"var_off {tnum_strn(bounds.var_off)}" if bounds.var_off.mask else f"off {env.b}"
+        raise KeyError(name)
 
     def __iter__(self) -> Any:
         return iter(())
