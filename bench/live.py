@@ -10,12 +10,12 @@ from bench import native
 from bench.cases import Case, Results, Suite
 from bench.measure import best_ns, times
 
-_NAME = "bench_live"
+_NAME = "bench_event"
 
 
 @functools.cache
 def _site() -> tuple[Any, Any, Any]:
-    """(the program that may be attached, trace_bench_live, its njit form)."""
+    """(the program that may be attached, trace_bench_event, its njit form)."""
     from fastrtp.kernel import Kernel
     from fastrtp.trace.live import TraceFunction
 
@@ -42,7 +42,7 @@ def compiled(enabled: bool) -> tuple[float, float]:
 
 
 def python(enabled: bool) -> tuple[float, float]:
-    """(ns of a call of trace_bench_live from Python, ns of a Python function that does nothing with the same arguments)."""
+    """(ns of a call of trace_bench_event from Python, ns of a Python function that does nothing with the same arguments)."""
     program, trace, _ = _site()
 
     def nothing(key: int, value: int) -> None:

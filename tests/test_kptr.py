@@ -15,6 +15,7 @@ from test_timer import last_line
 
 import fastrtp as rtp
 from fastrtp.errors import BpfError, VerifierError
+from fastrtp.replay.order import wants_order
 
 OBJECT = Path(__file__).parent / "data" / "elf" / "kptrs.bpf.o"
 SAID = {
@@ -276,3 +277,11 @@ def test_inner_maps_own_what_the_template_says(kernel: rtp.Kernel) -> None:
             with pytest.raises(BpfError):
                 kernel.map_update_elem(outer, bytes(4), twin.maps["held"].fd.to_bytes(4, "little"))
         kernel.close(outer)
+
+
+def test_objects_are_for_one_thread(kernel: rtp.Kernel) -> None:
+    """A parallel replay of a program that makes objects plays in order."""
+    with kernel.load(OBJECT, autoload=["list", "cast", "swap"]):
+        wanted = {prog.name: wants_order(prog) for prog in kernel.progs}
+
+        assert wanted == {"list": True, "cast": False, "swap": True}

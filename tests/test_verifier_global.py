@@ -81,6 +81,40 @@ def test_verdict(case: Expected, kernel: Kernel) -> None:
     assert not case.before or last_lines(caught.value.log) == [case.before, case.message]
 
 
+def comparable(log: str) -> list[str]:
+    """Lines without addresses, names of maps (Linux was given none) and the last, which counts states."""
+    text = re.sub(r"map=[\w.]+,", "", log)
+    text = re.sub(r"(r\d) = (0xffff[0-9a-f]+|map\[fd:\d+\](\[0\]\+\d+)?)( +);", r"\1 = MAP ;", text)
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("processed ")]
+
+
+SAYS_ELSE = {
+    "callback": "a function's address is printed as such",
+    "another_struct_for_trusted": "Linux looks for the struct in members, too, and says what it finds",
+}
+
+
+@pytest.fixture(scope="module")
+def host_types() -> Iterator[Kernel]:
+    """A kernel of ours with the running kernel's types."""
+    if not usable():
+        pytest.skip("bpf(2) is not allowed here, or the kernel is not 6.18 on x86-64")
+    with Kernel("host") as kernel:
+        yield kernel
+
+
+LOGGED = [case.program for case in CASES if case.errno and not case.differs and case.program not in SAYS_ELSE]
+
+
+@pytest.mark.parametrize("program", LOGGED)
+def test_the_log_is_linux_s(program: str, host_types: Kernel, host: HostObject) -> None:
+    """Line by line: source, instructions, registers, slots, what is said of functions and arguments."""
+    with pytest.raises(BpfError) as caught:
+        load(host_types.current, OBJECT, autoload={program})
+
+    assert comparable(caught.value.log) == comparable(host.load(host.spec.programs[program])[1])
+
+
 RUN = [case.program for case in CASES if not case.errno and ObjectSpec.parse(OBJECT).programs[case.program].prog_type == 17]
 UNDEFINED = ("anything_for_untrusted", "uninitialised_stack")
 CTX = struct.pack("<12Q", *range(1, 13))

@@ -23,6 +23,7 @@ BTF_LOAD = 18
 DIFFERS = {
     "call: a helper without a body here": "Linux has it",
     "call: snprintf with data of an odd size": "Linux says nothing",
+    "call: a record of more bytes than the helper's argument holds": "Linux keeps the lower 32 bits of the size",
     "form: an fd that is no map": "the descriptor's number",
     "form: a kernel function that libbpf poisoned, alive": "Linux looks at R0 first",
     "memory: one of two frozen values is not known to be the first": "Linux refuses the load itself, with ENOTSUPP and no word",

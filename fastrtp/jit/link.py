@@ -7,6 +7,7 @@ comparison unroll; any other call goes to the form that reads them from the desc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastrtp.helpers.table import HELPERS
@@ -90,6 +91,9 @@ class Linker:
         known = None if self._aux is None else self._aux[index].map
         if known is not None and self._options.known_maps:
             target = map_call(name, self._maps[known])
+            if target is not None and target.symbol == "array_map_lookup_elem" and self._maps[known].value_address:
+                # the values are one memory for the map's life: no load of its address, and LLVM knows it from all others
+                return replace(target, symbol="array_map_gen_lookup", first=f"map.{known}.values")
             if target is not None:
                 return target
         symbol = f"bpf_{name}"

@@ -51,13 +51,15 @@ class CallTarget:
 
     `args`: how many of r1..r5 it takes; `extra`: LLVM operands after env ("i64 8"). `kind`: "tail_call": the symbol
     returns the native entry of the next program, or 0: then the call fails with r0 = -EINVAL; "loop": expanded in place
-    when the callback is known; "for_each": takes a callback's address; "helper": anything else.
+    when the callback is known; "for_each": takes a callback's address; "helper": anything else. `first`: the external global
+    whose address it takes instead of r1, which names the map.
     """
 
     symbol: str
     extra: tuple[str, ...] = ()
     args: int = 5
     kind: str = "helper"
+    first: str = ""
 
 
 def _unresolved(index: int, insn: Insn) -> CallTarget:

@@ -22,7 +22,9 @@ def call(out: FunctionLowering, index: int) -> None:
     if target.kind == "loop" and callback is not None:
         result = _loop(out, out.module.function_name(out.module.subprog_at(index, callback)))
     else:
-        arguments = [f"i64 {out.regs.full(register)}" for register in range(1, target.args + 1)]
+        first = f"ptrtoint (ptr {out.module.declare_global(target.first)} to i64)" if target.first else out.regs.full(1)
+        values = [first, *(out.regs.full(register) for register in range(2, target.args + 1))][: target.args]
+        arguments = [f"i64 {value}" for value in values]
         types = ", ".join(["i64"] * target.args + ["ptr"] + [_type(extra) for extra in target.extra])
         name = out.module.declare(target.symbol, types)
         result = out.emit(f"call i64 {name}({', '.join([*arguments, 'ptr %env', *target.extra])}){out.module.call_suffix}")

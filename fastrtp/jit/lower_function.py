@@ -99,6 +99,10 @@ class Module:
             symbol = self.program.map_symbols(index)
         except KeyError:
             raise refuse(index, self.program.insns, "refers to nothing that has an address") from None
+        return self.declare_global(symbol)
+
+    def declare_global(self, symbol: str) -> str:
+        """Name of an external global."""
         name = f"@{_quoted(symbol)}"
         # no size: an access at any offset is inside, for all that LLVM knows
         self._declared.setdefault(name, f"{name} = external global [0 x i8]")

@@ -168,15 +168,10 @@ class BpfProg(RefCounted):
 
     def release(self) -> None:
         """Free code and give back what it held. Kernel: kernel/bpf/syscall.c:__bpf_prog_put_noref"""
-        if not self._release():
-            self._memory.park(self._release)
-
-    def _release(self) -> bool:
-        """Free all, unless a timer has a callback in the code: then it is for the sweep after the timer's end."""
-        if self.native.is_ready and self._memory.timers["list"][0]:
-            low, high = self.native.entry - self.native.code_size, self.native.entry + self.native.code_size
-            if self._memory.lib.timers_within(self._memory.machine_address, low, high):
-                return False
+        if self._in_timers():
+            self.refcnt = 1
+            self._memory.park(self._leave_timers)
+            return
         self._ids.remove(self.id)
         self._memory.synchronize_rcu()
         self.native.close()
@@ -189,6 +184,23 @@ class BpfProg(RefCounted):
         for btf in (self.aux.btf, self.aux.attach_btf):
             if btf is not None:
                 btf.put()
+
+    def _in_timers(self) -> bool:
+        """Whether a timer has a callback in the code. Kernel: kernel/bpf/helpers.c:bpf_timer_set_callback takes a reference"""
+        if not self._memory.timers["list"][0]:
+            return False
+        for native in (self.native, self._smp_native):
+            if native is not None and native.is_ready:
+                low, high = native.entry - native.code_size, native.entry + native.code_size
+                if self._memory.lib.timers_within(self._memory.machine_address, low, high):
+                    return True
+        return False
+
+    def _leave_timers(self) -> bool:
+        """Give back the reference of the timers, if they are gone."""
+        if self._in_timers():
+            return False
+        self.put()
         return True
 
     def xlated(self) -> bytes:

@@ -23,6 +23,13 @@ def array_map_lookup_elem(map: int, key: int, env: int, max_entries: int, elem_s
 
 
 @native(inline=True)
+def array_map_gen_lookup(values: int, key: int, env: int, max_entries: int, elem_size: int) -> int:
+    """The same of a map that the program names: by the address of its values. Kernel: arraymap.c:array_map_gen_lookup."""
+    index = load32(key)
+    return values + index * elem_size if index < max_entries else 0
+
+
+@native(inline=True)
 def percpu_array_map_lookup_elem(map: int, key: int, env: int, max_entries: int, elem_size: int, stride: int) -> int:
     """Address of this CPU's value [index], or 0."""
     index = load32(key)

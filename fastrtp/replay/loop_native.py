@@ -117,7 +117,10 @@ def fused_begin(fused: int, limit: int) -> int:
 
 @native()
 def fused_end(fused: int, position: int, fired: int) -> int:
-    """Account for the chunk that ended before event `position`, and give the machine back; how many events were played."""
+    """Account for the chunk that ended before event `position`, and give the machine back; how many events were played.
+
+    `fired`: events that went to probes; the others are in `counts`.
+    """
     replay = load64(fused + _REPLAY)
     cpus = load64(fused + _CPUS_NUMBER)
     mine = load64(fused + _MINE)
@@ -131,6 +134,7 @@ def fused_end(fused: int, position: int, fired: int) -> int:
             if load64(mine + cpu * 8) != 0:
                 store64(runs, load64(runs) + load64(of_kind + cpu * 8))
     for item in range(load64(fused + _KINDS_NUMBER) * cpus):
+        fired += load64(counts + item * 8)
         store64(counts + item * 8, 0)
     stacks = load64(replay + _STACKS)
     for cpu in range(cpus):

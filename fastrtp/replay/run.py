@@ -17,6 +17,7 @@ from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, Policy, bind
 from fastrtp.replay.fused import FusedReplay, Tier
 from fastrtp.replay.linked import LinkedReplay
+from fastrtp.replay.order import wants_order
 from fastrtp.replay.parallel import WINDOW, ParallelReplay, several_cpus
 from fastrtp.replay.report import ProgramReport, ReplayReport
 from fastrtp.replay.windows import Cpus, Window, owners, parse_window
@@ -136,8 +137,8 @@ def _make(tier: Tier, kernel: Kernel, bound: BoundRecording, tracepoints: Mappin
 
 
 def _ordered(kernel: Kernel) -> bool:
-    """Whether a program asks for what only the order of all events can give: timers."""
-    return any(prog.native.facts.timers for prog in kernel.progs)
+    """Whether a program asks for what only the order of all events can give, or works on what one thread may."""
+    return any(prog.native.facts.timers or wants_order(prog) for prog in kernel.progs)
 
 
 def _raw_tp_links(kernel: Kernel) -> list[BpfRawTpLink]:

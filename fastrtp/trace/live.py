@@ -7,6 +7,7 @@ their bytes (bytes, a ctypes structure, a NumPy record), or the same as an integ
 
 from __future__ import annotations
 
+import ctypes
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ class TraceFunction:
         self.prototype = prototype or f"{tp.name}({', '.join(arg.name or f'arg{n}' for n, arg in enumerate(tp.proto.args))})"
         self.__name__ = f"trace_{tp.name}"
         self._trace_call = memory.lib.symbols[f"trace_call{tp.num_args}"]
+        self._masks = [(1 << 8 * arg.size) - 1 if arg.size < 8 else _MASK for arg in tp.proto.args]
+        self._array: Any = ctypes.c_uint64 * tp.num_args
         self._njit: Any = None
 
     def __repr__(self) -> str:
@@ -49,10 +52,13 @@ class TraceFunction:
             return
         strings: list[int] = []
         try:
-            values = [self._value(number, value, strings) for number, value in enumerate(args)]
-            array = np.array(values, np.uint64)
-            lib, machine = self.memory.lib, self.memory.machine_address
-            lib.trace_fire(machine, self.tp.address, self._trace_call, array.ctypes.data, self.cpu)
+            # a value that is an int, as most are, costs a mask and no call
+            values = self._array(*[
+                value & mask if type(value) is int else self._value(number, value, strings)
+                for number, (value, mask) in enumerate(zip(args, self._masks, strict=True))
+            ])  # fmt: skip
+            memory = self.memory
+            memory.lib.trace_fire(memory.machine_address, self.tp.address, self._trace_call, ctypes.addressof(values), self.cpu)
         finally:
             for address in strings:
                 self.memory.arena.free(address)
@@ -81,7 +87,7 @@ class TraceFunction:
         except TypeError:
             kind = type(value).__name__
             raise TypeError(f"argument {number + 1} of trace_{self.prototype} is an integer or an address, not {kind}") from None
-        return integer & (_MASK >> (64 - 8 * arg.size)) if arg.size < 8 else integer & _MASK
+        return integer & self._masks[number]
 
     def _struct(self, number: int, value: Any) -> int:
         """The bytes of a struct as an unsigned integer of its size."""

@@ -29,6 +29,8 @@ Checked:
   ended on the stack, with everything that was had from them (dynptr.py, kfunc.py, slots.py)
 - sections of spin locks, RCU and preemption are closed on every path, and what may be called in them (section.py)
 - functions: eight frames, stack depth, callbacks of bpf_loop and bpf_for_each_map_elem with their return range (func.py)
+- global functions: each once, on its own, for every argument that its BTF prototype and tags allow; calls check the arguments
+  (global_func.py, subprog_args.py)
 - every path ends: loops make progress, at most 1,000,000 instructions are processed, 8,192 branches wait,
   2 GiB of states are kept (prune_native.py, state_native.py)
 - kernel pointers: loads by the C type, which the code generator makes fault-free (btf_access.py)

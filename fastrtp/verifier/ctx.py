@@ -75,5 +75,7 @@ def _btf_ctx_access(env: BpfVerifierEnv, off: int, size: int) -> BpfRegState | N
     if kind not in (BtfKind.STRUCT, BtfKind.UNION):
         env.log.line(f"func '{attach.name}' arg{arg} type {kind.name} is not a struct")
         return None
+    if env.log.enabled:
+        env.log.line(f"func '{attach.name}' arg{arg} has btf_id {target} type {kind.name} '{btf.type(target).name}'")
     reg_type = PTR_TO_BTF_ID | PTR_TRUSTED | (PTR_MAYBE_NULL if null == 1 else 0)
     return BpfRegState(reg_type, ZERO, id=env.new_id() if null == 1 else 0, num=target)

@@ -6,7 +6,19 @@ Kernel: kernel/bpf/verifier.c:do_check, print_insn_state; kernel/bpf/log.c.
 
 from __future__ import annotations
 
-from fastrtp.isa import BPF_ATOMIC, BPF_CLASS, BPF_LDX, BPF_MODE, BPF_ST, BPF_STX, Insn, disassemble
+from fastrtp.isa import (
+    BPF_ATOMIC,
+    BPF_CALL,
+    BPF_CLASS,
+    BPF_JMP,
+    BPF_LDX,
+    BPF_MODE,
+    BPF_PSEUDO_CALL,
+    BPF_ST,
+    BPF_STX,
+    Insn,
+    disassemble,
+)
 from fastrtp.verifier.cfg import use_def
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.log import print_frame
@@ -32,6 +44,7 @@ class InsnLog:
         self._slots: frozenset[int] | None = None
         """Slots to print, None: all."""
         self._insn_line = _NO_LINE
+        self._called = False
         self._before: FrameImage = env.frame.copy()
 
     def begin(self) -> None:
@@ -79,6 +92,7 @@ class InsnLog:
         self._insn_line = log.position()
         log.line(f"{idx}: {self._text(idx, insn)}")
         self._before = env.frame.copy()
+        self._called = insn.code == BPF_JMP | BPF_CALL and insn.src_reg == BPF_PSEUDO_CALL
         self._note(idx, insn)
 
     def safe(self, idx: int) -> None:
@@ -92,7 +106,7 @@ class InsnLog:
     def _print_changes(self, idx: int) -> None:
         env, log = self._env, self._log
         regs, slots = self._regs, self._slots
-        if slots is not None and env.frame.frameno == self._before.frameno:
+        if slots is not None and not self._called and env.frame.frameno == self._before.frameno:
             slots |= {spi for spi, slot in env.frame.stack.items() if self._before.stack.get(spi) is not slot}
         self._regs, self._slots = 0, frozenset()
         if not regs and slots is not None and not slots:

@@ -1,4 +1,4 @@
-"""Calls of kernel functions: number iterators with their loops, RCU and preemption sections.
+"""Calls of kernel functions: number iterators with their loops, RCU and preemption sections; objects: object_kfunc.py.
 
 Kernel: kernel/bpf/verifier.c:check_kfunc_call, process_iter_arg, process_iter_next_call.
 """

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastrtp.helpers.argtype import DYNPTR_TYPE_LOCAL, DYNPTR_TYPE_RINGBUF
 from fastrtp.verifier.bounds import S32_MAX, S32_MIN, S64_MAX, S64_MIN
 from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_DYNPTR,
     CONST_PTR_TO_MAP,
     NOT_INIT,
     PTR_TO_BTF_ID,
@@ -26,6 +28,8 @@ from fastrtp.verifier.state import (
     BPF_ADD_CONST,
     MAX_BPF_REG,
     SLOT_CHARS,
+    STACK_DYNPTR,
+    STACK_ITER,
     BpfFuncState,
     BpfRegState,
     BpfStackState,
@@ -154,6 +158,8 @@ def print_reg_state(reg: BpfRegState, frameno: int, precise: bool = False, btf_n
         if reg.map.name:
             parts.append(f"map={reg.map.name}")
         parts.append(f"ks={reg.map.key_size},vs={reg.map.value_size}")
+    if reg.type == CONST_PTR_TO_DYNPTR:
+        parts.append(f"type={_dynptr_type(reg)}")
     if reg.type != SCALAR_VALUE and reg.off:
         parts.append(f"off={snum(reg.off)}")
     if base == PTR_TO_MEM:
@@ -166,8 +172,27 @@ def print_reg_state(reg: BpfRegState, frameno: int, precise: bool = False, btf_n
     return f"{text}({','.join(parts)})"
 
 
+_ITER_STATES = ("<invalid>", "active", "drained")
+
+
+def _dynptr_type(reg: BpfRegState) -> str:
+    """Kernel: dynptr_type_str."""
+    return "ringbuf" if reg.num & DYNPTR_TYPE_RINGBUF else "local" if reg.num & DYNPTR_TYPE_LOCAL else "<unknown>"
+
+
+def _is_second_half(slot: BpfStackState) -> bool:
+    """Of a dynptr: the slot at the higher address."""
+    return slot.slot_type[7] == STACK_DYNPTR and not slot.spilled_ptr.num & 1
+
+
 def print_slot(slot: BpfStackState, frameno: int, precise: bool = False, btf: Any = None) -> str:
     """One stack slot, as after `fp-8=` in the log."""
+    kept = slot.spilled_ptr
+    if slot.slot_type[7] == STACK_DYNPTR:
+        parts = [f"{name}={value}" for name, value in (("id", kept.id), ("ref_id", kept.ref_obj_id)) if value]
+        return f"dynptr_{_dynptr_type(kept)}({','.join(parts)})"
+    if slot.slot_type[7] == STACK_ITER:
+        return f"iter_num(ref_id={kept.ref_obj_id},state={_ITER_STATES[kept.num]},depth={kept.off})"
     kinds = "".join(SLOT_CHARS[kind] for kind in slot.slot_type)
     if not is_spilled_reg(slot):
         return kinds
@@ -192,11 +217,14 @@ def print_frame(
             parts.append(f"R{regno}={print_reg_state(reg, frame.frameno, precise, _btf_name(reg, btf))}")
     for spi in sorted(frame.stack):
         slot = frame.stack[spi]
+        if _is_second_half(slot):
+            continue
         if any(slot.slot_type) and (slots is None or spi in slots):
             precise = bool(state.precise >> (shift + MAX_BPF_REG + spi) & 1)
             parts.append(f"fp{-8 * (spi + 1)}={print_slot(slot, frame.frameno, precise, btf)}")
-    if regs == -1 and state.refs:
-        parts.append("refs=" + ",".join(str(ref.id) for ref in state.refs))
+    held = [str(ref.id) for ref in state.refs if ref.id]
+    if held:
+        parts.append("refs=" + ",".join(held))
     if frame.in_callback_fn:
         parts.append("cb")
     return " ".join(parts)

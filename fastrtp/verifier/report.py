@@ -20,6 +20,7 @@ MAX_STEPS = 12
 """Branches, and values of the register, that are shown: the last ones."""
 
 _INSN = re.compile(r"^(\d+): \([0-9a-f]{2}\) (.*?)(?:\s+; (.*))?$")
+_STATE = re.compile(r"^\d+: ((?:frame\d+: )?R\d+=.*)$")
 _REG = re.compile(r"\bR(\d+)\b")
 
 
@@ -72,7 +73,12 @@ def _line(step: Step) -> str:
 def make_report(attr: LoadAttr, message: str, lines: Sequence[str], insn_idx: int) -> Report:
     """The report of a refusal whose failing path is `lines` (none: source line and hint alone)."""
     source = Source(attr)
-    steps = [(int(match[1]), match[2].strip(), match[3] or "") for line in lines if (match := _INSN.match(line))]
+    steps: list[tuple[int, str, str]] = []
+    for line in lines:
+        if match := _INSN.match(line):
+            steps.append((int(match[1]), match[2].strip(), match[3] or ""))
+        elif steps and (match := _STATE.match(line)):  # something was said between an instruction and what it did
+            steps[-1] = (*steps[-1][:2], match[1])
     at = steps[-1][0] if steps else insn_idx
     text = steps[-1][1] if steps else ""
     regno = _offender(message, text)
