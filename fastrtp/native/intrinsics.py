@@ -425,5 +425,9 @@ def outline(name: str, arity: int) -> Callable[..., int]:
 clock_gettime: Binary = _external("clock_gettime", 32, [_I32, _PTR])
 pthread_self: Callable[[], int] = _external("pthread_self", 64, [])
 sched_yield: Callable[[], int] = _external("sched_yield", 32, [])
-EXTERNALS = frozenset({"clock_gettime", "pthread_self", "sched_yield", "memcpy", "memset", "memmove", "memcmp", "bcmp"})
+malloc: Unary = _external("malloc", 64, [_I64])
+free: Unary = _external("free", 64, [_I64])
+EXTERNALS = frozenset(
+    {"clock_gettime", "pthread_self", "sched_yield", "malloc", "free", "memcpy", "memset", "memmove", "memcmp", "bcmp"}
+)
 """Everything that the finished library may ask of the process."""

@@ -15,7 +15,7 @@ from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.mem import check_reg_read
 from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, SCALAR_VALUE, reg_type_str
-from fastrtp.verifier.state import BpfFuncState, BpfRegState, BpfVerifierState
+from fastrtp.verifier.state import BpfRegState
 
 
 def push_async_cb(env: BpfVerifierEnv, subprogno: int, found: Any) -> None:
@@ -31,17 +31,13 @@ def do_check_async_callbacks(env: BpfVerifierEnv, do_check: Callable[[BpfVerifie
         for key in todo:
             env.async_verified.add(key)
             subprogno, found = key[0], env.async_callbacks[key]
-            frame = BpfFuncState(-1, 0, subprogno)
-            frame.in_async_callback_fn = True
+            env.restart(subprogno)
+            frame = env.frame
+            frame.in_async_callback_fn = 1
             frame.callback_ret_range = (0, 0)
             frame.regs[1] = BpfRegState(CONST_PTR_TO_MAP, ZERO, map=found)
             frame.regs[2] = BpfRegState(PTR_TO_MAP_KEY, ZERO, map=found)
             frame.regs[3] = BpfRegState(PTR_TO_MAP_VALUE, ZERO, id=env.new_id(), map=found)
-            env.explored_states = {}
-            env.open_loops = []
-            env.prev_insn_idx = -1
-            env.insn_idx = env.subprogs[subprogno].start
-            env.set_state(BpfVerifierState([frame]))
             env.insn_log.begin()
             do_check(env)
             env.log.reset(0)

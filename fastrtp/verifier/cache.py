@@ -105,11 +105,11 @@ def sources_digest() -> str:
     """Digest of the verifier and of all tables that it reads."""
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.blake2b(digest_size=16)
-    paths = [package / "uapi.py"]
+    paths = [package / "uapi.py", package / "native" / "intrinsics.py", package / "native" / "verifier_layout.py"]
     for folder in _SOURCES:
         paths += sorted((package / folder).glob("*.py"))
     for path in paths:
-        if not path.name.endswith("_native.py"):
+        if path.parent.name in ("verifier", "native") or not path.name.endswith("_native.py"):
             digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

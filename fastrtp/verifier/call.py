@@ -61,7 +61,7 @@ def check_helper_call(env: BpfVerifierEnv, insn: Insn) -> None:
         check_func_arg(env, arg, meta, fn)
     record_func_map(env, meta.map_ptr, func_id)
     if meta.access_size:
-        mark_stack_written(env, env.regs[meta.raw_regno], meta.access_size)
+        mark_stack_written(env, meta.raw_regno, meta.access_size)
     if meta.release_regno:
         released = env.regs[meta.release_regno]
         if meta.dynptr is not None:

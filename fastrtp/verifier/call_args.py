@@ -166,7 +166,7 @@ def _check_map_key(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: 
         env.reject(EACCES, "invalid map_ptr to access map->key")
     check_helper_mem_access(env, regno, meta.map_ptr.key_size, READ, False)
     if meta.map_ptr.map_type in KEY_ELIDED:
-        key = constant_map_key(env, reg, meta.map_ptr.key_size)
+        key = constant_map_key(env, regno, meta.map_ptr.key_size)
         meta.const_map_key = -1 if key is None else key
 
 
@@ -189,7 +189,7 @@ def _check_mem(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int,
         if check_helper_mem_access(env, regno, size, WRITE if arg_type & MEM_WRITE else READ, False, meta.raw_mode):
             meta.raw_regno, meta.access_size = regno, size
         if arg_type & MEM_ALIGNED:
-            check_ptr_alignment(env, reg, 0, size, True)
+            check_ptr_alignment(env, regno, 0, size)
 
 
 def _check_size(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:

@@ -6,71 +6,47 @@ Kernel: kernel/bpf/verifier.c:bpf_check, do_check, do_check_insn.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from errno import E2BIG, EINVAL, ENOENT, ENOSPC
+from errno import E2BIG, EINVAL, ENOENT
 
 from fastrtp.btf import BtfKind
 from fastrtp.errors import VerifierError
 from fastrtp.isa import (
-    BPF_ALU,
-    BPF_ALU64,
-    BPF_ATOMIC,
     BPF_CALL,
-    BPF_CLASS,
-    BPF_DW,
-    BPF_EXIT,
-    BPF_IMM,
-    BPF_JA,
     BPF_JMP,
-    BPF_JMP32,
-    BPF_LD,
-    BPF_LDX,
-    BPF_MEM,
-    BPF_MEMSX,
-    BPF_MODE,
-    BPF_OP,
     BPF_PSEUDO_BTF_ID,
     BPF_PSEUDO_CALL,
     BPF_PSEUDO_FUNC,
     BPF_PSEUDO_KFUNC_CALL,
     BPF_PSEUDO_MAP_FD,
     BPF_PSEUDO_MAP_IDX,
-    BPF_SIZE,
-    BPF_SRC,
-    BPF_ST,
-    BPF_STX,
     Insn,
 )
 from fastrtp.uapi import BPF_F_SLEEPABLE, BpfProgType
-from fastrtp.verifier.alu_insn import check_alu_op
+from fastrtp.verifier import reason as why
 from fastrtp.verifier.api import LoadAttr, VerifiedProgram
 from fastrtp.verifier.async_cb import do_check_async_callbacks
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call import check_helper_call, check_reference_leak
-from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers, jmp_offset
-from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv
+from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers
+from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv, Limits
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit
 from fastrtp.verifier.global_func import check_return_code, do_check_main, do_check_subprogs
 from fastrtp.verifier.insn_log import InsnLog
-from fastrtp.verifier.jmp import check_cond_jmp_op
 from fastrtp.verifier.kfunc import add_kfunc_calls, check_kfunc_call
 from fastrtp.verifier.log import Refusal, VerifierLog
-from fastrtp.verifier.mem import SIZE_BYTES, check_atomic, check_mem_access, check_reg_read, check_reg_write, save_aux_ptr_type
-from fastrtp.verifier.prune import is_state_visited, update_branch_counts
+from fastrtp.verifier.mem import do_typed_access, end_special_slots
+from fastrtp.verifier.objects import describe
 from fastrtp.verifier.regtype import CONST_PTR_TO_MAP, MEM_PERCPU, PTR_TO_BTF_ID, PTR_TO_FUNC, PTR_TO_MAP_VALUE
 from fastrtp.verifier.report import make_report
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
 from fastrtp.verifier.section import check_call_in_section
-from fastrtp.verifier.stack import READ, WRITE
-from fastrtp.verifier.state import BpfRegState, const_scalar
+from fastrtp.verifier.state import BpfRegState
 
-PATH_DONE = -1
-"""Returned by a handler where the path ends."""
+SLICE = 50_000
+"""Instructions between two looks at what Python has to do: an interrupt, for one."""
 
 RELOG_LIMIT = 200_000
 """A failure after more instructions than this is logged by its message alone."""
-
-Handler = Callable[[BpfVerifierEnv, Insn], int]
 
 
 def bpf_check(attr: LoadAttr) -> VerifiedProgram:
@@ -84,19 +60,19 @@ def bpf_check(attr: LoadAttr) -> VerifiedProgram:
     # level 1 shows the failing path only: most programs have none, so it is followed again when there is one
     env = BpfVerifierEnv(attr, VerifierLog(level if level & 2 else 0))
     refusal = _run(env)
-    if refusal is not None and level == 1 and env.insn_processed <= RELOG_LIMIT:
+    if refusal is not None and level == 1 and env.stats.insn_processed <= RELOG_LIMIT:
         env = BpfVerifierEnv(attr, VerifierLog(1))
         refusal = _run(env) or refusal
-    env.stats.insn_processed = env.insn_processed
     env.stats.time_ns = time.perf_counter_ns() - started
     if refusal is not None:
         log = "\n".join([*env.log.lines, refusal.message, env.stats.line()]) + "\n" if attr.log_level else ""
         error = VerifierError(refusal.errno, refusal.message, log=log)
-        error.report = make_report(attr, refusal.message, env.log.lines if level == 1 else (), env.insn_idx)
+        error.report = make_report(attr, refusal.message, env.log.lines if level == 1 else (), env.last_idx)
         raise error
     log = "\n".join([*(env.log.lines if level & 2 else env.log.kept), env.stats.line()]) + "\n" if attr.log_level else ""
+    processed = env.stats.insn_processed
     return VerifiedProgram(
-        env.insns, env.aux, env.subprogs, env.used_maps, env.max_ctx_offset, env.max_tp_access, env.insn_processed, log, env.stats
+        env.insns, env.aux, env.subprogs, env.used_maps, env.max_ctx_offset, env.tp_access, processed, log, env.stats
     )
 
 
@@ -105,6 +81,7 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
     try:
         if not env.insns or env.insn_cnt > BPF_COMPLEXITY_LIMIT_INSNS:
             env.reject(E2BIG, f"program has {env.insn_cnt} instructions, of 1 to {BPF_COMPLEXITY_LIMIT_INSNS}")
+        env.tabulate()
         add_subprogs(env)
         add_kfunc_calls(env)
         check_subprogs(env)
@@ -112,6 +89,7 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         check_cfg(env)
         _check_attach(env)
         compute_live_registers(env)
+        env.start_core(Limits(insns=BPF_COMPLEXITY_LIMIT_INSNS), describe)
         env.insn_log = InsnLog(env)
         if env.log.level & 2:
             env.insn_log.live_registers()
@@ -119,12 +97,15 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         do_check_subprogs(env, do_check)
         while do_check_async_callbacks(env, do_check):
             do_check_subprogs(env, do_check)
+        env.close()
         check_max_stack_depth(env)
         _fixup(env)
     except Refusal as refusal:
         return refusal
     except RecursionError:
         return Refusal(E2BIG, "program is nested too deeply")
+    finally:
+        env.close()
     return None
 
 
@@ -147,152 +128,106 @@ def _fixup(env: BpfVerifierEnv) -> None:
 
 def do_check(env: BpfVerifierEnv) -> None:
     """Follow every path from the current state, at `env.insn_idx`. Raises Refusal."""
-    handlers = [_HANDLERS[BPF_CLASS(insn.code)] for insn in env.insns]
-    insns, aux, prune_point = env.insns, env.aux, env.prune_point
-    count = env.insn_cnt
-    logging = env.log.enabled
-    idx = env.insn_idx
+    if env.log.enabled:
+        _do_check_logged(env)
+        return
+    run = env.lib.verifier_run
+    address = env.address
+    how = why.RUN
     while True:
-        if idx >= count:
-            env.reject(EINVAL, f"invalid insn idx {idx} insn_cnt {count}")
-        env.insn_processed += 1
-        if env.insn_processed > BPF_COMPLEXITY_LIMIT_INSNS:
-            # a log of a million instructions fits no buffer, and bpf_vlog_finalize makes that the error
-            env.reject(ENOSPC if env.attr.log_level else E2BIG, f"BPF program is too large. Processed {env.insn_processed} insn")
-        env.insn_idx = idx
-        if prune_point[idx] and is_state_visited(env, idx):
-            if logging:
-                env.insn_log.safe(idx)
-            idx = _next_path(env)
-            if idx == PATH_DONE:
-                return
+        reason = run(address, how, SLICE)
+        how = why.RUN
+        if reason == why.ALL_DONE:
+            return
+        if reason == why.YIELD:
             continue
-        aux[idx].seen = True
-        insn = insns[idx]
-        if logging:
-            env.insn_log.insn(idx, insn)
-        following = handlers[idx](env, insn)
-        env.prev_insn_idx = idx
-        if following == PATH_DONE:
-            following = _next_path(env)
-            if following == PATH_DONE:
+        env.refresh()
+        done = _do_work(env, reason)
+        if done == why.PATH_DONE:
+            if run(address, why.RUN_NEXT_PATH, SLICE) == why.ALL_DONE:
                 return
-        idx = following
+        elif done == why.YIELD:
+            how = why.RUN_ENTERED
 
 
-def _next_path(env: BpfVerifierEnv) -> int:
-    """This path is done; the instruction where the next one starts, or PATH_DONE."""
-    update_branch_counts(env.cur_state)
-    if not env.head:
-        return PATH_DONE
-    elem = env.head.pop()
-    env.log.reset(elem.log_pos)
-    env.set_state(elem.state)
-    env.prev_insn_idx = elem.prev_insn_idx
-    env.print_state = True
-    return elem.insn_idx
-
-
-def _do_alu(env: BpfVerifierEnv, insn: Insn) -> int:
-    check_alu_op(env, insn)
-    return env.insn_idx + 1
-
-
-def _do_ldx(env: BpfVerifierEnv, insn: Insn) -> int:
-    source = check_reg_read(env, insn.src_reg)
-    check_reg_write(env, insn.dst_reg)
-    check_mem_access(
-        env, insn.src_reg, insn.off, SIZE_BYTES[BPF_SIZE(insn.code)], READ, insn.dst_reg, is_ldsx=BPF_MODE(insn.code) == BPF_MEMSX
-    )
-    save_aux_ptr_type(env, source.type)
-    return env.insn_idx + 1
-
-
-def _do_stx(env: BpfVerifierEnv, insn: Insn) -> int:
-    if BPF_MODE(insn.code) == BPF_ATOMIC:
-        check_atomic(env, insn)
-        return env.insn_idx + 1
-    if BPF_MODE(insn.code) != BPF_MEM or insn.imm:
-        env.reject(EINVAL, "BPF_STX uses reserved fields")
-    check_reg_read(env, insn.src_reg)
-    target = check_reg_read(env, insn.dst_reg)
-    check_mem_access(env, insn.dst_reg, insn.off, SIZE_BYTES[BPF_SIZE(insn.code)], WRITE, insn.src_reg)
-    save_aux_ptr_type(env, target.type)
-    return env.insn_idx + 1
-
-
-def _do_st(env: BpfVerifierEnv, insn: Insn) -> int:
-    if BPF_MODE(insn.code) != BPF_MEM or insn.src_reg:
-        env.reject(EINVAL, "BPF_ST uses reserved fields")
-    target = check_reg_read(env, insn.dst_reg)
-    check_mem_access(env, insn.dst_reg, insn.off, SIZE_BYTES[BPF_SIZE(insn.code)], WRITE, -1, imm=insn.imm)
-    save_aux_ptr_type(env, target.type)
-    return env.insn_idx + 1
-
-
-def _do_jmp(env: BpfVerifierEnv, insn: Insn) -> int:
-    op = BPF_OP(insn.code)
-    is_jmp32 = BPF_CLASS(insn.code) == BPF_JMP32
-    env.jmps_processed += 1
-    if op == BPF_CALL:
-        if (
-            BPF_SRC(insn.code)
-            or (insn.src_reg != BPF_PSEUDO_KFUNC_CALL and insn.off)
-            or insn.dst_reg
-            or is_jmp32
-            or insn.src_reg not in (0, BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL)
-        ):
-            env.reject(EINVAL, "BPF_CALL uses reserved fields")
-        if env.cur_state.refs and insn.src_reg != BPF_PSEUDO_KFUNC_CALL:
-            check_call_in_section(env, insn)
-        if insn.src_reg == BPF_PSEUDO_CALL:
-            return check_func_call(env, insn)
-        if insn.src_reg == BPF_PSEUDO_KFUNC_CALL:
-            check_kfunc_call(env, insn)
+def _do_check_logged(env: BpfVerifierEnv) -> None:
+    """The same, an instruction at a time, with a log."""
+    run, address = env.lib.verifier_run, env.address
+    while True:
+        env.refresh()
+        idx = env.insn_idx
+        reason = run(address, why.RUN_ENTER, 1)
+        if reason == why.OK:
+            env.insn_log.insn(idx, env.insns[idx])
+            env.log_pos = env.log.position()
+            reason = run(address, why.RUN_STEP, 1)
+            while reason not in (why.OK, why.PATH_DONE):
+                reason = _do_work(env, reason)
+                if reason == why.YIELD:
+                    reason = run(address, why.RUN_STEP, 1)
+        elif reason == why.SAFE:
+            env.insn_log.safe(idx)
         else:
-            check_helper_call(env, insn)
-        return env.insn_idx + 1
-    if op == BPF_JA:
-        if BPF_SRC(insn.code) or insn.src_reg or insn.dst_reg or (insn.off if is_jmp32 else insn.imm):
-            env.reject(EINVAL, "BPF_JA uses reserved fields")
-        return env.insn_idx + 1 + jmp_offset(insn)
-    if op == BPF_EXIT:
-        if BPF_SRC(insn.code) or insn.imm or insn.src_reg or insn.dst_reg or is_jmp32:
-            env.reject(EINVAL, "BPF_EXIT uses reserved fields")
+            env.check(reason)
+        if reason in (why.SAFE, why.PATH_DONE):
+            if run(address, why.RUN_NEXT_PATH, 1) == why.ALL_DONE:
+                return
+            env.log.reset(env.d)
+            env.print_state = True
+
+
+def _do_work(env: BpfVerifierEnv, reason: int) -> int:
+    """What the core left for Python: OK and the next instruction is set, PATH_DONE, or YIELD to take the same one again."""
+    idx = env.insn_idx
+    insn = env.insns[idx]
+    following = idx + 1
+    if reason == why.DO_CALL:
+        following = _do_call(env, insn)
+    elif reason == why.DO_LOAD or reason == why.DO_ACCESS:
+        do_typed_access(env, insn, idx)
+    elif reason == why.DO_SLOTS:
+        end_special_slots(env)
+        return why.YIELD
+    elif reason == why.DO_LD_IMM64:
+        env.regs[insn.dst_reg] = _ld_imm64(env, insn)
+        env.frame.deps[insn.dst_reg] = 0
+        env.remember(idx, None, insn.dst_reg)
+        following = idx + 2
+    elif reason == why.DO_EXIT:
         check_reference_leak(env, "BPF_EXIT instruction in main prog")
-        if len(env.cur_state.frames) > 1:
-            return prepare_func_exit(env)
-        check_return_code(env)
-        return PATH_DONE
-    return check_cond_jmp_op(env, insn)
-
-
-def _do_ld(env: BpfVerifierEnv, insn: Insn) -> int:
-    mode = BPF_MODE(insn.code)
-    if mode in (0x20, 0x40):
-        env.reject(EINVAL, "BPF_LD_[ABS|IND] instructions not allowed for this program type")
-    if mode != BPF_IMM:
-        env.reject(EINVAL, "invalid BPF_LD mode")
-    if BPF_SIZE(insn.code) != BPF_DW:
-        env.reject(EINVAL, "invalid BPF_LD_IMM insn")
-    if insn.off:
-        env.reject(EINVAL, "BPF_LD_IMM64 uses reserved fields")
-    check_reg_write(env, insn.dst_reg)
-    high = env.insns[env.insn_idx + 1].imm
-    kind = insn.src_reg
-    if kind == 0:
-        reg = const_scalar(insn.imm & 0xFFFFFFFF | (high & 0xFFFFFFFF) << 32)
-    elif kind == BPF_PSEUDO_FUNC:
-        reg = BpfRegState(PTR_TO_FUNC, ZERO, num=_callback_subprog(env, env.insn_idx + insn.imm + 1))
-    elif kind == BPF_PSEUDO_BTF_ID:
-        reg = _pseudo_btf_id(env, insn)
-    elif kind in (BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX):
-        reg = BpfRegState(CONST_PTR_TO_MAP, ZERO, map=env.used_map_of(insn))
+        if env.cur_state.nframes == 1:
+            check_return_code(env)
+            return why.PATH_DONE
+        following = prepare_func_exit(env)
     else:
-        reg = BpfRegState(PTR_TO_MAP_VALUE, ZERO, off=high, map=env.used_map_of(insn))
-    env.regs[insn.dst_reg] = reg
-    env.frame.deps[insn.dst_reg] = 0
-    return env.insn_idx + 2
+        env.check(reason)
+    env.prev_insn_idx = idx
+    env.insn_idx = following
+    return why.OK
+
+
+def _do_call(env: BpfVerifierEnv, insn: Insn) -> int:
+    if env.cur_state.refs and insn.src_reg != BPF_PSEUDO_KFUNC_CALL:
+        check_call_in_section(env, insn)
+    if insn.src_reg == BPF_PSEUDO_CALL:
+        return check_func_call(env, insn)
+    if insn.src_reg == BPF_PSEUDO_KFUNC_CALL:
+        check_kfunc_call(env, insn)
+    else:
+        check_helper_call(env, insn)
+    return env.insn_idx + 1
+
+
+def _ld_imm64(env: BpfVerifierEnv, insn: Insn) -> BpfRegState:
+    """What a constant that names something is."""
+    kind = insn.src_reg
+    if kind == BPF_PSEUDO_FUNC:
+        return BpfRegState(PTR_TO_FUNC, ZERO, num=_callback_subprog(env, env.insn_idx + insn.imm + 1))
+    if kind == BPF_PSEUDO_BTF_ID:
+        return _pseudo_btf_id(env, insn)
+    if kind in (BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX):
+        return BpfRegState(CONST_PTR_TO_MAP, ZERO, map=env.used_map_of(insn))
+    return BpfRegState(PTR_TO_MAP_VALUE, ZERO, off=env.insns[env.insn_idx + 1].imm, map=env.used_map_of(insn))
 
 
 def _callback_subprog(env: BpfVerifierEnv, start: int) -> int:
@@ -321,18 +256,6 @@ def _pseudo_btf_id(env: BpfVerifierEnv, insn: Insn) -> BpfRegState:
         env.reject(ENOENT, f"ldimm64 failed to find the address for kernel symbol '{record.name}'.")
     return BpfRegState(PTR_TO_BTF_ID | MEM_PERCPU, ZERO, num=target)
 
-
-_HANDLERS: dict[int, Handler] = {
-    BPF_LD: _do_ld,
-    BPF_LDX: _do_ldx,
-    BPF_ST: _do_st,
-    BPF_STX: _do_stx,
-    BPF_ALU: _do_alu,
-    BPF_ALU64: _do_alu,
-    BPF_JMP: _do_jmp,
-    BPF_JMP32: _do_jmp,
-}
-"""One function per instruction class; each returns the index to go on with."""
 
 SUPPORTED_PROG_TYPES = frozenset(
     {

@@ -60,7 +60,7 @@ def _make(env: BpfVerifierEnv, regno: int, reg: BpfRegState, kind: int) -> None:
     if spi < 0:
         env.reject(EINVAL, "Dynptr has to be an uninitialized dynptr")
     for part in (0, 8):
-        check_mem_access(env, regno, part, 8, WRITE, -1)
+        check_mem_access(env, regno, part, 8, WRITE)
     destroy_if_dynptr(env, frame, spi)
     destroy_if_dynptr(env, frame, spi - 1)
     ident = env.new_id()

@@ -1,32 +1,138 @@
-"""The environment of one run: program, maps, functions, tables per instruction, the current state and its stack.
+"""The environment of one run: program, maps, functions, tables per instruction, and the core's memory.
 
+The core (check_native.py) follows paths in native memory; `env.regs`, `env.frame` and `env.cur_state` are views of it.
 Kernel: include/linux/bpf_verifier.h:struct bpf_verifier_env.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
+
 from fastrtp.isa import Insn
+from fastrtp.native.layout import at
+from fastrtp.native.library import library
+from fastrtp.native.verifier_layout import (
+    ACCESS_MIXED,
+    FULL_STATE,
+    MAX_CALL_FRAMES,
+    REG_SIZE,
+    VBRANCH,
+    VENV,
+    VINSN,
+    VMEMO,
+    VOBJECT,
+    VREFS,
+)
 from fastrtp.uapi import BPF_F_ANY_ALIGNMENT, BPF_F_STRICT_ALIGNMENT, BPF_F_TEST_STATE_FREQ, BpfProgType
 from fastrtp.verifier.api import InsnAux, LoadAttr, SubprogInfo, VerifierStats
 from fastrtp.verifier.log import Refusal, VerifierLog
-from fastrtp.verifier.state import BpfFuncState, BpfReferenceState, BpfRegState, BpfVerifierState
+from fastrtp.verifier.refuse import refuse
+from fastrtp.verifier.regtype import (
+    CONST_PTR_TO_MAP,
+    PTR_TO_BTF_ID,
+    PTR_TO_CTX,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MEM,
+    PTR_TO_STACK,
+    PTR_TO_TP_BUFFER,
+)
+from fastrtp.verifier.state import (
+    REF,
+    REF_SIZE,
+    REFS_HEAD,
+    BpfFuncState,
+    BpfReferenceState,
+    BpfVerifierState,
+    Space,
+    memory,
+)
 
 BPF_COMPLEXITY_LIMIT_INSNS = 1_000_000
 BPF_COMPLEXITY_LIMIT_JMP_SEQ = 8192
 BPF_MAX_SUBPROGS = 256
+MAX_BYTES = 2 << 30
+"""Memory of one run's states; the kernel accounts them to the loader's cgroup."""
 
 _GPL_LICENSES = frozenset({"GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"})
+_ID_PAIRS = 1024
+_REFS_COUNT = at(VREFS, "count")
+_SETS, _UNIONS = 64, 256
+_OBJECTS, _MEMOS = 256, 256
+_ACCESS_NAME = {
+    PTR_TO_CTX: "ctx",
+    PTR_TO_STACK: "stack",
+    PTR_TO_MAP_VALUE: "map_value",
+    PTR_TO_MAP_KEY: "mem",
+    PTR_TO_MEM: "mem",
+    PTR_TO_TP_BUFFER: "tp_buffer",
+    PTR_TO_BTF_ID: "btf",
+    CONST_PTR_TO_MAP: "btf",
+    ACCESS_MIXED: "mem",
+}
 
 
-class StackElem(NamedTuple):
-    """A path to take later."""
+class _Count:
+    """A number of the VENV record, as an attribute."""
 
-    state: BpfVerifierState
-    insn_idx: int
-    prev_insn_idx: int
-    log_pos: int
+    def __init__(self, name: str) -> None:
+        self.index = at(VENV, name) // 8
+
+    def __get__(self, env: Any, _owner: object = None) -> int:
+        return int(env.numbers[self.index])
+
+    def __set__(self, env: Any, value: int) -> None:
+        env.numbers[self.index] = value
+
+
+class _Objects(Space):
+    """What registers name; the core is told what it has to know of maps."""
+
+    def __init__(self, env: BpfVerifierEnv) -> None:
+        super().__init__()
+        self._env = env
+        self.table = np.zeros(_OBJECTS, VOBJECT)
+
+    def added(self, number: int, thing: Any) -> None:
+        """Describe a map."""
+        if number >= len(self.table):
+            self.table = np.concatenate([self.table, np.zeros_like(self.table)])
+            self._env.objects = self.table.ctypes.data
+        if hasattr(thing, "key_size"):
+            inner = getattr(thing, "inner_map", None)
+            other = self.number(inner) if hasattr(inner, "key_size") else 0
+            kind = self._env.describe(self._env, thing)
+            self.table[number] = (kind, thing.key_size, thing.value_size, thing.map_flags, other)
+
+
+class _Current(BpfVerifierState):
+    """The state under way: its frames stay where they are."""
+
+    def __init__(self, space: Space, address: int, run: Any) -> None:
+        super().__init__(space, address, run)
+        self.all_frames = [super(_Current, self).frame(number) for number in range(MAX_CALL_FRAMES)]
+
+    def frame(self, number: int) -> BpfFuncState:
+        """A frame, 0 the program's own."""
+        return self.all_frames[number]
+
+    @property
+    def frames(self) -> list[BpfFuncState]:
+        """All frames, the running one last."""
+        return self.all_frames[: self.nframes]
+
+
+class Limits(NamedTuple):
+    """What a run may take."""
+
+    insns: int = BPF_COMPLEXITY_LIMIT_INSNS
+    jumps: int = BPF_COMPLEXITY_LIMIT_JMP_SEQ
+    bytes: int = MAX_BYTES
 
 
 class BpfVerifierEnv:
@@ -50,31 +156,9 @@ class BpfVerifierEnv:
         self.subprog_at: dict[int, int] = {}
         self.stats = VerifierStats()
         self.max_ctx_offset = 0
-        self.max_tp_access = 0
-        # cfg.py
-        self.prune_point = bytearray(self.insn_cnt)
-        self.force_checkpoint = bytearray(self.insn_cnt)
-        self.calls_callback = bytearray(self.insn_cnt)
-        self.live_regs: list[int] = []
+        self.insn_table: Any = None
         self.kfuncs: dict[int, Any] = {}
-        # do_check
-        self.cur_state: BpfVerifierState = BpfVerifierState([])
-        self.frame: BpfFuncState = BpfFuncState(-1, 0, 0)
-        self.regs: list[BpfRegState] = self.frame.regs
-        self.insn_idx = 0
-        self.prev_insn_idx = -1
-        self.head: list[StackElem] = []
-        self.id_gen = 0
-        self.explored_states: dict[int, list[Any]] = {}
-        self.insn_processed = 0
-        self.prev_insn_processed = 0
-        self.prev_jmps_processed = 0
-        self.jmps_processed = 0
         self.print_state = True
-        self.activations = 0
-        self.from_callback = False
-        self.open_loops: list[BpfVerifierState] = []
-        self.state_seq = 0
         # global_func.py
         self.subprog_args: dict[int, Any] = {}
         self.called_globals: set[int] = set()
@@ -84,12 +168,160 @@ class BpfVerifierEnv:
         self.map_fields: dict[int, list[Any]] = {}
         self.async_callbacks: dict[tuple[int, int], Any] = {}
         self.async_verified: set[tuple[int, int]] = set()
+        self._venv = bytearray(VENV.itemsize)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._venv))
+        self.numbers = memoryview(self._venv).cast("q")
+        self.lib = library()
+        self._started = False
+        self.last_idx, self.tp_access = 0, 0
 
-    def set_state(self, state: BpfVerifierState) -> None:
-        """Make `state` the current one."""
-        self.cur_state = state
-        self.frame = state.frames[-1]
+    insn_idx = _Count("insn_idx")
+    prev_insn_idx = _Count("prev_insn_idx")
+    id_gen = _Count("id_gen")
+    insn_processed = _Count("insn_processed")
+    max_tp_access = _Count("max_tp_access")
+    from_callback = _Count("from_callback")
+    log_pos = _Count("log_pos")
+    objects = _Count("objects")
+    head_cnt = _Count("head_cnt")
+    a = _Count("a")
+    b = _Count("b")
+    c = _Count("c")
+    d = _Count("d")
+
+    def start_core(self, limits: Limits, describe: Callable[[BpfVerifierEnv, Any], int]) -> None:
+        """Hand the program to the core: what was found of its shape, and room to work in. Raises Refusal (ENOMEM).
+
+        `describe`: the `kind` of a map's VOBJECT.
+        """
+        self.describe = describe
+        self.space = _Objects(self)
+        self._state = bytearray(FULL_STATE)
+        self._head = np.zeros(limits.jumps, VBRANCH)
+        self._memos = np.zeros(_MEMOS, VMEMO)
+        self._memo_cnt = 0
+        self._depths = np.zeros(len(self.subprogs), "<i8")
+        self._idmap = np.zeros(2 * _ID_PAIRS, "<i8")
+        state = ctypes.addressof(ctypes.c_char.from_buffer(self._state))
+        values = {
+            "insns": self.insn_table.ctypes.data,
+            "insn_cnt": self.insn_cnt,
+            "cur": state,
+            "head": self._head.ctypes.data,
+            "head_max": limits.jumps,
+            "objects": self.space.table.ctypes.data,
+            "memos": self._memos.ctypes.data,
+            "subprog_depth": self._depths.ctypes.data,
+            "idmap": self._idmap.ctypes.data,
+            "strict_alignment": int(self.strict_alignment),
+            "test_state_freq": int(self.test_state_freq),
+            "insn_limit": limits.insns,
+            "max_bytes": limits.bytes,
+        }
+        for name, value in values.items():
+            self.numbers[at(VENV, name) // 8] = value
+        self._started = True
+        if self.lib.verifier_init(self.address, _SETS, _UNIONS):
+            self.reject(12, "no memory for the verifier's states")
+        self.cur_state = _Current(self.space, state, self)
+        self.refresh()
+
+    def tabulate(self) -> None:
+        """Put the instructions into the table that the core works on."""
+        table = np.zeros(self.insn_cnt, VINSN)
+        columns = np.fromiter(chain.from_iterable(self.insns), "<i8", 5 * self.insn_cnt).reshape(-1, 5)
+        table["code"] = columns[:, 0]
+        table["regs"] = columns[:, 1] | columns[:, 2] << 4
+        table["off"] = columns[:, 3]
+        table["imm"] = columns[:, 4]
+        self.insn_table = table
+
+    def close(self) -> None:
+        """Give the core's memory back, keeping what it learnt of the program."""
+        if not self._started:
+            return
+        self._started = False
+        self.stats.insn_processed = self.insn_processed
+        for name in ("max_states_per_insn", "total_states", "peak_states"):
+            setattr(self.stats, name, int(self.numbers[at(VENV, name) // 8]))
+        table = self.insn_table
+        for aux, seen, access, kind in zip(
+            self.aux, table["seen"].tolist(), table["access"].tolist(), table["ptr_type"].tolist(), strict=True
+        ):
+            aux.seen = bool(seen)
+            if access:
+                aux.access = _ACCESS_NAME[access]
+                aux.ptr_type = kind
+        for subprog, depth in zip(self.subprogs, self._depths.tolist(), strict=True):
+            subprog.stack_depth = depth
+        self.last_idx, self.tp_access = self.insn_idx, self.max_tp_access
+        self.lib.verifier_free(self.address)
+        for name in ("cur_state", "frame", "regs", "space", "insn_log", "describe"):
+            self.__dict__.pop(name, None)  # views of what is gone; they refer to this object, too
+
+    def restart(self, subprogno: int) -> None:
+        """A fresh state at the first instruction of a function."""
+        table = self.insn_table
+        self.lib.verifier_restart(
+            self.address, table.ctypes.data, self.insn_cnt, VINSN.itemsize, at(VINSN, "explored"), subprogno
+        )
+        self.prev_insn_idx = -1
+        self.insn_idx = self.subprogs[subprogno].start
+        self.print_state = True
+        self.refresh()
+
+    def refresh(self) -> None:
+        """After another frame, or another path: look at the frame that runs now."""
+        self.frame: BpfFuncState = self.cur_state.all_frames[self.cur_state.nframes - 1]
         self.regs = self.frame.regs
+
+    def check(self, reason: int) -> None:
+        """Refuse the program where the core says so."""
+        if reason > 0:
+            refuse(self, reason)
+
+    def remember(self, insn_idx: int, source: bytes | None, regno: int) -> None:
+        """The instruction gave what is in a register now, from a pointer with the bytes `source` (None: a constant)."""
+        number = int(self.insn_table["memo"][insn_idx])
+        if not number:
+            if self._memo_cnt == len(self._memos):
+                self._memos = np.concatenate([self._memos, np.zeros_like(self._memos)])
+                self.numbers[at(VENV, "memos") // 8] = self._memos.ctypes.data
+            self._memo_cnt += 1
+            number = self._memo_cnt
+            self.insn_table["memo"][insn_idx] = number
+        place = memory(self._memos.ctypes.data + (number - 1) * VMEMO.itemsize, VMEMO.itemsize)
+        if source is not None:
+            place[4:REG_SIZE] = source
+        place[REG_SIZE + 4 :] = self.space.raw(self.regs[regno])
+
+    def room(self, frame: int, spi: int) -> None:
+        """Make stack slots exist."""
+        self.lib.verifier_room(frame, spi)
+
+    def push_frame(self, state: int, callsite: int, subprogno: int) -> int:
+        """A frame more; 0 where eight are in use."""
+        return self.lib.verifier_push_frame(state, callsite, subprogno)
+
+    def refs_at(self, address: int) -> tuple[BpfReferenceState, ...]:
+        """What a VREFS record says."""
+        count = int.from_bytes(memory(address + _REFS_COUNT, 8), "little")
+        space = self.space
+        return tuple(
+            BpfReferenceState(ident, insn_idx, space.kinds[kind], space.objects[ptr])
+            for ident, kind, ptr, insn_idx in REF.iter_unpack(memory(address + REFS_HEAD, count * REF_SIZE))
+        )
+
+    def new_refs(self, refs: tuple[BpfReferenceState, ...]) -> int:
+        """Make a VREFS record. Raises Refusal (ENOMEM)."""
+        address = self.lib.verifier_new_refs(self.address, len(refs))
+        if not address:
+            self.reject(12, "no memory for the verifier's states")
+        rows = b"".join(
+            REF.pack(ref.id, self.space.kind(ref.kind), self.space.number(ref.ptr), ref.insn_idx) for ref in refs
+        )
+        memory(address + REFS_HEAD, len(rows))[:] = rows
+        return address
 
     def new_id(self) -> int:
         """A number not used before in this run."""
@@ -113,13 +345,12 @@ class BpfVerifierEnv:
 
     def push_stack(self, insn_idx: int) -> BpfVerifierState:
         """A copy of the current state, to be continued at `insn_idx` later. Kernel: push_stack."""
-        state = self.cur_state.copy()
-        if state.parent is not None:
-            state.parent.branches += 1
-        self.head.append(StackElem(state, insn_idx, self.insn_idx, self.log.position()))
-        if len(self.head) > BPF_COMPLEXITY_LIMIT_JMP_SEQ:
-            self.reject(7, f"The sequence of {len(self.head)} jumps is too complex.")
-        return state
+        address = self.lib.verifier_push_stack(self.address, insn_idx)
+        if not address:
+            if self.head_cnt >= len(self._head):
+                self.reject(7, f"The sequence of {self.head_cnt + 1} jumps is too complex.")
+            self.reject(12, "no memory for the verifier's states")
+        return BpfVerifierState(self.space, address, self)
 
     def acquire_reference(self, insn_idx: int) -> int:
         """A new resource that has to be released. Kernel: acquire_reference."""
@@ -137,7 +368,3 @@ class BpfVerifierEnv:
     def used_map_of(self, insn: Insn) -> Any:
         """The map of a resolved ld_imm64."""
         return self.used_maps[insn.imm]
-
-    def live_regs_before(self, frame: BpfFuncState, next_frame: BpfFuncState | None, insn_idx: int) -> int:
-        """Registers of `frame` that may still be read: a mask of 11 bits."""
-        return self.live_regs[insn_idx if next_frame is None else next_frame.callsite]

@@ -15,12 +15,11 @@ from fastrtp.uapi import MAX_BPF_STACK, MAX_CALL_FRAMES
 from fastrtp.verifier.bounds import S64_MAX, S64_MIN
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.global_func import check_global_call
-from fastrtp.verifier.precision import mark_reg_precise
+from fastrtp.verifier.precision import find_prev_entry, mark_reg_precise, widen_imprecise_scalars
 from fastrtp.verifier.regtype import PTR_TO_STACK, SCALAR_VALUE
 from fastrtp.verifier.resolve import LD_IMM64
-from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, BpfFuncState, BpfVerifierState
+from fastrtp.verifier.state import REG_UNKNOWN, BpfFuncState, BpfVerifierState
 from fastrtp.verifier.subprog_args import subprog_is_global
-from fastrtp.verifier.widen import find_prev_entry, widen_imprecise_scalars
 
 SetCalleeState = Callable[[BpfFuncState, BpfFuncState], None]
 """Fills the callee's registers from the caller's: (caller, callee)."""
@@ -28,20 +27,18 @@ SetCalleeState = Callable[[BpfFuncState, BpfFuncState], None]
 
 def clear_caller_saved_regs(frame: BpfFuncState) -> None:
     """R0 to R5 are gone after a call."""
-    frame.regs[0:6] = [REG_NOT_INIT] * 6
-    frame.deps[0:6] = [0] * 6
+    frame.clear_caller_saved_regs()
 
 
 def setup_func_entry(
     env: BpfVerifierEnv, state: BpfVerifierState, subprogno: int, callsite: int, fill: SetCalleeState
 ) -> BpfFuncState:
     """Push a frame for a function. Errors: E2BIG beyond eight frames."""
-    if len(state.frames) >= MAX_CALL_FRAMES:
-        env.reject(E2BIG, f"the call stack of {len(state.frames) + 1} frames is too deep")
     caller = state.frames[-1]
-    callee = BpfFuncState(callsite, len(state.frames), subprogno)
+    callee = state.push_frame(callsite, subprogno)
+    if callee is None:
+        env.reject(E2BIG, f"the call stack of {MAX_CALL_FRAMES + 1} frames is too deep")
     fill(caller, callee)
-    state.frames.append(callee)
     env.subprogs[caller.subprogno].callees.add(subprogno)
     return callee
 
@@ -63,7 +60,7 @@ def check_func_call(env: BpfVerifierEnv, insn: Insn) -> int:
         return env.insn_idx + 1
     setup_func_entry(env, env.cur_state, subprogno, env.insn_idx, _copy_args)
     clear_caller_saved_regs(caller)
-    env.set_state(env.cur_state)
+    env.refresh()
     if env.log.enabled:
         env.insn_log.call(caller, env.frame)
     return env.subprogs[subprogno].start
@@ -75,7 +72,7 @@ def push_callback_call(env: BpfVerifierEnv, subprogno: int, fill: SetCalleeState
     subprog.is_cb = True
     state = env.push_stack(subprog.start)
     callee = setup_func_entry(env, state, subprogno, env.insn_idx, fill)
-    callee.in_callback_fn = True
+    callee.in_callback_fn = 1
     callee.callback_ret_range = (0, 1)
     state.callback_unroll_depth += 1
     state.frames[-2].callback_depth += 1
@@ -110,13 +107,14 @@ def prepare_func_exit(env: BpfVerifierEnv) -> int:
         target = callee.callsite + 1
     if env.log.enabled:
         env.insn_log.back(callee, caller, target)
-    state.frames.pop()
-    env.set_state(state)
-    env.from_callback = callee.in_callback_fn
-    if callee.in_callback_fn:
+    in_callback_fn = callee.in_callback_fn
+    state.pop_frame()
+    env.refresh()
+    env.from_callback = in_callback_fn
+    if in_callback_fn:
         previous = find_prev_entry(env, state, target)
         if previous is not None:
-            widen_imprecise_scalars(previous, state)
+            widen_imprecise_scalars(env, previous, state)
     env.print_state = True
     return target
 

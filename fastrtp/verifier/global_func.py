@@ -37,7 +37,7 @@ from fastrtp.verifier.regtype import (
     reg_type_str,
 )
 from fastrtp.verifier.stack import READ, WRITE
-from fastrtp.verifier.state import REG_CTX, REG_UNKNOWN, BpfFuncState, BpfRegState, BpfVerifierState, register_is_null
+from fastrtp.verifier.state import REG_CTX, REG_UNKNOWN, BpfRegState, register_is_null
 from fastrtp.verifier.subprog_args import SubprogArg, func_type, prepare_func_args, subprog_name
 
 DoCheck = Callable[[BpfVerifierEnv], None]
@@ -91,11 +91,7 @@ def _refuse_exception_callback(env: BpfVerifierEnv) -> None:
 
 def _start(env: BpfVerifierEnv, subprogno: int) -> None:
     """A fresh state at the first instruction of a function."""
-    env.explored_states = {}
-    env.open_loops = []
-    env.prev_insn_idx = -1
-    env.insn_idx = env.subprogs[subprogno].start
-    env.set_state(BpfVerifierState([BpfFuncState(-1, 0, subprogno)]))
+    env.restart(subprogno)
     env.insn_log.begin()
 
 

@@ -24,7 +24,7 @@ from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.log import print_frame
 from fastrtp.verifier.regtype import PTR_TO_STACK
 from fastrtp.verifier.source import Source
-from fastrtp.verifier.state import BPF_REG_SIZE, BpfFuncState
+from fastrtp.verifier.state import BPF_REG_SIZE, BpfFuncState, FrameImage
 
 _ALIGNMENT, _MIN_ALIGNMENT = 40, 8
 _ALL_REGS = (1 << 11) - 1
@@ -45,7 +45,7 @@ class InsnLog:
         """Slots to print, None: all."""
         self._insn_line = _NO_LINE
         self._called = False
-        self._before: BpfFuncState = env.frame
+        self._before: FrameImage = env.frame.copy()
 
     def begin(self) -> None:
         """A function is verified from its start."""
@@ -61,13 +61,14 @@ class InsnLog:
         env, log = self._env, self._log
         log.line("Live regs before insn:")
         skip = False
+        live = env.insn_table["live"].tolist()
         for idx, insn in enumerate(env.insns):
             if skip:
                 skip = False
                 continue
-            mask = env.live_regs[idx]
-            live = "".join(str(regno) if mask >> regno & 1 else "." for regno in range(10))
-            log.line(f"{idx:>7}: {live} {self._text(idx, insn)}")
+            mask = live[idx]
+            shown = "".join(str(regno) if mask >> regno & 1 else "." for regno in range(10))
+            log.line(f"{idx:>7}: {shown} {self._text(idx, insn)}")
             skip = insn.code == 0x18
 
     def _text(self, idx: int, insn: Insn) -> str:
@@ -92,7 +93,7 @@ class InsnLog:
         log.line(f"{idx}: {self._text(idx, insn)}")
         self._before = env.frame.copy()
         self._called = insn.code == BPF_JMP | BPF_CALL and insn.src_reg == BPF_PSEUDO_CALL
-        self._note(insn)
+        self._note(idx, insn)
 
     def safe(self, idx: int) -> None:
         """The path ends: it is like one that was followed. Kernel: is_state_visited's caller."""
@@ -119,9 +120,9 @@ class InsnLog:
         else:
             log.line(f"{idx}: {text}".rstrip())
 
-    def _note(self, insn: Insn) -> None:
+    def _note(self, idx: int, insn: Insn) -> None:
         """Registers and slots that the instruction reads."""
-        use, define = use_def(insn)
+        use, define = use_def(self._env, idx)
         self._regs, self._slots = (use | define) & _ALL_REGS, frozenset()
         cls, regs = BPF_CLASS(insn.code), self._env.regs
         if cls not in (BPF_LDX, BPF_ST, BPF_STX):

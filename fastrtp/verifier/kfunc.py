@@ -6,6 +6,7 @@ Kernel: kernel/bpf/verifier.c:check_kfunc_call, process_iter_arg, process_iter_n
 from __future__ import annotations
 
 from errno import EACCES, EINVAL
+from typing import Any
 
 from fastrtp.btf import BtfKind
 from fastrtp.btf.kfuncs import KfuncProto, kfunc_ids
@@ -15,6 +16,7 @@ from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.func import clear_caller_saved_regs
 from fastrtp.verifier.mem import check_mem_access, check_reg_read
 from fastrtp.verifier.object_kfunc import check_object_kfunc
+from fastrtp.verifier.precision import find_prev_entry, widen_imprecise_scalars
 from fastrtp.verifier.refs import release_reference
 from fastrtp.verifier.regtype import (
     MEM_RCU,
@@ -39,7 +41,6 @@ from fastrtp.verifier.state import (
     BpfRegState,
     BpfStackState,
 )
-from fastrtp.verifier.widen import find_prev_entry, widen_imprecise_scalars
 
 ACTIVE, DRAINED = 1, 2
 """State of an iterator, in `num` of its slot's register."""
@@ -151,7 +152,7 @@ def _check_iter_arg(env: BpfVerifierEnv, proto: KfuncProto) -> tuple[int, int]:
     if proto.iterator == "new":
         if spi < 0 or kind == STACK_ITER:
             env.reject(EINVAL, "expected uninitialized iter_num as arg #0")
-        check_mem_access(env, 1, 0, 8, WRITE, -1)
+        check_mem_access(env, 1, 0, 8, WRITE)
     elif spi < 0 or kind != STACK_ITER:
         env.reject(EINVAL, "expected an initialized iter_num as arg #0")
     return spi, frame.frameno
@@ -164,7 +165,7 @@ def _mark_iter(env: BpfVerifierEnv, frameno: int, spi: int) -> None:
     env.cur_state.frames[frameno].stack_deps[spi] = 0
 
 
-def _set_iter(stack: dict[int, BpfStackState], spi: int, ref: int, state: int, depth: int) -> None:
+def _set_iter(stack: Any, spi: int, ref: int, state: int, depth: int) -> None:
     stack[spi] = BpfStackState(ALL_ITER, BpfRegState(PTR_TO_STACK, ZERO, off=depth, ref_obj_id=ref, num=state))
 
 
@@ -179,7 +180,7 @@ def _iter_next(env: BpfVerifierEnv, frameno: int, spi: int) -> None:
         _set_iter(queued.frames[frameno].stack, spi, held.ref_obj_id, ACTIVE, held.off + 1)
         queued.frames[-1].regs[0] = BpfRegState(PTR_TO_MEM | MEM_RDONLY, ZERO, ref_obj_id=held.ref_obj_id, num=4)
         if previous is not None:
-            widen_imprecise_scalars(previous, queued)
+            widen_imprecise_scalars(env, previous, queued)
     _set_iter(env.cur_state.frames[frameno].stack, spi, held.ref_obj_id, DRAINED, held.off)
     env.regs[0] = REG_ZERO
 

@@ -128,11 +128,12 @@ def reg_type_str(reg_type: int) -> str:
 
 def is_spillable_regtype(reg_type: int) -> bool:
     """Pointers that keep their type in a stack slot."""
-    return base_type(reg_type) in _SPILLABLE
+    return bool(SPILLABLE_MASK >> base_type(reg_type) & 1)
 
 
-_SPILLABLE = frozenset(
-    {
+SPILLABLE_MASK = sum(
+    1 << kind
+    for kind in (
         PTR_TO_MAP_VALUE,
         PTR_TO_STACK,
         PTR_TO_CTX,
@@ -151,5 +152,23 @@ _SPILLABLE = frozenset(
         PTR_TO_FUNC,
         PTR_TO_MAP_KEY,
         PTR_TO_ARENA,
-    }
+    )
 )
+"""A bit a base type."""
+
+ARITHMETIC_MASK = sum(
+    1 << kind
+    for kind in (
+        PTR_TO_CTX,
+        PTR_TO_MAP_VALUE,
+        PTR_TO_MAP_KEY,
+        PTR_TO_STACK,
+        PTR_TO_TP_BUFFER,
+        PTR_TO_BTF_ID,
+        PTR_TO_MEM,
+        PTR_TO_BUF,
+        PTR_TO_FUNC,
+        CONST_PTR_TO_DYNPTR,
+    )
+)
+"""Pointers that numbers may be added to, a bit a base type."""

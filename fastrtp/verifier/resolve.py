@@ -6,7 +6,11 @@ Kernel: kernel/bpf/verifier.c:resolve_pseudo_ldimm64, add_used_map, check_map_pr
 
 from __future__ import annotations
 
+import functools
 from errno import EINVAL, EPROTO
+from typing import Any
+
+import numpy as np
 
 from fastrtp.errors import ENOTSUPP, BpfError
 from fastrtp.isa import (
@@ -35,9 +39,11 @@ MAX_USED_MAPS = 64
 def resolve_pseudo_ldimm64(env: BpfVerifierEnv) -> None:
     """Check the form of loads, opcodes and 64-bit immediates; resolve map references."""
     insns = env.insns
-    i = 0
-    while i < env.insn_cnt:
+    second_slot = -1
+    for i in _to_look_at(env.insn_table).tolist():
         insn = insns[i]
+        if i == second_slot:
+            continue
         if BPF_CLASS(insn.code) == BPF_LDX and (BPF_MODE(insn.code) not in (BPF_MEM, BPF_MEMSX) or insn.imm):
             env.reject(EINVAL, "BPF_LDX uses reserved fields")
         if insn.code == LD_IMM64:
@@ -48,11 +54,23 @@ def resolve_pseudo_ldimm64(env: BpfVerifierEnv) -> None:
                 env.reject(EINVAL, "invalid bpf_ld_imm64 insn")
             if insn.src_reg not in (0, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC):
                 _resolve_map(env, i)
-            i += 2
+            second_slot = i + 1
             continue
         if not bpf_opcode_in_insntable(insn.code):
             env.reject(EINVAL, f"unknown opcode {insn.code:02x}")
-        i += 1
+
+
+@functools.cache
+def _known_opcodes() -> Any:
+    return np.array([bpf_opcode_in_insntable(code) and code != LD_IMM64 for code in range(256)])
+
+
+def _to_look_at(table: Any) -> Any:
+    """Numbers of the instructions that are no plain ones: 64-bit immediates, loads with odd fields, unknown opcodes."""
+    code = table["code"]
+    mode = code & 0xE0
+    odd_load = (code & 7 == BPF_LDX) & (((mode != BPF_MEM) & (mode != BPF_MEMSX)) | (table["imm"] != 0))
+    return np.flatnonzero(odd_load | ~_known_opcodes()[code])
 
 
 def _resolve_map(env: BpfVerifierEnv, i: int) -> None:

@@ -9,34 +9,22 @@ Kernel: kernel/bpf/verifier.c:destroy_if_dynptr_stack_slot, invalidate_dynptr, c
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL
+from errno import EINVAL
 
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.regtype import PTR_TO_MEM, base_type
-from fastrtp.verifier.state import REG_UNKNOWN, SLOT_INVALID, STACK_DYNPTR, STACK_ITER, BpfFuncState
+from fastrtp.verifier.state import REG_UNKNOWN, SLOT_INVALID, SLOT_MISC, STACK_DYNPTR, STACK_ITER, BpfFuncState
 
 SPECIAL = frozenset({STACK_DYNPTR, STACK_ITER})
 ALL_DYNPTR = bytes([STACK_DYNPTR]) * 8
 ALL_ITER = bytes([STACK_ITER]) * 8
 
 
-def kind_at(frame: BpfFuncState, off: int) -> int:
-    """Type of the stack byte at `off` from the frame pointer."""
-    return frame.stack.get((-off - 1) // 8, SLOT_INVALID).slot_type[(-off - 1) % 8]
-
-
-def first_special(frame: BpfFuncState, low: int, high: int) -> int | None:
-    """The first byte of [low, high) that belongs to a dynptr or an iterator."""
-    if not any(slot.slot_type[7] in SPECIAL for slot in frame.stack.values()):
-        return None
-    return next((off for off in range(low, high) if kind_at(frame, off) in SPECIAL), None)
-
-
-def refuse_dynptr_bytes(env: BpfVerifierEnv, frame: BpfFuncState, low: int, high: int) -> None:
-    """A helper's output must not hit a dynptr that the same helper may use. Errors: EACCES."""
-    for off in range(low, high):
-        if kind_at(frame, off) == STACK_DYNPTR:
-            env.reject(EACCES, f"potential write to dynptr at off={off} disallowed")
+def unmark_iter(frame: BpfFuncState, spi: int) -> None:
+    """A store into an iterator leaves bytes without a meaning, and a reference that nothing can release."""
+    slot = frame.stack.get(spi, SLOT_INVALID)
+    if slot.slot_type[7] in SPECIAL:
+        frame.stack[spi] = SLOT_MISC
 
 
 def destroy_if_dynptr(env: BpfVerifierEnv, frame: BpfFuncState, spi: int) -> None:
@@ -82,9 +70,3 @@ def slot_of(env: BpfVerifierEnv, off: int, var_mask: int, kind: str, count: int)
         env.log.line(f"cannot pass in {kind} at an offset={off}")
         return -1
     return spi
-
-
-__all__ = [
-    "ALL_DYNPTR", "ALL_ITER", "SPECIAL", "destroy_if_dynptr", "first_special", "invalidate_dynptr", "invalidate_slices",
-    "kind_at", "refuse_dynptr_bytes", "slot_of",
-]  # fmt: skip

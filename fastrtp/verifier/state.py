@@ -1,33 +1,54 @@
-"""State of the abstract machine: registers, stack slots, frames, and the state of a whole path.
+"""State of the abstract machine as Python sees it: immutable registers and slots, and views of the core's frames and states.
 
-Registers, stack slots and bounds are immutable and shared between states: a change makes a new object, a copy of a
-state copies lists of references, and two states that share an object are equal there without looking.
-
-Instead of walking instructions backwards to find where a value came from (mark_chain_precision), each register and
-slot carries `deps`: a bit set naming the registers and slots *of the parent checkpoint* that its value depends on.
-When a value must be exact, the bits name what must be exact in the parent; see precision.py.
+A `BpfRegState` read from a view is a copy; storing one writes it. Every register and slot has `deps`, a number that
+stands for a set of registers and slots *of the parent checkpoint* that its value depends on (0: none); such a number may
+be copied along with the value.
 
 Kernel: include/linux/bpf_verifier.h:struct bpf_reg_state, bpf_stack_state, bpf_func_state, bpf_verifier_state.
 """
 
 from __future__ import annotations
 
+import ctypes
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
+from fastrtp.native.layout import at
+from fastrtp.native.verifier_layout import (
+    BITS_PER_FRAME,
+    FRAME_HEAD,
+    FRAME_REGS,
+    FULL_FRAME,
+    MASK_WORDS,
+    MAX_BPF_REG,
+    REG_SIZE,
+    SLOT_SIZE,
+    VFRAME,
+    VREF,
+    VREFS,
+    VSLOT,
+    VSTATE,
+)
 from fastrtp.verifier.bounds import UNKNOWN, ZERO, Bounds, const_bounds
-from fastrtp.verifier.regtype import NOT_INIT, PTR_TO_CTX, PTR_TO_STACK, SCALAR_VALUE
+from fastrtp.verifier.regtype import NOT_INIT, PTR_TO_CTX, SCALAR_VALUE
+from fastrtp.verifier.stacktype import (
+    SLOT_CHARS,
+    STACK_DYNPTR,
+    STACK_INVALID,
+    STACK_ITER,
+    STACK_MISC,
+    STACK_SPILL,
+    STACK_ZERO,
+)
+from fastrtp.verifier.tnum import Tnum
 
 BPF_REG_SIZE = 8
-MAX_BPF_REG = 11
 BPF_REG_FP = 10
-BPF_ADD_CONST = 1 << 31
-"""Set in `id` of a scalar that is the value with the id plus the constant `off`."""
-
-SLOTS_PER_FRAME = 64
-BITS_PER_FRAME = MAX_BPF_REG + SLOTS_PER_FRAME
-"""A frame's share of a dependency bit set: 11 registers, then 64 stack slots."""
+BPF_ADD_CONST = 3 << 30
+"""Bits set in `id` of a scalar that is the value with the id plus the constant `off` (the lower one: in 32 bits)."""
 
 
 class BpfRegState:
@@ -37,7 +58,7 @@ class BpfRegState:
     subprogram number of a PTR_TO_FUNC, map_uid of a pointer to a map or into one.
     """
 
-    __slots__ = ("bounds", "id", "map", "num", "off", "ref_obj_id", "type")
+    __slots__ = ("bounds", "id", "map", "num", "off", "raw", "ref_obj_id", "type")
 
     def __init__(
         self, type: int, bounds: Bounds, off: int = 0, id: int = 0, ref_obj_id: int = 0, map: Any = None, num: int = 0
@@ -49,6 +70,7 @@ class BpfRegState:
         self.ref_obj_id = ref_obj_id
         self.map = map
         self.num = num
+        self.raw: bytes | None = None
 
     def with_bounds(self, bounds: Bounds) -> BpfRegState:
         """A copy with other bounds."""
@@ -62,17 +84,6 @@ class BpfRegState:
         """A copy of another type."""
         return BpfRegState(type, self.bounds, self.off, self.id, self.ref_obj_id, self.map, self.num)
 
-    def same(self, other: BpfRegState, ids: bool = True) -> bool:
-        """Whether every member is equal (`ids`: identifiers too)."""
-        return self is other or (
-            self.type == other.type
-            and self.off == other.off
-            and self.num == other.num
-            and self.map is other.map
-            and self.bounds == other.bounds
-            and (not ids or (self.id == other.id and self.ref_obj_id == other.ref_obj_id))
-        )
-
 
 REG_NOT_INIT = BpfRegState(NOT_INIT, UNKNOWN)
 REG_UNKNOWN = BpfRegState(SCALAR_VALUE, UNKNOWN)
@@ -85,7 +96,7 @@ def scalar(bounds: Bounds) -> BpfRegState:
     return REG_UNKNOWN if bounds is UNKNOWN else BpfRegState(SCALAR_VALUE, bounds)
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 12)
 def const_scalar(value: int) -> BpfRegState:
     """The constant `value` (modulo 2**64)."""
     return BpfRegState(SCALAR_VALUE, const_bounds(value))
@@ -95,10 +106,6 @@ def register_is_null(reg: BpfRegState) -> bool:
     """The constant 0."""
     var_off = reg.bounds.var_off
     return reg.type == SCALAR_VALUE and not var_off.mask and not var_off.value
-
-
-STACK_INVALID, STACK_SPILL, STACK_MISC, STACK_ZERO, STACK_DYNPTR, STACK_ITER = range(6)
-SLOT_CHARS = "?rm0di"
 
 
 class BpfStackState:
@@ -121,86 +128,11 @@ ALL_ZERO = bytes([STACK_ZERO]) * 8
 ALL_INVALID = bytes(8)
 SLOT_INVALID = BpfStackState(ALL_INVALID)
 SLOT_MISC = BpfStackState(ALL_MISC)
-SLOT_ZERO = BpfStackState(ALL_ZERO)
 
 
 def is_spilled_reg(slot: BpfStackState) -> bool:
     """Whether a register was stored here."""
     return slot.slot_type[7] == STACK_SPILL
-
-
-def is_spilled_scalar_reg(slot: BpfStackState) -> bool:
-    """Whether a scalar register was stored here."""
-    return slot.slot_type[7] == STACK_SPILL and slot.spilled_ptr.type == SCALAR_VALUE
-
-
-_IDENTITY = [[1 << (frame * BITS_PER_FRAME + regno) for regno in range(MAX_BPF_REG)] for frame in range(8)]
-
-
-class BpfFuncState:
-    """One frame: registers, stack and how it was entered.
-
-    `callsite` is the index of the call that made it (-1: the program's own frame). `stack` maps a slot number
-    (0 is fp-8) to what it holds; absent slots were never written. `stack_deps` lists only slots whose dependencies
-    are not themselves. `activation` numbers the frame's current run of a helper that calls back.
-    """
-
-    __slots__ = (
-        "activation",
-        "callback_depth",
-        "callback_ret_range",
-        "callsite",
-        "deps",
-        "frameno",
-        "in_async_callback_fn",
-        "in_callback_fn",
-        "regs",
-        "stack",
-        "stack_deps",
-        "subprogno",
-    )
-
-    def __init__(self, callsite: int, frameno: int, subprogno: int) -> None:
-        self.callsite = callsite
-        self.frameno = frameno
-        self.subprogno = subprogno
-        self.regs: list[BpfRegState] = [REG_NOT_INIT] * MAX_BPF_REG
-        self.regs[BPF_REG_FP] = BpfRegState(PTR_TO_STACK, ZERO, num=frameno)
-        self.deps: list[int] = [0] * MAX_BPF_REG
-        self.stack: dict[int, BpfStackState] = {}
-        self.stack_deps: dict[int, int] = {}
-        self.in_callback_fn = False
-        self.in_async_callback_fn = False
-        self.callback_ret_range: tuple[int, int] | None = None
-        self.callback_depth = 0
-        self.activation = 0
-
-    def copy(self) -> BpfFuncState:
-        """An independent copy."""
-        new = object.__new__(BpfFuncState)
-        new.callsite = self.callsite
-        new.frameno = self.frameno
-        new.subprogno = self.subprogno
-        new.regs = self.regs[:]
-        new.deps = self.deps[:]
-        new.stack = self.stack.copy()
-        new.stack_deps = self.stack_deps.copy()
-        new.in_callback_fn = self.in_callback_fn
-        new.in_async_callback_fn = self.in_async_callback_fn
-        new.callback_ret_range = self.callback_ret_range
-        new.callback_depth = self.callback_depth
-        new.activation = self.activation
-        return new
-
-    def reset_deps(self) -> None:
-        """After a checkpoint: everything depends on itself in the checkpoint."""
-        self.deps = _IDENTITY[self.frameno][:]
-        self.stack_deps = {}
-
-    def slot_deps(self, spi: int) -> int:
-        """Dependencies of a stack slot."""
-        own = self.stack_deps.get(spi)
-        return 1 << (self.frameno * BITS_PER_FRAME + MAX_BPF_REG + spi) if own is None else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,53 +147,353 @@ class BpfReferenceState:
     """The map that a lock is in"""
 
 
-class BpfVerifierState:
-    """A path's state, and, once it is a checkpoint, its place in the tree of paths.
+_REG = struct.Struct("<IiIIIqQQqqQQiiII")
+_REG_AT = at(VSLOT, "reg")
+_CONTENT = 4
+"""Where a register's content begins, behind its dependencies."""
+_MAX_KNOWN = 1 << 14
 
-    `branches` counts the paths below it that are not yet done; `precise` names registers and slots (bits as in `deps`)
-    that must match exactly for another state to be pruned here; `backedges` are paths that were pruned here while
-    `precise` could still grow.
+
+_NO_DEPS = bytes(_CONTENT)
+_CLEARED = (_NO_DEPS + _REG.pack(NOT_INIT, 0, 0, 0, 0, 0, *UNKNOWN.members())) * 6
+"""R0 to R5, never written."""
+
+
+class Space:
+    """Python's side of one run's native memory: the objects that registers name, and registers by their bytes."""
+
+    def __init__(self) -> None:
+        self.objects: list[Any] = [None]
+        self._numbers: dict[object, int] = {}
+        self._regs: dict[bytes, BpfRegState] = {}
+        self._slots: dict[bytes, BpfStackState] = {}
+        self.kinds = ["ptr", "iter"]
+        self._refs: dict[int, tuple[BpfReferenceState, ...]] = {}
+
+    def number(self, thing: Any) -> int:
+        """Number of an object, the same each time."""
+        if thing is None:
+            return 0
+        key = ("int", thing) if isinstance(thing, int) else id(thing)
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = len(self.objects)
+            self.objects.append(thing)
+            self.added(found, thing)
+        return found
+
+    def added(self, number: int, thing: Any) -> None:
+        """An object is named for the first time."""
+
+    def reg(self, raw: bytes) -> BpfRegState:
+        """The register of 92 bytes."""
+        found = self._regs.get(raw)
+        if found is None:
+            kind, off, ident, ref, number, num, value, mask, *ranges = _REG.unpack(raw)
+            found = BpfRegState(kind, Bounds(Tnum(value, mask), *ranges), off, ident, ref, self.objects[number], num)
+            found.raw = raw
+            if len(self._regs) >= _MAX_KNOWN:
+                self._regs.clear()
+            self._regs[raw] = found
+        return found
+
+    def raw(self, reg: BpfRegState) -> bytes:
+        """The 92 bytes of a register."""
+        if reg.raw is not None and reg.map is None:
+            return reg.raw
+        b = reg.bounds
+        raw = _REG.pack(reg.type, reg.off, reg.id, reg.ref_obj_id, self.number(reg.map), reg.num, *b.members())
+        if reg.map is None:
+            reg.raw = raw
+        return raw
+
+    def slot(self, raw: bytes) -> BpfStackState:
+        """The slot of its types and its register's bytes."""
+        found = self._slots.get(raw)
+        if found is None:
+            found = BpfStackState(raw[:8], self.reg(raw[8 + _CONTENT :]))
+            if len(self._slots) >= _MAX_KNOWN:
+                self._slots.clear()
+            self._slots[raw] = found
+        return found
+
+    def kind(self, name: str) -> int:
+        """Number of a kind of reference."""
+        if name not in self.kinds:
+            self.kinds.append(name)
+        return self.kinds.index(name)
+
+
+def memory(address: int, size: int) -> memoryview:
+    """Native memory as bytes."""
+    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
+
+
+class _Regs:
+    """Eleven registers of a frame, as a list."""
+
+    __slots__ = ("_at", "_bytes", "_space")
+
+    def __init__(self, space: Space, data: memoryview, start: int) -> None:
+        self._space, self._bytes, self._at = space, data, start
+
+    @overload
+    def __getitem__(self, regno: int) -> BpfRegState: ...
+    @overload
+    def __getitem__(self, regno: slice) -> list[BpfRegState]: ...
+    def __getitem__(self, regno: int | slice) -> BpfRegState | list[BpfRegState]:
+        if isinstance(regno, slice):
+            return [self[i] for i in range(*regno.indices(MAX_BPF_REG))]
+        if not 0 <= regno < MAX_BPF_REG:
+            raise IndexError(regno)
+        start = self._at + regno * REG_SIZE
+        return self._space.reg(bytes(self._bytes[start + _CONTENT : start + REG_SIZE]))
+
+    @overload
+    def __setitem__(self, regno: int, reg: BpfRegState) -> None: ...
+    @overload
+    def __setitem__(self, regno: slice, reg: list[BpfRegState]) -> None: ...
+    def __setitem__(self, regno: int | slice, reg: BpfRegState | list[BpfRegState]) -> None:
+        if isinstance(reg, BpfRegState):
+            assert isinstance(regno, int)
+            start = self._at + regno * REG_SIZE
+            self._bytes[start + _CONTENT : start + REG_SIZE] = self._space.raw(reg)
+            return
+        assert isinstance(regno, slice)
+        for i, one in zip(range(*regno.indices(MAX_BPF_REG)), reg, strict=True):
+            self[i] = one
+
+    def __iter__(self) -> Iterator[BpfRegState]:
+        return iter([self[i] for i in range(MAX_BPF_REG)])
+
+    def __len__(self) -> int:
+        return MAX_BPF_REG
+
+
+class _Deps:
+    """Dependency sets of items of a fixed size."""
+
+    __slots__ = ("_at", "_count", "_size", "_words")
+
+    def __init__(self, words: memoryview, start: int, size: int, count: int) -> None:
+        self._words, self._at, self._size, self._count = words, start // 4, size // 4, count
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        return int(self._words[self._at + index * self._size])
+
+    @overload
+    def __setitem__(self, index: int, deps: int) -> None: ...
+    @overload
+    def __setitem__(self, index: slice, deps: list[int]) -> None: ...
+    def __setitem__(self, index: int | slice, deps: int | list[int]) -> None:
+        if isinstance(deps, int):
+            assert isinstance(index, int)
+            self._words[self._at + index * self._size] = deps
+            return
+        assert isinstance(index, slice)
+        for i, one in zip(range(*index.indices(self._count)), deps, strict=True):
+            self[i] = one
+
+
+class _Stack:
+    """Slots of a frame, as a mapping from slot number (0 is fp-8); what was never written holds nothing."""
+
+    __slots__ = ("_bytes", "_frame", "_space")
+
+    def __init__(self, frame: BpfFuncState) -> None:
+        self._frame, self._space, self._bytes = frame, frame.space, frame.data
+
+    def __getitem__(self, spi: int) -> BpfStackState:
+        if not 0 <= spi < self._frame.nslots:
+            return SLOT_INVALID
+        start = self._frame.at + FRAME_HEAD + spi * SLOT_SIZE
+        raw = bytes(self._bytes[start : start + SLOT_SIZE])
+        # dependencies are no part of what a slot holds
+        return self._space.slot(raw[:8] + b"\0\0\0\0" + raw[8 + _CONTENT :])
+
+    def get(self, spi: int, default: BpfStackState = SLOT_INVALID) -> BpfStackState:
+        """A slot, or `default` where nothing was ever written."""
+        return self[spi] if 0 <= spi < self._frame.nslots else default
+
+    def __setitem__(self, spi: int, slot: BpfStackState) -> None:
+        if spi >= self._frame.nslots:
+            self._frame.room(spi)
+        start = self._frame.at + FRAME_HEAD + spi * SLOT_SIZE
+        self._bytes[start : start + 8] = slot.slot_type
+        self._bytes[start + 8 + _CONTENT : start + SLOT_SIZE] = self._space.raw(slot.spilled_ptr)
+
+    def items(self) -> list[tuple[int, BpfStackState]]:
+        """Slots with something in them."""
+        frame, data = self._frame, self._bytes
+        start = frame.at + FRAME_HEAD
+        return [
+            (spi, self[spi])
+            for spi in range(frame.nslots)
+            if data[start + spi * SLOT_SIZE : start + spi * SLOT_SIZE + 8] != ALL_INVALID
+        ]
+
+    def values(self) -> list[BpfStackState]:
+        """The same, without their numbers."""
+        return [slot for _, slot in self.items()]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([spi for spi, _ in self.items()])
+
+    def __contains__(self, spi: object) -> bool:
+        return isinstance(spi, int) and 0 <= spi < self._frame.nslots
+
+
+class _Number:
+    """A 64-bit number in a record, as an attribute."""
+
+    def __init__(self, offset: int) -> None:
+        self.index = offset // 8
+
+    def __get__(self, record: Any, _owner: object = None) -> int:
+        return int(record.numbers[record.first + self.index])
+
+    def __set__(self, record: Any, value: int) -> None:
+        record.numbers[record.first + self.index] = value
+
+
+class BpfFuncState:
+    """One frame: registers, stack and how it was entered.
+
+    `callsite` is the index of the call that made it (-1: the program's own frame). `activation` numbers the frame's
+    current run of a helper that calls back.
     """
 
-    __slots__ = (
-        "backedges",
-        "branches",
-        "callback_unroll_depth",
-        "first_insn_idx",
-        "frames",
-        "insn_idx",
-        "may_goto_depth",
-        "parent",
-        "precise",
-        "refs",
-        "seq",
-    )
+    def __init__(self, space: Space, data: memoryview, start: int, address: int, room: Any) -> None:
+        self.space, self.data, self.at, self.address = space, data, start, address
+        self.numbers = data.cast("q")
+        self.first = start // 8
+        self._room = room
+        self._words = data.cast("I")
+        self.regs = _Regs(space, data, start + FRAME_REGS)
+        self.deps = _Deps(self._words, start + FRAME_REGS, REG_SIZE, MAX_BPF_REG)
+        self.stack = _Stack(self)
+        self.stack_deps = _Deps(self._words, start + FRAME_HEAD + _REG_AT, SLOT_SIZE, 64)
 
-    def __init__(self, frames: list[BpfFuncState]) -> None:
-        self.frames = frames
-        self.refs: tuple[BpfReferenceState, ...] = ()
-        self.insn_idx = 0
-        self.first_insn_idx = 0
-        self.branches = 0
-        self.parent: BpfVerifierState | None = None
-        self.precise = 0
-        self.backedges: list[BpfVerifierState] = []
-        self.may_goto_depth = 0
-        self.callback_unroll_depth = 0
-        self.seq = 0
+    callsite = _Number(at(VFRAME, "callsite"))
+    frameno = _Number(at(VFRAME, "frameno"))
+    subprogno = _Number(at(VFRAME, "subprogno"))
+    in_callback_fn = _Number(at(VFRAME, "in_callback_fn"))
+    in_async_callback_fn = _Number(at(VFRAME, "in_async_callback_fn"))
+    callback_depth = _Number(at(VFRAME, "callback_depth"))
+    activation = _Number(at(VFRAME, "activation"))
+    nslots = _Number(at(VFRAME, "nslots"))
+    _has_range = _Number(at(VFRAME, "has_ret_range"))
+    _low = _Number(at(VFRAME, "ret_low"))
+    _high = _Number(at(VFRAME, "ret_high"))
 
-    def copy(self) -> BpfVerifierState:
-        """An independent state at the same point, child of the same checkpoint."""
-        new = object.__new__(BpfVerifierState)
-        new.frames = [frame.copy() for frame in self.frames]
-        new.refs = self.refs
-        new.insn_idx = self.insn_idx
-        new.first_insn_idx = self.first_insn_idx
-        new.branches = 0
-        new.parent = self.parent
-        new.precise = 0
-        new.backedges = []
-        new.may_goto_depth = self.may_goto_depth
-        new.callback_unroll_depth = self.callback_unroll_depth
-        new.seq = self.seq
-        return new
+    @property
+    def callback_ret_range(self) -> tuple[int, int] | None:
+        """What a callback may return."""
+        return (self._low, self._high) if self._has_range else None
+
+    @callback_ret_range.setter
+    def callback_ret_range(self, value: tuple[int, int] | None) -> None:
+        self._has_range = int(value is not None)
+        self._low, self._high = value or (0, 0)
+
+    def room(self, spi: int) -> None:
+        """Make the slots up to `spi` exist."""
+        self._room(self.address, spi)
+
+    def slot_deps(self, spi: int) -> int:
+        """Dependencies of a stack slot."""
+        return self.stack_deps[spi] if spi < self.nslots else 0
+
+    def clear_caller_saved_regs(self) -> None:
+        """R0 to R5 are gone after a call."""
+        start = self.at + FRAME_REGS
+        self.data[start : start + len(_CLEARED)] = _CLEARED
+
+    def copy(self) -> FrameImage:
+        """What it holds now."""
+        return FrameImage(self.frameno, list(self.regs), dict(self.stack.items()))
+
+
+@dataclass(frozen=True)
+class FrameImage:
+    """A frame as it was."""
+
+    frameno: int
+    regs: list[BpfRegState]
+    stack: dict[int, BpfStackState]
+
+
+class BpfVerifierState:
+    """A path's state, or a checkpoint: a view of native memory that is valid while the state is.
+
+    `precise` names registers and slots that must match exactly for another state to be pruned here.
+    """
+
+    def __init__(self, space: Space, address: int, run: Any) -> None:
+        self.space, self.address, self.run = space, address, run
+        self.numbers = memory(address, VSTATE.itemsize).cast("q")
+        self.first = 0
+
+    nframes = _Number(at(VSTATE, "nframes"))
+    _refs = _Number(at(VSTATE, "refs"))
+    insn_idx = _Number(at(VSTATE, "insn_idx"))
+    branches = _Number(at(VSTATE, "branches"))
+    parent_address = _Number(at(VSTATE, "parent"))
+    may_goto_depth = _Number(at(VSTATE, "may_goto_depth"))
+    callback_unroll_depth = _Number(at(VSTATE, "callback_unroll_depth"))
+
+    def frame(self, number: int) -> BpfFuncState:
+        """A frame, 0 the program's own."""
+        address = self.numbers[at(VSTATE, "frame_at") // 8 + number]
+        return BpfFuncState(self.space, memory(address, FULL_FRAME), 0, address, self.run.room)
+
+    @property
+    def frames(self) -> list[BpfFuncState]:
+        """All frames, the running one last."""
+        return [self.frame(number) for number in range(self.nframes)]
+
+    def push_frame(self, callsite: int, subprogno: int) -> BpfFuncState | None:
+        """A new frame on top, or None where eight are in use."""
+        return self.frame(self.nframes - 1) if self.run.push_frame(self.address, callsite, subprogno) else None
+
+    def pop_frame(self) -> None:
+        """Leave the frame that runs."""
+        self.nframes -= 1
+
+    @property
+    def parent(self) -> BpfVerifierState | None:
+        """The checkpoint that it goes on from."""
+        address = self.parent_address
+        return BpfVerifierState(self.space, address, self.run) if address else None
+
+    @property
+    def precise(self) -> int:
+        """Bits of registers and slots, BITS_PER_FRAME a frame."""
+        first = at(VSTATE, "precise") // 8
+        return sum((self.numbers[first + word] & (1 << 64) - 1) << (64 * word) for word in range(MASK_WORDS))
+
+    @property
+    def refs(self) -> tuple[BpfReferenceState, ...]:
+        """What is held, oldest first."""
+        address = self._refs
+        return self.run.refs_at(address) if address else ()
+
+    @refs.setter
+    def refs(self, refs: tuple[BpfReferenceState, ...]) -> None:
+        self._refs = self.run.new_refs(refs) if refs else 0
+
+
+REFS_HEAD, REF_SIZE = VREFS.itemsize, VREF.itemsize
+REF = struct.Struct("<qqqq")
+"""id, kind, ptr, insn_idx"""
+
+__all__ = [
+    "BITS_PER_FRAME", "MAX_BPF_REG", "SLOT_CHARS", "STACK_DYNPTR", "STACK_INVALID", "STACK_ITER", "STACK_MISC", "STACK_SPILL",
+    "STACK_ZERO",
+]  # fmt: skip

@@ -1,0 +1,346 @@
+"""ALU instructions on registers: moves, scalar arithmetic, pointer arithmetic and what of it is allowed.
+
+Kernel: kernel/bpf/verifier.c:check_alu_op, adjust_reg_min_max_vals, adjust_ptr_min_max_vals.
+"""
+
+from __future__ import annotations
+
+from fastrtp.isa import (
+    BPF_ADD,
+    BPF_ALU64,
+    BPF_AND,
+    BPF_ARSH,
+    BPF_DIV,
+    BPF_END,
+    BPF_LSH,
+    BPF_MOD,
+    BPF_MOV,
+    BPF_NEG,
+    BPF_OR,
+    BPF_RSH,
+    BPF_SUB,
+    BPF_X,
+    BPF_XOR,
+)
+from fastrtp.native.intrinsics import device, load8, load32, load64, store32, ule
+from fastrtp.native.layout import at
+from fastrtp.native.verifier_layout import REG_SIZE, VINSN
+from fastrtp.verifier.alu_native import adjust_scalar32, adjust_scalar64, byte_order
+from fastrtp.verifier.bounds_native import (
+    R_SMIN,
+    R_UMAX,
+    R_VALUE,
+    S32_MAX,
+    S32_MIN,
+    coerce_subreg_to_size_sx,
+    coerce_to_size_sx,
+    zext_32_to_64,
+)
+from fastrtp.verifier.mem_native import E_SCRATCH, check_reg_read, check_reg_write, current_reg
+from fastrtp.verifier.precision_native import mark_reg_precise
+from fastrtp.verifier.reason import (
+    OK,
+    R_BAD_OPCODE,
+    R_DIV_ZERO,
+    R_MATH_OFF,
+    R_MATH_RANGE,
+    R_MATH_UNBOUNDED,
+    R_MATH_VALUE,
+    R_PTR_32,
+    R_PTR_ARITH,
+    R_PTR_BITWISE,
+    R_PTR_FROM_SCALAR,
+    R_PTR_NULL,
+    R_PTR_OPERATOR,
+    R_PTR_PTR,
+    R_PTR_STACK_SUB,
+    R_RESERVED,
+    R_SHIFT,
+)
+from fastrtp.verifier.regtype import ARITHMETIC_MASK, CONST_PTR_TO_MAP, PTR_MAYBE_NULL, PTR_TO_STACK, SCALAR_VALUE
+from fastrtp.verifier.stack_native import (
+    BPF_ADD_CONST,
+    BPF_ADD_CONST32,
+    BPF_ADD_CONST64,
+    BPF_MAX_VAR_OFF,
+    assign_scalar_id_before_mov,
+    fits,
+    is_const,
+    say,
+)
+from fastrtp.verifier.state_native import (
+    R_DEPS,
+    R_ID,
+    R_OFF,
+    R_TYPE,
+    copy_reg,
+    deps_union,
+    mark_const,
+    mark_unknown,
+    reg_off,
+)
+from fastrtp.verifier.tnum_native import U32, sx32
+
+I_CODE, I_REGS, I_OFF, I_IMM = at(VINSN, "code"), at(VINSN, "regs"), at(VINSN, "off"), at(VINSN, "imm")
+MOV_FIELDS, NEG_FIELDS, END_FIELDS, ALU_FIELDS, JMP_FIELDS, JA_FIELDS, EXIT_FIELDS, CALL_FIELDS = range(8)
+ST_FIELDS, STX_FIELDS, LD_FIELDS = range(8, 11)
+"""Operand of R_RESERVED."""
+
+
+@device
+def insn_dst(insn: int) -> int:
+    """dst_reg."""
+    return load8(insn + I_REGS) & 15
+
+
+@device
+def insn_src(insn: int) -> int:
+    """src_reg."""
+    return load8(insn + I_REGS) >> 4
+
+
+@device
+def insn_off(insn: int) -> int:
+    """off, signed."""
+    return (load32(insn + I_REGS - 1) << 32) >> 48
+
+
+@device
+def insn_imm(insn: int) -> int:
+    """imm, signed."""
+    return sx32(load32(insn + I_IMM))
+
+
+@device
+def _forget(reg: int) -> None:
+    """No identity any more."""
+    store32(reg + R_ID, 0)
+    store32(reg + R_OFF, 0)
+
+
+@device
+def _unknown32(reg: int) -> None:
+    mark_unknown(reg)
+    zext_32_to_64(reg)
+
+
+@device
+def _check_end_neg(env: int, insn: int, op: int, is_alu64: int) -> int:
+    reg_source = load8(insn + I_CODE) & BPF_X
+    imm = insn_imm(insn)
+    if op == BPF_NEG:
+        if reg_source or insn_src(insn) or insn_off(insn) or imm:
+            return say(env, R_RESERVED, NEG_FIELDS, 0, 0, 0)
+    elif insn_src(insn) or insn_off(insn) or (imm != 16 and imm != 32 and imm != 64) or (is_alu64 and reg_source):
+        return say(env, R_RESERVED, END_FIELDS, 0, 0, 0)
+    regno = insn_dst(insn)
+    reason = check_reg_read(env, regno)
+    if reason == OK:
+        reason = check_reg_write(env, regno)
+    if reason != OK:
+        return reason
+    dst = current_reg(env, regno)
+    if load32(dst + R_TYPE) != SCALAR_VALUE:
+        mark_unknown(dst)
+        return OK
+    _forget(dst)
+    if op == BPF_END:
+        byte_order(dst, imm >> 3, 1 if is_alu64 or reg_source else 0)
+    elif is_alu64:
+        adjust_scalar64(BPF_NEG, dst, dst)
+    else:
+        adjust_scalar32(BPF_NEG, dst, dst)
+    return OK
+
+
+@device
+def _check_mov(env: int, insn: int, is_alu64: int) -> int:
+    off = insn_off(insn)
+    imm = insn_imm(insn)
+    dst_regno = insn_dst(insn)
+    src_regno = insn_src(insn)
+    if (load8(insn + I_CODE) & BPF_X) == 0:
+        if src_regno or off:
+            return say(env, R_RESERVED, MOV_FIELDS, 0, 0, 0)
+        reason = check_reg_write(env, dst_regno)
+        if reason == OK:
+            mark_const(current_reg(env, dst_regno), imm if is_alu64 else imm & U32)
+        return reason
+    if imm or (off != 0 and off != 8 and off != 16 and (off != 32 or not is_alu64)):
+        return say(env, R_RESERVED, MOV_FIELDS, 0, 0, 0)
+    reason = check_reg_read(env, src_regno)
+    if reason == OK:
+        reason = check_reg_write(env, dst_regno)
+    if reason != OK:
+        return reason
+    src = current_reg(env, src_regno)
+    dst = current_reg(env, dst_regno)
+    if load32(src + R_TYPE) != SCALAR_VALUE:
+        if is_alu64 and off == 0:
+            copy_reg(dst, src)
+        elif is_alu64:
+            mark_unknown(dst)
+        else:
+            _unknown32(dst)
+        return OK
+    # a sign extension that changes nothing, or a move of all that there is
+    same = ule(load64(src + R_UMAX), (1 << (off - 1)) - 1) if off else is_alu64 != 0 or fits(src, 32) != 0
+    if same:
+        assign_scalar_id_before_mov(env, src)
+        copy_reg(dst, src)
+        return OK
+    copy_reg(dst, src)
+    _forget(dst)
+    if off == 0:
+        zext_32_to_64(dst)
+    elif is_alu64:
+        coerce_to_size_sx(dst, off >> 3)
+    else:
+        coerce_subreg_to_size_sx(dst, off >> 3)
+    return OK
+
+
+@device
+def _check_sane_offset(env: int, reg: int, type: int) -> int:
+    """Offsets stay far below what could wrap. Kernel: check_reg_sane_offset."""
+    if is_const(reg):
+        value = load64(reg + R_VALUE)
+        if value <= -BPF_MAX_VAR_OFF or value >= BPF_MAX_VAR_OFF:
+            return say(env, R_MATH_VALUE, type, value, 0, 0)
+    off = reg_off(reg)
+    if load32(reg + R_TYPE) != SCALAR_VALUE and (off <= -BPF_MAX_VAR_OFF or off >= BPF_MAX_VAR_OFF):
+        return say(env, R_MATH_OFF, type, off, 0, 0)
+    smin = load64(reg + R_SMIN)
+    if smin == -(1 << 63):
+        return say(env, R_MATH_UNBOUNDED, type, 0, 0, 0)
+    if smin <= -BPF_MAX_VAR_OFF or smin >= BPF_MAX_VAR_OFF:
+        return say(env, R_MATH_RANGE, type, smin, 0, 0)
+    return OK
+
+
+@device
+def _adjust_ptr(env: int, dst_regno: int, op: int, is_alu64: int, ptr: int, number: int, reverse: int, result: int) -> int:
+    """`pointer op number`, or `number op pointer` where `reverse`, into `result` (no register)."""
+    type = load32(ptr + R_TYPE)
+    if not is_alu64:
+        if op == BPF_SUB:
+            _unknown32(result)
+            return OK
+        return say(env, R_PTR_32, dst_regno, type, op, 0)
+    known = is_const(number)
+    delta = load64(number + R_SMIN)
+    if type & PTR_MAYBE_NULL:
+        return say(env, R_PTR_NULL, dst_regno, type, op, 0)
+    base = type & 0xFF
+    if ((ARITHMETIC_MASK >> base) & 1) == 0 and not (base == CONST_PTR_TO_MAP and known and delta == 0 and op == BPF_ADD):
+        return say(env, R_PTR_ARITH, dst_regno, type, op, 0)
+    reason = _check_sane_offset(env, number, type)
+    if reason == OK:
+        reason = _check_sane_offset(env, ptr, type)
+    if reason != OK:
+        return reason
+    if op == BPF_AND or op == BPF_OR or op == BPF_XOR:
+        return say(env, R_PTR_BITWISE, dst_regno, type, op, 0)
+    if op != BPF_ADD and op != BPF_SUB:
+        return say(env, R_PTR_OPERATOR, dst_regno, type, op, 0)
+    if op == BPF_SUB and reverse:
+        return say(env, R_PTR_FROM_SCALAR, dst_regno, type, op, 0)
+    if op == BPF_SUB and type == PTR_TO_STACK:
+        return say(env, R_PTR_STACK_SUB, dst_regno, type, op, 0)
+    moved = reg_off(ptr) + (delta if op == BPF_ADD else -delta)
+    copy_reg(result, ptr)
+    if known and moved >= S32_MIN and moved <= S32_MAX:
+        store32(result + R_OFF, moved)
+    else:
+        adjust_scalar64(op, result, number)
+    store32(result + R_DEPS, 0)
+    return _check_sane_offset(env, result, type)
+
+
+@device
+def _check_binary(env: int, insn: int, op: int, is_alu64: int) -> int:
+    dst_regno = insn_dst(insn)
+    src_regno = insn_src(insn)
+    off = insn_off(insn)
+    imm = insn_imm(insn)
+    reg_source = load8(insn + I_CODE) & BPF_X
+    div_mod = 1 if op == BPF_DIV or op == BPF_MOD else 0
+    if (off != 0 and (off != 1 or not div_mod)) or (imm if reg_source else src_regno) != 0:
+        return say(env, R_RESERVED, ALU_FIELDS, 0, 0, 0)
+    src = env + E_SCRATCH
+    if reg_source:
+        reason = check_reg_read(env, src_regno)
+        if reason != OK:
+            return reason
+        src = current_reg(env, src_regno)
+    else:
+        mark_const(src, imm)
+    reason = check_reg_read(env, dst_regno)
+    if reason != OK:
+        return reason
+    if not reg_source:
+        if div_mod and imm == 0:
+            return say(env, R_DIV_ZERO, 0, 0, 0, 0)
+        if (op == BPF_LSH or op == BPF_RSH or op == BPF_ARSH) and (imm < 0 or imm >= (64 if is_alu64 else 32)):
+            return say(env, R_SHIFT, imm, 0, 0, 0)
+    reason = check_reg_write(env, dst_regno)
+    if reason != OK:
+        return reason
+    dst = current_reg(env, dst_regno)
+    dst_number = load32(dst + R_TYPE) == SCALAR_VALUE
+    src_number = load32(src + R_TYPE) == SCALAR_VALUE
+    if not dst_number or not src_number:
+        if not dst_number and not src_number:
+            if op == BPF_SUB:
+                mark_unknown(dst)
+                return OK
+            return say(env, R_PTR_PTR, dst_regno, 0, op, 0)
+        result = env + E_SCRATCH + REG_SIZE
+        if dst_number:
+            mark_reg_precise(env, dst_regno)
+            reason = _adjust_ptr(env, dst_regno, op, is_alu64, src, dst, 1, result)
+        else:
+            if reg_source:
+                mark_reg_precise(env, src_regno)
+            reason = _adjust_ptr(env, dst_regno, op, is_alu64, dst, src, 0, result)
+        if reason == OK:
+            copy_reg(dst, result)
+            store32(dst + R_DEPS, 0)
+        return reason
+    ident = load32(dst + R_ID)
+    delta = load64(src + R_SMIN)
+    linked = (op == BPF_ADD or op == BPF_SUB) and ident != 0 and is_const(src) != 0 and (ident & BPF_ADD_CONST) == 0
+    kind = BPF_ADD_CONST64
+    if not is_alu64:
+        kind = BPF_ADD_CONST32
+        delta = sx32(delta)
+        linked = linked and fits(dst, 32) != 0
+    if op == BPF_SUB:
+        delta = -delta
+    if reg_source:
+        store32(dst + R_DEPS, deps_union(env, load32(dst + R_DEPS), load32(src + R_DEPS)))
+    if is_alu64:
+        adjust_scalar64(op, dst, src)
+    else:
+        adjust_scalar32(op, dst, src)
+    _forget(dst)
+    if linked and delta >= S32_MIN and delta <= S32_MAX:
+        # the sum stays linked to what it was made from
+        store32(dst + R_ID, ident | kind)
+        store32(dst + R_OFF, delta)
+    return OK
+
+
+@device
+def check_alu_op(env: int, insn: int) -> int:
+    """Check one ALU instruction and set its destination."""
+    code = load8(insn + I_CODE)
+    op = code & 0xF0
+    is_alu64 = 1 if (code & 7) == BPF_ALU64 else 0
+    if op == BPF_MOV:
+        return _check_mov(env, insn, is_alu64)
+    if op == BPF_END or op == BPF_NEG:
+        return _check_end_neg(env, insn, op, is_alu64)
+    if op > BPF_END:
+        return say(env, R_BAD_OPCODE, op, 0, 0, 0)
+    return _check_binary(env, insn, op, is_alu64)

@@ -1,0 +1,207 @@
+"""The program's shape: jumps, unreachable instructions, prune points, live registers.
+
+Kernel: kernel/bpf/verifier.c:check_cfg, compute_live_registers.
+"""
+
+from __future__ import annotations
+
+from fastrtp.isa import (
+    BPF_ATOMIC,
+    BPF_CALL,
+    BPF_CMPXCHG,
+    BPF_EXIT,
+    BPF_FETCH,
+    BPF_JA,
+    BPF_JCOND,
+    BPF_JMP,
+    BPF_JMP32,
+    BPF_LD,
+    BPF_LDX,
+    BPF_LOAD_ACQ,
+    BPF_MOV,
+    BPF_PSEUDO_CALL,
+    BPF_PSEUDO_FUNC,
+    BPF_ST,
+    BPF_STORE_REL,
+    BPF_STX,
+    BPF_X,
+)
+from fastrtp.native.intrinsics import device, load8, load16, load32, native, store16, store32
+from fastrtp.native.verifier_layout import (
+    CALLS_CALLBACK,
+    FORCE_CHECKPOINT,
+    HELPER_CALLS_BACK,
+    HELPER_PRUNES,
+    HELPER_ROWS,
+    ITER_NEXT,
+    PRUNE_POINT,
+)
+from fastrtp.verifier.alu_insn_native import I_CODE, insn_dst, insn_imm, insn_off, insn_src
+from fastrtp.verifier.prune_native import I_FLAGS, I_LIVE, INSN_SIZE
+
+LD_IMM64 = 0x18
+CALL = BPF_JMP | BPF_CALL
+CALLER_SAVED = 0x3F
+
+
+@device
+def _is_jmp(code: int) -> int:
+    return 1 if (code & 7) == BPF_JMP or (code & 7) == BPF_JMP32 else 0
+
+
+@device
+def _target(insn: int, i: int) -> int:
+    """Where a jump goes."""
+    return i + 1 + (insn_imm(insn) if load8(insn + I_CODE) == BPF_JMP32 | BPF_JA else insn_off(insn))
+
+
+@device
+def _mark(insns: int, count: int, i: int, flags: int) -> None:
+    if i >= 0 and i < count:
+        where = insns + i * INSN_SIZE + I_FLAGS
+        store16(where, load16(where) | flags)
+
+
+@device
+def _visit(insns: int, count: int, seen: int, todo: int, depth: int, target: int) -> int:
+    """Note that an instruction is reached: the depth of the list of those to look at, -1 where there is none such."""
+    if target < 0 or target >= count:
+        return -1
+    if load32(seen + 4 * target) == 0:
+        store32(seen + 4 * target, 1)
+        store32(todo + 4 * depth, target)
+        depth += 1
+    return depth
+
+
+@native()
+def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: int) -> int:
+    """Mark prune points; -1, or `insn << 32 | target` of a jump that leaves the program.
+
+    `helpers`: u16 a helper, bits HELPER_*; `seen` and `todo`: u32[count], zeroes. Points are the kernel's, so that a
+    program takes as many instructions here as there.
+    """
+    depth = _visit(insns, count, seen, todo, 0, 0)
+    while depth > 0:
+        depth -= 1
+        i = load32(todo + 4 * depth)
+        insn = insns + i * INSN_SIZE
+        code = load8(insn + I_CODE)
+        first = i + 1
+        second = -2
+        if code == LD_IMM64:
+            first = i + 2
+            if insn_src(insn) == BPF_PSEUDO_FUNC:
+                second = i + insn_imm(insn) + 1
+        elif code == CALL:
+            src = insn_src(insn)
+            imm = insn_imm(insn)
+            if src == 0:
+                facts = load16(helpers + 2 * imm) if imm >= 0 and imm < HELPER_ROWS else 0
+                if facts & HELPER_CALLS_BACK:
+                    _mark(insns, count, i, CALLS_CALLBACK | FORCE_CHECKPOINT | PRUNE_POINT)
+                elif facts & HELPER_PRUNES:
+                    _mark(insns, count, i, PRUNE_POINT)
+            elif load16(insn + I_FLAGS) & ITER_NEXT:
+                _mark(insns, count, i, PRUNE_POINT | FORCE_CHECKPOINT)
+            elif src == BPF_PSEUDO_CALL:
+                _mark(insns, count, i, PRUNE_POINT)
+                second = i + imm + 1
+        elif _is_jmp(code) and (code & 0xF0) != BPF_CALL:
+            op = code & 0xF0
+            if op == BPF_EXIT:
+                first = -2
+            elif op == BPF_JA:
+                first = _target(insn, i)
+                _mark(insns, count, first, PRUNE_POINT)
+            else:
+                second = _target(insn, i)
+                _mark(insns, count, i, PRUNE_POINT | (FORCE_CHECKPOINT if op == BPF_JCOND else 0))
+                _mark(insns, count, second, PRUNE_POINT)
+        if first != -2:
+            depth = _visit(insns, count, seen, todo, depth, first)
+            if depth < 0:
+                return (i << 32) | (first & 0xFFFFFFFF)
+        if second != -2:
+            depth = _visit(insns, count, seen, todo, depth, second)
+            if depth < 0:
+                return (i << 32) | (second & 0xFFFFFFFF)
+    return -1
+
+
+@device
+def _use(insn: int, helpers: int) -> int:
+    """Registers that an instruction reads, in the low half, and those that it writes, in the high half."""
+    code = load8(insn + I_CODE)
+    dst = 1 << insn_dst(insn)
+    src = 1 << insn_src(insn)
+    kind = code & 7
+    imm = insn_imm(insn)
+    if kind == BPF_LD:
+        return dst << 16 if code == LD_IMM64 else (1 << 6) | src | (CALLER_SAVED << 16)
+    if kind == BPF_LDX:
+        return src | (dst << 16)
+    if kind == BPF_ST:
+        return dst
+    if kind == BPF_STX:
+        if (code & 0xE0) != BPF_ATOMIC:
+            return dst | src
+        if imm == BPF_CMPXCHG:
+            return dst | src | 1 | (1 << 16)
+        if imm == BPF_LOAD_ACQ:
+            return src | (dst << 16)
+        return dst | src | (src << 16 if imm & BPF_FETCH and imm != BPF_STORE_REL else 0)
+    if kind == BPF_JMP or kind == BPF_JMP32:
+        op = code & 0xF0
+        if op == BPF_JA or op == BPF_JCOND:
+            return 0
+        if op == BPF_EXIT:
+            return 1
+        if op == BPF_CALL:
+            used = 0x3E
+            if insn_src(insn) == 0 and imm >= 0 and imm < HELPER_ROWS:
+                used = load16(helpers + 2 * imm) & 0x3E
+            return used | (CALLER_SAVED << 16)
+        return dst | (src if code & BPF_X else 0)
+    read = src if code & BPF_X else 0
+    if (code & 0xF0) != BPF_MOV:
+        read |= dst
+    return read | (dst << 16)
+
+
+@native()
+def verifier_use(insn: int, helpers: int) -> int:
+    """`_use` for Python."""
+    return _use(insn, helpers)
+
+
+@device
+def _live_at(insns: int, count: int, i: int) -> int:
+    return load16(insns + i * INSN_SIZE + I_LIVE) if i >= 0 and i < count else 0
+
+
+@native()
+def verifier_live_registers(insns: int, count: int, helpers: int) -> int:
+    """For each instruction the registers that may be read from there on (backward dataflow over the whole program)."""
+    changed = True
+    while changed:
+        changed = False
+        for back in range(count):
+            i = count - 1 - back
+            insn = insns + i * INSN_SIZE
+            code = load8(insn + I_CODE)
+            out = 0
+            if code == LD_IMM64:
+                out = _live_at(insns, count, i + 2)
+            elif _is_jmp(code) == 0 or (code & 0xF0) == BPF_CALL:
+                out = _live_at(insns, count, i + 1)
+            elif (code & 0xF0) != BPF_EXIT:
+                out = _live_at(insns, count, _target(insn, i))
+                if (code & 0xF0) != BPF_JA:
+                    out |= _live_at(insns, count, i + 1)
+            use = _use(insn, helpers)
+            live = (out & ~(use >> 16)) | (use & 0xFFFF)
+            if live != load16(insn + I_LIVE):
+                store16(insn + I_LIVE, live)
+                changed = True
+    return 0

@@ -1,0 +1,46 @@
+"""What the core is told of a map: how its values behave, in a few bits.
+
+Kernel: kernel/bpf/verifier.c:mark_ptr_not_null_reg, bpf_map_is_rdonly, check_map_access.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastrtp.native.verifier_layout import (
+    OBJECT_CONST,
+    OBJECT_FIELDS,
+    OBJECT_INNER,
+    OBJECT_LOCK,
+    OBJECT_MAPS,
+    OBJECT_SOCKETS,
+)
+from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
+from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.fields import fields_of, keeps_id
+
+_SOCKET_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_SOCKMAP, BpfMapType.BPF_MAP_TYPE_SOCKHASH, BpfMapType.BPF_MAP_TYPE_XSKMAP})
+_MAPS_OF_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS})
+
+
+def is_constant(found: Any) -> bool:
+    """Whether a load from the map's only value always gives the same. Kernel: bpf_map_is_rdonly."""
+    return bool(
+        found.map_type == BpfMapType.BPF_MAP_TYPE_ARRAY
+        and found.map_flags & BPF_F_RDONLY_PROG
+        and found.frozen
+        and found.max_entries == 1
+    )
+
+
+def describe(env: BpfVerifierEnv, found: Any) -> int:
+    """`kind` of a map's VOBJECT."""
+    facts = {
+        OBJECT_FIELDS: bool(fields_of(env, found)),
+        OBJECT_LOCK: keeps_id(env, found),
+        OBJECT_MAPS: found.map_type in _MAPS_OF_MAPS,
+        OBJECT_SOCKETS: found.map_type in _SOCKET_MAPS,
+        OBJECT_CONST: is_constant(found),
+        OBJECT_INNER: hasattr(getattr(found, "inner_map", None), "key_size"),
+    }
+    return sum(bit for bit, holds in facts.items() if holds)
