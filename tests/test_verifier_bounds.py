@@ -101,7 +101,7 @@ def bounded(draw: st.DrawFn) -> tuple[Bounds, int]:
 def test_sync_keeps_the_value() -> None:
     """`reg_bounds_sync` never excludes a value that all its inputs allow."""
 
-    @settings(max_examples=3000, deadline=None)
+    @settings(max_examples=1000, deadline=None)
     @given(bounded())
     def check(case: tuple[Bounds, int]) -> None:
         bounds, value = case
@@ -186,7 +186,7 @@ OPS32 = OPS64 | {
 def test_alu64_is_sound(op: int) -> None:
     """The bounds of a 64-bit result contain the result."""
 
-    @settings(max_examples=2000, deadline=None)
+    @settings(max_examples=700, deadline=None)
     @given(bounded(), bounded())
     def check(a: tuple[Bounds, int], b: tuple[Bounds, int]) -> None:
         result = adjust_scalar64(op, a[0], b[0])
@@ -200,7 +200,7 @@ def test_alu64_is_sound(op: int) -> None:
 def test_alu32_is_sound(op: int) -> None:
     """The bounds of a 32-bit result contain the zero-extended result."""
 
-    @settings(max_examples=2000, deadline=None)
+    @settings(max_examples=700, deadline=None)
     @given(bounded(), bounded())
     def check(a: tuple[Bounds, int], b: tuple[Bounds, int]) -> None:
         result = adjust_scalar32(op, a[0], b[0])
@@ -210,7 +210,7 @@ def test_alu32_is_sound(op: int) -> None:
     check()
 
 
-@settings(max_examples=4000, deadline=None)
+@settings(max_examples=1300, deadline=None)
 @given(bounded(), st.sampled_from([8, 16, 32, 64]))
 def test_casts_are_sound(a: tuple[Bounds, int], bits: int) -> None:
     """Truncations and sign extensions contain the converted value."""
@@ -260,7 +260,7 @@ def test_branches_are_sound(name: str, is_jmp32: bool) -> None:
     """A decided branch is decided right, and refined bounds keep the values that go each way."""
     op = OPCODES[name]
 
-    @settings(max_examples=2500, deadline=None)
+    @settings(max_examples=800, deadline=None)
     @given(bounded(), bounded())
     def check(a: tuple[Bounds, int], b: tuple[Bounds, int]) -> None:
         x, y = a[1], b[1]
