@@ -30,7 +30,6 @@ def test_events_through_the_linked_tier(benchmark: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("tier", ["linked", "fused"])
-@pytest.mark.parametrize("tier", ["linked", "fused"])
 @pytest.mark.parametrize("name", ["empty", "array_count", "hash_count"])
 def test_replayed_events(benchmark: Any, name: str, tier: str) -> None:
     here = machine()
@@ -43,6 +42,7 @@ def test_replayed_events(benchmark: Any, name: str, tier: str) -> None:
     assert runs % _EVENTS == 0
 
 
+@pytest.mark.parametrize("tier", ["linked", "fused"])
 def test_replay_of_the_recording(benchmark: Any, tier: str) -> None:
     player = Player(["syscount"], tier=tier)
 
