@@ -29,7 +29,7 @@ def test_a_terminal_sees_what_how_far_and_how_long() -> None:
     text = stream.getvalue()
 
     assert text.startswith("fastrtp: the native library is built, once for this version and processor\n")
-    assert "3 of 3 functions, 0 s left" in text
+    assert "3 of 3 steps, 0 s left" in text
     assert text.endswith(" s\n")
     assert "\rfastrtp: built in " in text
     assert max(len(part) for part in text.replace("\n", "\r").split("\r")) < 80
@@ -106,6 +106,6 @@ def test_first_use_builds_and_another_process_waits_for_it(tmp_path: Path) -> No
 
     assert (shown[0], shown[2]) == (silence[0], silence[2]) == ("True True\n", 0), shown[1] + silence[1]
     assert silence[1] == ""
-    assert shown[1] == "" or "3 of 3 functions" in shown[1]
+    assert shown[1] == "" or "3 of 3 steps" in shown[1]
     assert (folder / "builds").read_text() == "built\n"
     assert sorted(path.suffix for path in folder.glob("native-*")) == [".bc", ".json", ".o"]

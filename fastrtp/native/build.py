@@ -2,7 +2,8 @@
 
 Run as `python -m fastrtp.native.build FOLDER STEM [WIDTHS ...]` in a process of its own, so that numba's optimiser can be
 switched off (NUMBA_OPT=0: the pass over the whole library at the end does the work once) and its import costs the user nothing.
-Progress goes to standard output, a line `done/total name` a function.
+numba works in two more processes, one for the verifier and one for all else, which have next to nothing in common.
+Progress goes to standard output, a line `total name` for each step that is done.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import multiprocessing
 import pkgutil
 import re
 import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numba
@@ -27,9 +31,71 @@ from fastrtp.native.intrinsics import ALWAYS_INLINE, EXTERNALS, REGISTRY, Native
 
 
 def native_modules() -> list[str]:
-    """Names of the package's modules with native functions, sorted."""
-    found = pkgutil.walk_packages(fastrtp.__path__, "fastrtp.")
+    """Names of the package's modules with native functions, sorted. What a package raises on import is raised here."""
+    found = pkgutil.walk_packages(fastrtp.__path__, "fastrtp.", onerror=_raise)
     return sorted(module.name for module in found if module.name.endswith("_native"))
+
+
+def _raise(_name: str) -> None:
+    raise
+
+
+class Piece(NamedTuple):
+    """A registered function as numba made it: `text` is IR, `symbol` the C-callable function in it."""
+
+    name: str
+    parameters: tuple[str, ...]
+    inline: bool
+    uses: list[str]
+    symbol: str
+    text: str
+
+
+class Share(NamedTuple):
+    """What one process has compiled, and the names of functions that are always inlined, as its modules say."""
+
+    pieces: list[Piece]
+    always_inline: set[str]
+
+
+def compile_share(modules: Sequence[str], steps: int) -> Share:
+    """The registered functions of these modules. `steps`: of all shares together, for the progress."""
+    for name in modules:
+        importlib.import_module(name)
+        print(f"{steps} {name}", flush=True)
+    pieces = []
+    for name in modules:
+        own = [entry for entry in REGISTRY.values() if entry.function.py_func.__module__ == name]
+        pieces += _compile_all(own)
+        print(f"{steps} {name}", flush=True)
+    return Share(pieces, ALWAYS_INLINE)
+
+
+def _compile_all(entries: Iterable[NativeFunction]) -> list[Piece]:
+    pieces = []
+    for entry in entries:
+        text, symbol = _compile(entry)
+        pieces.append(Piece(entry.name, entry.parameters, entry.inline, sorted(uses(entry)), symbol, text))
+    return pieces
+
+
+def _compile_library() -> Share:
+    """Both shares, at once where there are two processors."""
+    modules = native_modules()
+    verifier = [name for name in modules if name.startswith("fastrtp.verifier.")]
+    shares = [verifier, [name for name in modules if name not in verifier]]
+    with ProcessPoolExecutor(len(shares), multiprocessing.get_context("spawn")) as pool:
+        made = list(pool.map(compile_share, shares, [2 * len(modules)] * len(shares)))
+    names = [piece.name for share in made for piece in share.pieces]
+    if len(set(names)) != len(names):
+        raise JitError(f"native functions of one name: {sorted({name for name in names if names.count(name) > 1})}")
+    return Share([piece for share in made for piece in share.pieces], set().union(*(share.always_inline for share in made)))
+
+
+def _compile_shims(shims: list[str]) -> Share:
+    """Cast shims alone."""
+    made = importlib.import_module("fastrtp.trace.trampoline_native").define_shims(shims)
+    return Share(_compile_all(made.values()), ALWAYS_INLINE)
 
 
 def build(folder: Path, stem: str, shims: list[str]) -> None:
@@ -37,21 +103,14 @@ def build(folder: Path, stem: str, shims: list[str]) -> None:
 
     `shims`: argument widths; given, only their cast shims are built, as a library of their own.
     """
-    for name in native_modules():
-        importlib.import_module(name)
-    wanted = dict(REGISTRY)
-    if shims:
-        wanted = importlib.import_module("fastrtp.trace.trampoline_native").define_shims(shims)
+    pieces, always_inline = _compile_shims(shims) if shims else _compile_library()
+    wanted = {piece.name: piece for piece in pieces}
     library = llvm.parse_assembly(f'target triple = "{engine.triple()}"')
-    pieces = []
     bodies = set()
-    for done, entry in enumerate(wanted.values(), 1):
-        print(f"{done}/{len(wanted)} {entry.name}", flush=True)
-        text, symbol = _compile(entry)
-        library.link_in(llvm.parse_assembly(text))
-        bodies |= {symbol, symbol.removeprefix("cfunc.")}
-        pieces.append(_export(entry.name, entry.parameters, symbol))
-    library.link_in(llvm.parse_assembly("\n".join(pieces)))
+    for piece in pieces:
+        library.link_in(llvm.parse_assembly(piece.text))
+        bodies |= {piece.symbol, piece.symbol.removeprefix("cfunc.")}
+    library.link_in(llvm.parse_assembly("\n".join(_export(piece.name, piece.parameters, piece.symbol) for piece in pieces)))
     runtime = {} if shims else compiler_rt.ROUTINES
     if runtime:
         library.link_in(llvm.parse_assembly(compiler_rt.ir()))
@@ -62,7 +121,7 @@ def build(folder: Path, stem: str, shims: list[str]) -> None:
             function.add_function_attribute("alwaysinline" if wanted[function.name].inline else "noinline")
         elif function.name not in runtime:
             function.linkage = "internal"
-            if function.name in bodies or any(f"{len(name)}{name}B" in function.name for name in ALWAYS_INLINE):
+            if function.name in bodies or any(f"{len(name)}{name}B" in function.name for name in always_inline):
                 function.add_function_attribute("alwaysinline")
     for variable in library.global_variables:
         if not variable.is_declaration:
@@ -79,8 +138,7 @@ def build(folder: Path, stem: str, shims: list[str]) -> None:
         write_whole(folder / f"{stem}.{suffix}", data)
     manifest = {
         "functions": {
-            entry.name: {"parameters": entry.parameters, "inline": entry.inline, "uses": sorted(uses(entry))}
-            for entry in wanted.values()
+            piece.name: {"parameters": piece.parameters, "inline": piece.inline, "uses": piece.uses} for piece in pieces
         },
         "runtime": list(runtime),
         "sha256": {suffix: hashlib.sha256(data).hexdigest() for suffix, data in parts.items()},
@@ -99,7 +157,7 @@ def _compile(entry: NativeFunction) -> tuple[str, str]:
     return re.sub(r"\b(add|sub|mul|shl) nsw ", r"\1 ", text), compiled.native_name
 
 
-def _inlinable(library: Any, wanted: dict[str, NativeFunction]) -> bytes:
+def _inlinable(library: Any, wanted: dict[str, Piece]) -> bytes:
     """Bitcode of the functions that programs inline, and of what those call; a slow path stays a call into the object.
 
     Functions that are never inlined are declared only: LLVM would optimise their bodies with every program, and throw them away.

@@ -97,7 +97,7 @@ def is_built() -> bool:
 
 
 def ensure_built(progress: Progress | None = None) -> None:
-    """Build the library unless the cache has it. `progress(done, total, name)` is called for each function; None: at a
+    """Build the library unless the cache has it. `progress(done, total, name)` is called for each step; None: at a
     terminal, a line on standard error.
     """
     if not is_built():
@@ -123,11 +123,10 @@ def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -
             return
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
             assert process.stdout is not None
-            for line in process.stdout:
-                count, _, name = line.strip().partition(" ")
-                done, _, total = count.partition("/")
+            for done, line in enumerate(process.stdout, 1):
+                total, _, name = line.strip().partition(" ")
                 if total.isdigit():
-                    progress(int(done), int(total), name)
+                    progress(done, int(total), name)
         if process.returncode:
             errors.seek(0)
             tail = errors.read().strip().splitlines()[-6:]

@@ -42,7 +42,7 @@ class BuildLine:
         self._last = now
         filled = _WIDTH * done // max(total, 1)
         left = (now - self._start) / max(done, 1) * (total - done)
-        text = f"[{'#' * filled}{'.' * (_WIDTH - filled)}] {done} of {total} functions, {left:.0f} s left"
+        text = f"[{'#' * filled}{'.' * (_WIDTH - filled)}] {done} of {total} steps, {left:.0f} s left"
         self._stream.write(f"\r{text.ljust(len(self._shown))}")
         self._stream.flush()
         self._shown = text
