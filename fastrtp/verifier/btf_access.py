@@ -7,7 +7,7 @@ kernel/bpf/btf.c:btf_struct_access.
 
 from __future__ import annotations
 
-from errno import EACCES
+from errno import EACCES, EINVAL
 from typing import Any, NamedTuple
 
 from fastrtp.btf import BtfKind
@@ -15,6 +15,7 @@ from fastrtp.uapi import BpfMapType
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import special_fields
+from fastrtp.verifier.log import Refusal
 from fastrtp.verifier.regtype import (
     MEM_ALLOC,
     MEM_PERCPU,
@@ -121,6 +122,8 @@ def _trust(reg: BpfRegState, struct: str, walked: Walk) -> int:
     place, tagged = (struct, walked.member), _TAGS.get(walked.tag, 0)
     if reg.type & PTR_UNTRUSTED:
         return PTR_UNTRUSTED
+    if walked.in_union:
+        return tagged & ~MEM_RCU | PTR_UNTRUSTED
     if reg.ref_obj_id or reg.type & (PTR_TRUSTED | MEM_RCU):
         if place in _TRUSTED:
             return PTR_TRUSTED
@@ -134,93 +137,88 @@ def _trust(reg: BpfRegState, struct: str, walked: Walk) -> int:
 
 
 class Walk(NamedTuple):
-    """Where a load led: the struct that the loaded member points to (0: the load gives a number), the member, its type tag."""
+    """Where a load led: the struct that the loaded member points to (0: the load gives a number), the member, its type tag, and
+    whether the way went through a union of several members, where nothing says that the pointer is the one that is there.
+    """
 
     target: int = 0
     member: str = ""
     tag: str = ""
+    in_union: bool = False
 
 
 _NUMBER = Walk()
+_MAX_DEPTH = 64
+"""Structs within structs; a program's own BTF may claim anything."""
 
 
 def btf_struct_walk(env: BpfVerifierEnv, btf: Any, type_id: int, off: int, size: int) -> Walk:
-    """Follow a load of `size` bytes at `off` of a struct down to the member. Errors: EACCES."""
-    name = ""
-    for _ in range(32):
+    """Follow a load of `size` bytes at `off` of a struct down to the member. Errors: EACCES, EINVAL."""
+    in_union = False
+    for _ in range(_MAX_DEPTH):
         record = btf.type(btf.strip(type_id))
-        if record.kind == BtfKind.ARRAY:
-            element = btf.sizeof(record.type) if record.nelems or record.type else 0
-            if not element:
-                return _NUMBER
-            if off % element + size > element and btf.type(btf.strip(record.type)).kind in _STRUCTS:
-                env.reject(EACCES, f"access beyond struct {record.name} at off {off} size {size}")
-            type_id, off = record.type, off % element
-            if btf.type(btf.strip(type_id)).kind not in (*_STRUCTS, BtfKind.ARRAY, BtfKind.PTR):
-                return _NUMBER
-            continue
-        if record.kind == BtfKind.PTR:
-            if off or size != 8:
-                env.reject(EACCES, f"cannot access ptr member with moff 0 in struct with off {off} size {size}")
-            target = btf.strip(record.type) if record.type else 0
-            if not target or btf.type(target).kind not in _STRUCTS:
-                return _NUMBER
-            first = btf.type(record.type)
-            return Walk(target, name, first.name if first.kind == BtfKind.TYPE_TAG else "")
-        if record.kind not in _STRUCTS:
-            return _NUMBER
+        in_union |= record.kind == BtfKind.UNION and len(record.members) != 1
         if off + size > record.size:
-            last = record.members[-1] if record.members else None
-            flexible = (
-                last is not None
-                and btf.type(btf.strip(last.type_id)).kind == BtfKind.ARRAY
-                and btf.type(btf.strip(last.type_id)).nelems == 0
-                and last.bit_offset // 8 <= off
-            )
-            if not flexible or last is None:
+            start, element = _flexible_array(btf, record)
+            kind = btf.type(element).kind
+            if start < 0 or off < start or kind not in (*_STRUCTS, BtfKind.INT) or not btf.sizeof(element):
                 env.reject(EACCES, f"access beyond struct {record.name} at off {off} size {size}")
-            array = btf.type(btf.strip(last.type_id))
-            type_id, off = array.type, (off - last.bit_offset // 8) % max(1, btf.sizeof(array.type))
+            if kind == BtfKind.INT:
+                return _NUMBER
+            type_id, off = element, (off - start) % btf.sizeof(element)
             continue
-        if record.kind == BtfKind.UNION and len(record.members) > 1 and size != 8:
-            return _NUMBER
-        inside = _member_at(env, btf, record, off, size)
-        if inside is None:
-            return _NUMBER
-        type_id, off, name = inside
-    return _NUMBER
+        step = _member_at(env, btf, record, off, size, in_union)
+        if isinstance(step, Walk):
+            return step
+        type_id, off = step
+    raise Refusal(EINVAL, f"struct {btf.type(btf.strip(type_id)).name} is nested too deeply")
 
 
-def _member_at(env: BpfVerifierEnv, btf: Any, record: Any, off: int, size: int) -> tuple[int, int, str] | None:
-    """The member that holds `[off, off + size)`: its type, the offset within it, its name; None: a number whatever it is."""
+def _flexible_array(btf: Any, record: Any) -> tuple[int, int]:
+    """(offset, type id of the elements) of an array without a length at the end of a struct; (-1, 0): there is none."""
+    if not record.members:
+        return -1, 0
+    last = record.members[-1]
+    array = btf.type(btf.strip(last.type_id))
+    return (last.bit_offset // 8, btf.strip(array.type)) if array.kind == BtfKind.ARRAY and not array.nelems else (-1, 0)
+
+
+def _member_at(env: BpfVerifierEnv, btf: Any, record: Any, off: int, size: int, in_union: bool) -> Walk | tuple[int, int]:
+    """What is at `[off, off + size)` of a struct: where the load leads, or the struct within, (type id, offset in it)."""
     for member in record.members:
         start = member.bit_offset // 8
+        if off + size <= start:
+            break
         if member.bitfield_size:
-            if start <= off < start + (member.bitfield_size + 7) // 8 or off <= start < off + size:
-                return None
+            if off <= start and (member.bit_offset + member.bitfield_size + 7) // 8 <= off + size:
+                return _NUMBER
             continue
-        length = btf.sizeof(member.type_id)
-        if start >= off + size or not length:
+        if off < start:
+            break
+        end = start + btf.sizeof(member.type_id)
+        if off >= end:
             continue
-        if off < start + length and off >= start:
-            kind = btf.type(btf.strip(member.type_id)).kind
-            if off + size > start + length:
-                if kind in (*_STRUCTS, BtfKind.PTR, BtfKind.ARRAY):
-                    env.reject(
-                        EACCES,
-                        f"access beyond the end of member {member.name} (mend:{start + length}) in struct "
-                        f"{record.name} with off {off} size {size}",
-                    )
-                return None
-            if kind == BtfKind.PTR and (off != start or size != 8):
-                env.reject(
-                    EACCES,
-                    f"cannot access ptr member {member.name} with moff {start} in struct {record.name} "
-                    f"with off {off} size {size}",
-                )
-            return member.type_id, off - start, member.name
-    # padding between members
-    return None
+        type_id = btf.strip(member.type_id)
+        while btf.type(type_id).kind == BtfKind.ARRAY:
+            type_id = btf.strip(btf.type(type_id).type)
+        within = (off - start) % btf.sizeof(type_id)
+        inner = btf.type(type_id)
+        if inner.kind in _STRUCTS:
+            return type_id, within
+        if inner.kind == BtfKind.PTR:
+            if within or size != btf.sizeof(type_id):
+                text = f"cannot access ptr member {member.name} with moff {off - within} in struct {record.name}"
+                env.reject(EACCES, f"{text} with off {off} size {size}")
+            target = btf.strip(inner.type) if inner.type else 0
+            if target and btf.type(target).kind in _STRUCTS:
+                first = btf.type(inner.type)
+                return Walk(target, member.name, first.name if first.kind == BtfKind.TYPE_TAG else "", in_union)
+        # an integer, or an array of them, may be read in any way within its end
+        if off + size > end and not in_union:
+            text = f"access beyond the end of member {member.name} (mend:{end}) in struct {record.name}"
+            env.reject(EACCES, f"{text} with off {off} size {size}")
+        return _NUMBER
+    raise Refusal(EINVAL, f"struct {record.name} doesn't have field at offset {off}")
 
 
 def check_map_ptr_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, access: int) -> BpfRegState:
