@@ -9,6 +9,7 @@ sources, so a new body has to be put somewhere):
   buffer, ftrace's ring of the CPU); or is only called between turns, under the machine;
 - atomic: single words by atomic instructions: counters, ring positions, pointers, reference counts;
 - locked: a bucket, a spin lock of the map or of the machine's record, or one that the verifier makes the program hold;
+- single: the verifier's core, of which each run has its own states;
 - ordered: timers, whose firing needs the order of all events: such programs are replayed by one thread.
 """
 
@@ -49,6 +50,7 @@ SHARED = {
     "replay/loop_native": "alone", "replay/parallel_native": "atomic", "trace/fire_native": "alone",
     "trace/ftrace_native": "alone", "trace/live_native": "alone", "trace/perf_native": "atomic",
     "trace/trampoline_native": "alone",
+    **{f"verifier/{path.stem}": "single" for path in (PACKAGE / "verifier").glob("*_native.py")},
 }  # fmt: skip
 """By module: how its bodies get along with other CPUs."""
 

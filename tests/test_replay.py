@@ -45,10 +45,9 @@ def count_at(kernel: Kernel, key: int = 0, before: str = "") -> tuple[int, int]:
         r2 = r10
         r2 += -4
         call bpf_map_lookup_elem
-        if r0 == 0 goto +3
-        r1 = *(u64 *)(r0 +0)
-        r1 += 1
-        *(u64 *)(r0 +0) = r1
+        if r0 == 0 goto +2
+        r1 = 1
+        lock *(u64 *)(r0 +0) += r1
         r0 = 0
         exit"""
     return kernel.prog_load(RAW_TP, encode(assemble(text)), name="count"), array

@@ -129,10 +129,8 @@ class NativeSide:
 
     def _reset(self) -> None:
         table: HashMap = self.maps[_HASH]
-        record = table.record
-        ctypes.memset(int(record["slots"][0]), 0, table.slots * 8)
-        ctypes.memset(table.elements, 0, table.elem_size * table.max_entries)
-        record["count"], record["fresh"], record["free"] = 0, 0, -1
+        for key, _ in list(table.raw_items()):
+            table.delete_elem(key)
         for number in HASH_KEYS:
             table.update_elem(number.to_bytes(8, "little"), SHAPES[_HASH].initial(number))
         for fd in ARRAYS:
