@@ -6,6 +6,7 @@ import _thread
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,25 +70,37 @@ def played(recording: Recording, source: Any, **options: Any) -> tuple[dict[str,
         return {name: dict(item.map.raw_items()) for name, item in obj.maps.items()}, report
 
 
-def lost_first(ours: dict[bytes, bytes], expected: dict[bytes, bytes]) -> int:
-    """How many counts are missing. The programs insert a key's first count with BPF_NOEXIST and do not look whether that failed:
-    when both CPUs do so at a time, one is lost, as in Linux. Never more than one a key, and never too many counts.
+def same_counts(ours: dict[bytes, bytes], expected: dict[bytes, bytes]) -> bool:
+    """Whether the counts are those expected, but for first ones. The programs insert a key's first count with BPF_NOEXIST and do
+    not look whether that failed: when both CPUs do so at a time, one is lost, as in Linux. Never more than one a key, and never
+    too many counts.
     """
-    assert ours.keys() == expected.keys()
-    missing = [int.from_bytes(expected[key], "little") - int.from_bytes(ours[key], "little") for key in expected]
-    assert set(missing) <= {0, 1}
-    return sum(missing)
+    missing = {int.from_bytes(expected[key], "little") - int.from_bytes(ours.get(key, b""), "little") for key in expected}
+    return ours.keys() == expected.keys() and missing <= {0, 1}
+
+
+def by_pids(switches: dict[bytes, bytes]) -> Counter[bytes]:
+    """Counts of pairs of pids, whatever the two were called at the time."""
+    sums: Counter[bytes] = Counter()
+    for key, value in switches.items():
+        sums[key[:8]] += int.from_bytes(value, "little")
+    return sums
 
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("window", [100, 65536, "1ms", None])
 def test_counts_are_those_of_the_ordered_replay(demo: Recording, tier: str, window: int | str | None) -> None:
-    """A switch or a system call is counted under the same key, whatever has happened on the other CPU by then."""
+    """A switch is counted under the same pids, whatever has happened on the other CPU by then; the tasks' names may be of another
+    time.
+    """
     expected, ordered = played(demo, read_object("switches"), tier="linked")
 
     maps, report = played(demo, read_object("switches"), tier=tier, cpus=2, window=window)
 
-    assert lost_first(maps["switches"], expected["switches"]) < 5
+    seen, counts = by_pids(maps["switches"]), by_pids(expected["switches"])
+    assert seen.keys() == counts.keys()
+    assert all(0 <= counts[pids] - seen[pids] <= len(maps["switches"]) for pids in counts)
+    assert sum(counts.values()) - sum(seen.values()) <= len(maps["switches"])
     assert (report.events, report.fired, report.tier, report.threads) == (ordered.events, ordered.fired, tier, 2)
     assert report.programs == ordered.programs
 
@@ -134,9 +147,10 @@ def test_what_the_kernel_counted_is_counted_in_parallel(shared: Path, file: str)
     maps, report = played(source, shared / "recordings" / "truth.bpf.o", cpus=2)
 
     for name in ("switches", "syscalls", "wakeups"):
-        assert lost_first(maps[name], expected[name]) < 5, name
-    for name in ("sysargs", "sysrets"):  # sums, of which the first may be lost
-        assert sum(maps[name][key] != expected[name][key] for key in expected[name]) < 5, name
+        assert same_counts(maps[name], expected[name]), name
+    for name in ("sysargs", "sysrets"):  # sums, of which the first number may be lost
+        assert maps[name].keys() == expected[name].keys()
+        assert sum(maps[name][key] != expected[name][key] for key in expected[name]) < len(expected[name]) / 4, name
     assert report.threads == 2
     assert report.programs == ordered.programs
 
