@@ -26,6 +26,7 @@ _PROGRAMS: tuple[tuple[str, str, int, bool], ...] = (
     ("percpu_array", "percpu_array_count", 1024, False),
     ("percpu_hash", "percpu_hash_count", 1024, False),
     ("hash_own", "hash_count", 1024, True),
+    ("hash_100k_own", "hash_count_100k", 100_000, True),
     ("hash_shared", "hash_count", 1024, False),
     ("hash_update_own", "hash_update", 1024, True),
     ("lru_own", "lru_count", 1024, True),
