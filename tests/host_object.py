@@ -1,4 +1,7 @@
-"""The programs of an object file on the running kernel: maps and BTF made, programs loaded (never attached) through bpf(2)."""
+"""The programs of an object file on the running kernel: maps and BTF made, programs loaded (never attached) through bpf(2).
+
+And what either verifier says of them.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,15 @@ import os
 import platform
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+import fastrtp as rtp
 from fastrtp.btf import Btf, BtfKind, host_btf, tracepoints
 from fastrtp.btf.kfuncs import kfunc_id
+from fastrtp.errors import VerifierError
 from fastrtp.isa import Insn, encode
 from fastrtp.obj import ObjectSpec, ProgramSpec
 from fastrtp.uapi import ATTR_SIZE, ATTRS, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, BpfCmd, BpfMapType
@@ -170,3 +178,32 @@ class HostObject:
             if ident is not None:
                 insns[index] = insns[index]._replace(src_reg=BPF_PSEUDO_KFUNC_CALL, off=0, imm=ident)
         return insns
+
+
+def last_line(log: str) -> str:
+    """The verdict in a verifier's log: its last line but for the statistics."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("processed", "verification time", "stack depth"))]
+    return told[-1].strip() if told else ""
+
+
+def said(kernel: rtp.Kernel, path: Path, name: str) -> str:
+    """What is said of one program of an object here: nothing when it is loaded, else the last line of the log."""
+    try:
+        with kernel.load(path, autoload=[name]) as obj:
+            assert name in obj.programs
+    except VerifierError as refused:
+        return last_line(refused.log) or "refused without a word"
+    return ""
+
+
+def said_by_linux(path: Path) -> dict[str, str]:
+    """The same of every program by the running kernel; the test is skipped where that is not to be had."""
+    if not usable():
+        pytest.skip("compared with Linux 6.18 on x86-64 only")
+    found = {}
+    with HostObject(path.read_bytes(), path.name.removesuffix(".bpf.o")) as host:
+        for name, program in host.spec.programs.items():
+            fd, log = host.load(program)
+            found[name] = "" if fd >= 0 else last_line(log)
+    return found
