@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -80,18 +78,12 @@ class StageClock:
 @contextlib.contextmanager
 def empty_cache() -> Iterator[None]:
     """Verified and compiled programs are kept in a folder that is new and goes again; the native library stays."""
+    from fastrtp.entry_cache import temporary_folder
     from fastrtp.native import library
 
     library.library()
-    held = os.environ.get("FASTRTP_CACHE")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["FASTRTP_CACHE"] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop("FASTRTP_CACHE")
-            if held is not None:
-                os.environ["FASTRTP_CACHE"] = held
+    with temporary_folder():
+        yield
 
 
 def load_once(kernel: Any, path: Path) -> dict[str, float]:

@@ -16,7 +16,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,22 @@ def cache_folder() -> Path:
     """
     named = os.environ.get("FASTRTP_CACHE")
     return _folder(named) if named else _folder(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fastrtp")
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[None]:
+    """For measurements: within, the folder is one that is new and goes again. What is loaded from another stays loaded."""
+    import tempfile
+
+    held = os.environ.get("FASTRTP_CACHE")
+    with tempfile.TemporaryDirectory(prefix="fastrtp-") as folder:
+        os.environ["FASTRTP_CACHE"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("FASTRTP_CACHE")
+            if held is not None:
+                os.environ["FASTRTP_CACHE"] = held
 
 
 @functools.cache

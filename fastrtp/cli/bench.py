@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +13,7 @@ from fastrtp.cli.objects import read_spec
 from fastrtp.cli.recordings import open_recording
 from fastrtp.cli.replay import make_kernel
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, table
+from fastrtp.entry_cache import temporary_folder
 from fastrtp.errors import ReplayError
 
 if TYPE_CHECKING:
@@ -83,7 +81,7 @@ def load_times(kernel: Kernel, data: bytes, name: str, progress: Bar) -> dict[st
     best: dict[str, float] = {}
     kernel.load(data, name=name).close()
     for done in range(_LOADS):
-        for which, around in (("cold_ms", _empty_cache), ("cached_ms", contextlib.nullcontext)):
+        for which, around in (("cold_ms", temporary_folder), ("cached_ms", contextlib.nullcontext)):
             with around():
                 start = time.perf_counter()
                 loaded = kernel.load(data, name=name)
@@ -92,20 +90,6 @@ def load_times(kernel: Kernel, data: bytes, name: str, progress: Bar) -> dict[st
             best[which] = min(best.get(which, took), took)
         progress(done + 1, _LOADS, "loading")
     return best
-
-
-@contextlib.contextmanager
-def _empty_cache() -> Iterator[None]:
-    """The cache is a folder that is new and goes again; the native library is there already."""
-    held = os.environ.get("FASTRTP_CACHE")
-    with tempfile.TemporaryDirectory(prefix="fastrtp-bench-") as folder:
-        os.environ["FASTRTP_CACHE"] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop("FASTRTP_CACHE")
-            if held is not None:
-                os.environ["FASTRTP_CACHE"] = held
 
 
 def as_json(loaded: BpfObject, loads: dict[str, float], recording: Path, times: ReplayTimes) -> dict[str, Any]:

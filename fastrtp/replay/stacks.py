@@ -30,11 +30,6 @@ def _tables(recording: Recording) -> dict[int, int]:
     }
 
 
-def has_stacks(recording: Recording) -> bool:
-    """Whether there are any."""
-    return bool(_tables(recording))
-
-
 def stack_columns(recording: Recording) -> tuple[Addresses, Addresses] | None:
     """(uint64[events][2], the memory that it points into): for each event the addresses of its kernel and user stack as
     {u64 nr; u64 ip[nr]}, 0 for none. None: the recording has no stacks.

@@ -50,13 +50,16 @@ def check_async_return(env: BpfVerifierEnv) -> None:
     if reg.type != SCALAR_VALUE:
         env.reject(EINVAL, f"At async callback return the register R0 is not a known value ({reg_type_str(reg.type)})")
     mark_reg_precise(env, 0)
-    low, high = env.frame.callback_ret_range or (0, 0)
+    check_return_range(env, "async callback", reg, env.frame.callback_ret_range or (0, 0))
+
+
+def check_return_range(env: BpfVerifierEnv, returns: str, reg: BpfRegState, allowed: tuple[int, int]) -> None:
+    """A returned number lies between two bounds. Errors: EINVAL. Kernel: retval_range_within, verbose_invalid_scalar."""
+    low, high = allowed
     b = reg.bounds
-    if b.smin_value < low or b.smax_value > high:
-        text = (f" smin={b.smin_value}" if b.smin_value > S64_MIN else "") + (
-            f" smax={b.smax_value}" if b.smax_value < S64_MAX else ""
-        )
-        env.reject(
-            EINVAL,
-            f"At async callback return the register R0 has{text or ' unknown scalar value'} should have been in [{low}, {high}]",
-        )
+    if b.smin_value >= low and b.smax_value <= high:
+        return
+    text = f" smin={b.smin_value}" if b.smin_value > S64_MIN else ""
+    text += f" smax={b.smax_value}" if b.smax_value < S64_MAX else ""
+    text = text or " unknown scalar value"
+    env.reject(EINVAL, f"At {returns} return the register R0 has{text} should have been in [{low}, {high}]")

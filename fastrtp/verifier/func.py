@@ -12,7 +12,7 @@ from errno import E2BIG, EACCES, EINVAL
 
 from fastrtp.isa import BPF_CALL, BPF_JMP, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, Insn
 from fastrtp.uapi import MAX_BPF_STACK, MAX_CALL_FRAMES
-from fastrtp.verifier.bounds import S64_MAX, S64_MIN
+from fastrtp.verifier.async_cb import check_return_range
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.global_func import check_global_call
 from fastrtp.verifier.precision import find_prev_entry, mark_reg_precise, widen_imprecise_scalars
@@ -90,16 +90,7 @@ def prepare_func_exit(env: BpfVerifierEnv) -> int:
         if r0.type != SCALAR_VALUE:
             env.reject(EACCES, "R0 not a scalar value")
         mark_reg_precise(env, 0)
-        low, high = callee.callback_ret_range or (0, 1)
-        b = r0.bounds
-        if b.smin_value < low or b.smax_value > high:
-            text = (f" smin={b.smin_value}" if b.smin_value > S64_MIN else "") + (
-                f" smax={b.smax_value}" if b.smax_value < S64_MAX else ""
-            )
-            env.reject(
-                EINVAL,
-                f"At callback return the register R0 has{text or ' unknown scalar value'} should have been in [{low}, {high}]",
-            )
+        check_return_range(env, "callback", r0, callee.callback_ret_range or (0, 1))
         target = callee.callsite
     else:
         caller.regs[0] = r0

@@ -72,14 +72,6 @@ class BpfRegState:
         self.num = num
         self.raw: bytes | None = None
 
-    def with_bounds(self, bounds: Bounds) -> BpfRegState:
-        """A copy with other bounds."""
-        return BpfRegState(self.type, bounds, self.off, self.id, self.ref_obj_id, self.map, self.num)
-
-    def with_id(self, id: int, off: int | None = None) -> BpfRegState:
-        """A copy with another id (and offset from it)."""
-        return BpfRegState(self.type, self.bounds, self.off if off is None else off, id, self.ref_obj_id, self.map, self.num)
-
     def with_type(self, type: int) -> BpfRegState:
         """A copy of another type."""
         return BpfRegState(type, self.bounds, self.off, self.id, self.ref_obj_id, self.map, self.num)
@@ -122,9 +114,7 @@ class BpfStackState:
         self.spilled_ptr = spilled_ptr
 
 
-ALL_SPILL = bytes([STACK_SPILL]) * 8
 ALL_MISC = bytes([STACK_MISC]) * 8
-ALL_ZERO = bytes([STACK_ZERO]) * 8
 ALL_INVALID = bytes(8)
 SLOT_INVALID = BpfStackState(ALL_INVALID)
 SLOT_MISC = BpfStackState(ALL_MISC)

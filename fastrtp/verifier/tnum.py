@@ -36,11 +36,6 @@ def tnum_op(name: str, a: Tnum, b: Tnum | int = 0) -> Tnum:
     return Tnum(result[0], result[1])
 
 
-def tnum_const(value: int) -> Tnum:
-    """The one value `value` (taken modulo 2**64)."""
-    return Tnum(value & U64, 0)
-
-
 def tnum_in(a: Tnum, b: Tnum) -> bool:
     """Whether every value of `b` is a value of `a`."""
     return not (b.mask & ~a.mask) and a.value == b.value & ~a.mask
