@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fastrtp.isa import Insn, Kind, Row, lookup
+from fastrtp.uapi import BPF_MAX_LOOPS
 
 U64 = (1 << 64) - 1
 STACK_SIZE = 512
 MAX_CALL_FRAMES = 8
-MAX_MAY_GOTO = 8 * 1024 * 1024
 MEM_BASE = 0x10_0000_0000
 STACK_BASE = 0x20_0000_0000
 FRAME_STRIDE = 0x1_0000
@@ -87,7 +87,7 @@ class Frame:
 
     saved: list[int]
     back: int
-    may_goto: int = MAX_MAY_GOTO
+    may_goto: int = BPF_MAX_LOOPS
 
 
 @dataclass

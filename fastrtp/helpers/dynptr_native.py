@@ -6,18 +6,17 @@ Kernel: kernel/bpf/helpers.c:bpf_dynptr_from_mem and its neighbours, kernel/bpf/
 
 from __future__ import annotations
 
+from errno import E2BIG, EINVAL
+
 from fastrtp.maps.ringbuf_native import ring_reserve
 from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, native, store8, store32, store64, ult
 from fastrtp.native.smp_native import store32_shared
+from fastrtp.uapi import BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 
 _SIZE = 8
 _OFFSET = 12
 _MAX_SIZE = (1 << 24) - 1
-_BUSY = 1 << 31
-_DISCARD = 1 << 30
 _U32 = 0xFFFFFFFF
-_E2BIG = -7
-_EINVAL = -22
 
 
 @device
@@ -57,10 +56,10 @@ def bpf_dynptr_from_mem(data: int, size: int, flags: int, ptr: int, env: int) ->
     size &= _U32
     if size > _MAX_SIZE:
         _init(ptr, 0, 0)
-        return _E2BIG
+        return -E2BIG
     if flags != 0:
         _init(ptr, 0, 0)
-        return _EINVAL
+        return -EINVAL
     _init(ptr, data, size)
     return 0
 
@@ -71,9 +70,9 @@ def bpf_dynptr_read(dst: int, length: int, ptr: int, offset: int, flags: int, en
     length &= _U32
     offset &= _U32
     if load64(ptr) == 0 or flags != 0:
-        return _EINVAL
+        return -EINVAL
     if _outside(ptr, offset, length):
-        return _E2BIG
+        return -E2BIG
     _memmove(dst, load64(ptr) + load32(ptr + _OFFSET) + offset, length)
     return 0
 
@@ -84,11 +83,11 @@ def bpf_dynptr_write(ptr: int, offset: int, src: int, length: int, flags: int, e
     length &= _U32
     offset &= _U32
     if load64(ptr) == 0:
-        return _EINVAL
+        return -EINVAL
     if _outside(ptr, offset, length):
-        return _E2BIG
+        return -E2BIG
     if flags != 0:
-        return _EINVAL
+        return -EINVAL
     _memmove(load64(ptr) + load32(ptr + _OFFSET) + offset, src, length)
     return 0
 
@@ -109,14 +108,14 @@ def bpf_ringbuf_reserve_dynptr(map: int, size: int, flags: int, ptr: int, env: i
     size &= _U32
     if flags != 0:
         _init(ptr, 0, 0)
-        return _EINVAL
+        return -EINVAL
     if size > _MAX_SIZE:
         _init(ptr, 0, 0)
-        return _E2BIG
+        return -E2BIG
     sample = ring_reserve(map, size)
     if sample == 0:
         _init(ptr, 0, 0)
-        return _EINVAL
+        return -EINVAL
     _init(ptr, sample, size)
     return 0
 
@@ -125,7 +124,7 @@ def bpf_ringbuf_reserve_dynptr(map: int, size: int, flags: int, ptr: int, env: i
 def _commit(ptr: int, discard: int) -> int:
     sample = load64(ptr)
     if sample != 0:
-        store32_shared(sample - 8, (load32(sample - 8) & ~_BUSY) | discard)
+        store32_shared(sample - 8, (load32(sample - 8) & ~BPF_RINGBUF_BUSY_BIT) | discard)
         _init(ptr, 0, 0)
     return 0
 
@@ -139,4 +138,4 @@ def bpf_ringbuf_submit_dynptr(ptr: int, flags: int, env: int) -> int:
 @native()
 def bpf_ringbuf_discard_dynptr(ptr: int, flags: int, env: int) -> int:
     """Give the record up."""
-    return _commit(ptr, _DISCARD)
+    return _commit(ptr, BPF_RINGBUF_DISCARD_BIT)

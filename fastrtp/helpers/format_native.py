@@ -7,6 +7,8 @@ Kernel: kernel/bpf/helpers.c:bpf_bprintf_prepare says what a format may hold: %c
 
 from __future__ import annotations
 
+from errno import EBUSY, EINVAL
+
 from fastrtp.helpers.probe_native import bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user_str
 from fastrtp.helpers.time_native import bpf_ktime_get_ns
 from fastrtp.native.intrinsics import (
@@ -27,8 +29,6 @@ from fastrtp.native.intrinsics import (
 from fastrtp.native.layout import ENV, PRINTK, TRACEPOINT, at
 from fastrtp.native.smp_native import add64, spin_lock, spin_unlock
 
-_EINVAL = -22
-_EBUSY = -16
 _MOST_ARGS = 12
 _TEXT = 1024
 _STRING = 512
@@ -182,7 +182,7 @@ def _put_pointer(out: int, room: int, length: int, fmt: int, spec: int, value: i
         return _put_string(out, room, length, value, kind == 117, width, load64(spec + _LEFT) != 0, env)
     if kind == 105 or kind == 73:
         if after != 52 and after != 54:
-            return _EINVAL
+            return -EINVAL
         store64(spec + _AT, at + 2)
         return _put_ip(out, room, length, value, after - 48, kind == 73, env)
     if kind == 115 or kind == 83 or kind == 66:
@@ -192,7 +192,7 @@ def _put_pointer(out: int, room: int, length: int, fmt: int, spec: int, value: i
     if kind == 120 or kind == 75:
         store64(spec + _AT, at + 1)
     elif _is_graph(kind) and (48 <= kind <= 57 or 65 <= kind <= 90 or 97 <= kind <= 122):
-        return _EINVAL
+        return -EINVAL
     return _put_number(out, room, length, value, 16, False, 0, 16, False, True)
 
 
@@ -225,7 +225,7 @@ def _put_integer(out: int, room: int, length: int, fmt: int, spec: int, value: i
         return _put_number(out, room, length, value, 10, False, 0, width, left, zero)
     if char == 120 or char == 88:
         return _put_number(out, room, length, value, 16, char == 88, 0, width, left, zero)
-    return _EINVAL
+    return -EINVAL
 
 
 @device
@@ -254,7 +254,7 @@ def bpf_bprintf(out: int, room: int, fmt: int, size: int, args: int, nargs: int,
     while end < size and load8(fmt + end) != 0:
         end += 1
     if end == size:
-        return _EINVAL
+        return -EINVAL
     spec = stack_bytes(48)
     length = 0
     used = 0
@@ -264,18 +264,18 @@ def bpf_bprintf(out: int, room: int, fmt: int, size: int, args: int, nargs: int,
         at += 1
         if char != 37:
             if not (_is_graph(char) or char == 32 or 9 <= char <= 13):
-                return _EINVAL
+                return -EINVAL
             length = _put(out, room, length, char)
         elif load8(fmt + at) == 37:
             length = _put(out, room, length, 37)
             at += 1
         else:
             if used >= nargs:
-                return _EINVAL
+                return -EINVAL
             store64(spec + _AT, at)
             length = _put_conversion(out, room, length, fmt, spec, load64(args + 8 * used), env)
             if length < 0:
-                return _EINVAL
+                return -EINVAL
             used += 1
             at = load64(spec + _AT)
     return length
@@ -311,7 +311,7 @@ def _emit(fmt: int, fmt_size: int, args: int, nargs: int, env: int) -> int:
     """Format one trace_printk, put it into the ring, and fire the tracepoint bpf_trace_printk."""
     nest = load64(env + _NEST)
     if nest >= 3:
-        return _EBUSY
+        return -EBUSY
     store64(env + _NEST, nest + 1)
     text = load64(env + _SCRATCH) + nest * _TEXT
     length = _bprintf(text, _TEXT - 1, fmt, fmt_size, args, nargs, env)
@@ -344,7 +344,7 @@ def bpf_trace_printk(fmt: int, fmt_size: int, a1: int, a2: int, a3: int, env: in
 def bpf_trace_vprintk(fmt: int, fmt_size: int, data: int, data_len: int, env: int) -> int:
     """The same with up to twelve arguments in an array of u64."""
     if data_len & 7 or data_len > 8 * _MOST_ARGS or (data_len != 0 and data == 0):
-        return _EINVAL
+        return -EINVAL
     return _emit(fmt, fmt_size, data, data_len >> 3, env)
 
 
@@ -352,7 +352,7 @@ def bpf_trace_vprintk(fmt: int, fmt_size: int, data: int, data_len: int, env: in
 def bpf_snprintf(out: int, room: int, fmt: int, data: int, data_len: int, env: int) -> int:
     """Format into a buffer; the length with NUL that it would have, -EINVAL or -EBUSY."""
     if data_len & 7 or data_len > 8 * _MOST_ARGS or (data_len != 0 and data == 0):
-        return _EINVAL
+        return -EINVAL
     length = _bprintf(out, room - 1 if room > 0 else 0, fmt, 0x7FFFFFFF, data, data_len >> 3, env)
     if length < 0:
         return length

@@ -7,6 +7,8 @@ failed read zeroes its destination.
 
 from __future__ import annotations
 
+from errno import EFAULT, ERANGE
+
 from fastrtp.native.intrinsics import (
     device,
     load8,
@@ -29,8 +31,6 @@ _USER_BASE = at(ENV, "user_base")
 _USER_SIZE = at(ENV, "user_size")
 _RUN_CTX = at(ENV, "run_ctx")
 _FAULTED = at(ENV, "faulted")
-_EFAULT = -14
-_ERANGE = -34
 _TASK_SIZE_MAX_SHIFT = 47
 
 
@@ -44,7 +44,7 @@ def in_range(address: int, size: int, base: int, length: int) -> bool:
 @device
 def nofault_error(address: int) -> int:
     """Error of a kernel read at an address that is not there. Kernel: arch/x86/mm/maccess.c:copy_from_kernel_nofault_allowed."""
-    return _EFAULT if address >> _TASK_SIZE_MAX_SHIFT == -1 else _ERANGE
+    return -EFAULT if address >> _TASK_SIZE_MAX_SHIFT == -1 else -ERANGE
 
 
 @device
@@ -87,7 +87,7 @@ def bpf_probe_read_kernel(dst: int, size: int, src: int, env: int) -> int:
 @native(inline=True)
 def bpf_probe_read(dst: int, size: int, src: int, env: int) -> int:
     """The form that does not say which memory it means: the lower half is the user's. 0 or -EFAULT."""
-    return _EFAULT if bpf_probe_read_kernel(dst, size, src, env) != 0 else 0
+    return -EFAULT if bpf_probe_read_kernel(dst, size, src, env) != 0 else 0
 
 
 @native()
@@ -96,7 +96,7 @@ def bpf_probe_read_user(dst: int, size: int, src: int, env: int) -> int:
     if in_range(src, size, load64(env + _USER_BASE), load64(env + _USER_SIZE)):
         memcpy(dst, src, size)
         return 0
-    return fault(dst, size, _EFAULT, env)
+    return fault(dst, size, -EFAULT, env)
 
 
 @device
@@ -105,7 +105,7 @@ def _copy_string(dst: int, size: int, src: int, room: int) -> int:
     at = 0
     while at < size:
         if at >= room:
-            return _EFAULT
+            return -EFAULT
         char = load8(src + at)
         store8(dst + at, char)
         at += 1
@@ -126,14 +126,14 @@ def bpf_probe_read_kernel_str(dst: int, size: int, src: int, env: int) -> int:
         if not in_range(src, 1, base, length):
             return fault(dst, size, nofault_error(src), env)
     count = _copy_string(dst, size, src, base + length - src)
-    return count if count >= 0 else fault(dst, size, _EFAULT, env)
+    return count if count >= 0 else fault(dst, size, -EFAULT, env)
 
 
 @native()
 def bpf_probe_read_str(dst: int, size: int, src: int, env: int) -> int:
     """The form that does not say which memory it means. The length, or -EFAULT."""
     count = bpf_probe_read_kernel_str(dst, size, src, env)
-    return count if count >= 0 else _EFAULT
+    return count if count >= 0 else -EFAULT
 
 
 @native()
@@ -141,6 +141,6 @@ def bpf_probe_read_user_str(dst: int, size: int, src: int, env: int) -> int:
     """Copy a user string; its length with the NUL, or -EFAULT."""
     base, length = load64(env + _USER_BASE), load64(env + _USER_SIZE)
     if not in_range(src, 1, base, length):
-        return fault(dst, size, _EFAULT, env)
+        return fault(dst, size, -EFAULT, env)
     count = _copy_string(dst, size, src, base + length - src)
-    return count if count >= 0 else fault(dst, size, _EFAULT, env)
+    return count if count >= 0 else fault(dst, size, -EFAULT, env)

@@ -9,12 +9,11 @@ Kernel: kernel/bpf/helpers.c:bpf_spin_lock, bpf_rcu_read_lock, bpf_preempt_disab
 
 from __future__ import annotations
 
+from errno import E2BIG, EINVAL
+
 from fastrtp.native.intrinsics import load32, native, store32
 from fastrtp.native.smp_native import spin_lock, spin_unlock
-
-_MAX_LOOPS = 8 * 1024 * 1024
-_EINVAL = -22
-_E2BIG = -7
+from fastrtp.uapi import BPF_MAX_LOOPS
 
 
 @native(inline=True)
@@ -63,11 +62,11 @@ def bpf_iter_num_new(it: int, start: int, end: int, env: int) -> int:
     if first > last:
         store32(it, 0)
         store32(it + 4, 0)
-        return _EINVAL
-    if last - first > _MAX_LOOPS:
+        return -EINVAL
+    if last - first > BPF_MAX_LOOPS:
         store32(it, 0)
         store32(it + 4, 0)
-        return _E2BIG
+        return -E2BIG
     store32(it, first - 1)
     store32(it + 4, last)
     return 0

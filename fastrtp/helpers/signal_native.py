@@ -6,6 +6,8 @@ Kernel: kernel/trace/bpf_trace.c:bpf_send_signal_common.
 
 from __future__ import annotations
 
+from errno import EINVAL, EPERM
+
 from fastrtp.helpers.time_native import bpf_ktime_get_ns
 from fastrtp.native.intrinsics import device, load32, load64, native, store32, store64
 from fastrtp.native.layout import ENV, MACHINE, SIGNALS, at
@@ -24,8 +26,6 @@ _LOST = at(SIGNALS, "lost")
 _LOCK = at(SIGNALS, "lock")
 _RECORD = 32
 _NSIG = 64
-_EPERM = -1
-_EINVAL = -22
 
 
 @device
@@ -34,13 +34,13 @@ def _send(signal: int, thread: int, env: int) -> int:
     signal &= 0xFFFFFFFF
     current = load64(env + _CURRENT)
     if current == 0:
-        return _EPERM
+        return -EPERM
     pid = load32(current + load64(env + _PID_AT))
     tgid = load32(current + load64(env + _TGID_AT))
     if tgid <= 1 or pid == 0:
-        return _EPERM
+        return -EPERM
     if signal > _NSIG:
-        return _EINVAL
+        return -EINVAL
     if signal == 0:
         return 0
     signals = load64(load64(env + _MACHINE) + _SIGNALS)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from errno import EINVAL, ERANGE
+
 from fastrtp.native.intrinsics import device, load8, load64, native, stack_bytes, store64, udiv, ult
 
-_EINVAL = -22
-_ERANGE = -34
 _BASE_MASK = 0x1F
 _MOST = -1  # U64_MAX
 _S64_MIN = -9223372036854775808
@@ -31,7 +31,7 @@ def _parse(buf: int, size: int, flags: int, result: int) -> int:
     """__bpf_strtoull: result[0] = magnitude, result[1] = whether a minus stood before it; characters used, or an error."""
     base = flags & _BASE_MASK
     if size == 0 or (base != 0 and base != 8 and base != 10 and base != 16) or flags & ~_BASE_MASK:
-        return _EINVAL
+        return -EINVAL
     at = 0
     while at < size and _is_space(load8(buf + at)):
         at += 1
@@ -40,7 +40,7 @@ def _parse(buf: int, size: int, flags: int, result: int) -> int:
         negative = 1
         at += 1
     if at >= size:
-        return _EINVAL
+        return -EINVAL
     # "0x" before a hexadecimal digit, or a leading 0, says the base where none is given
     hex_prefix = at + 2 < size and load8(buf + at) == 48 and load8(buf + at + 1) | 32 == 120 and _digit(load8(buf + at + 2)) < 16
     if base == 0:
@@ -55,11 +55,11 @@ def _parse(buf: int, size: int, flags: int, result: int) -> int:
         if digit >= base:
             break
         if ult(limit, value) or (value == limit and ult(_MOST - value * base, digit)):
-            return _ERANGE
+            return -ERANGE
         value = value * base + digit
         at += 1
     if at == begin:
-        return _EINVAL
+        return -EINVAL
     store64(result, value)
     store64(result + 8, negative)
     return at
@@ -73,7 +73,7 @@ def bpf_strtoul(buf: int, size: int, flags: int, res: int, env: int) -> int:
     if used < 0:
         return used
     if load64(parsed + 8) != 0:
-        return _EINVAL
+        return -EINVAL
     store64(res, load64(parsed))
     return used
 
@@ -88,11 +88,11 @@ def bpf_strtol(buf: int, size: int, flags: int, res: int, env: int) -> int:
     value = load64(parsed)
     if load64(parsed + 8) != 0:
         if value < 0 and value != _S64_MIN:
-            return _ERANGE
+            return -ERANGE
         store64(res, -value)
         return used
     if value < 0:
-        return _ERANGE
+        return -ERANGE
     store64(res, value)
     return used
 

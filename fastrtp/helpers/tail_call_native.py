@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastrtp.native.intrinsics import load64, native, store64
 from fastrtp.native.layout import ENV, MAP, PROG, RUN_CTX, at
+from fastrtp.uapi import MAX_TAIL_CALL_CNT
 
 _VALUES = at(MAP, "values")
 _MAX_ENTRIES = at(MAP, "max_entries")
 _RUN_CTX = at(ENV, "run_ctx")
 _TAIL_CALLS = at(RUN_CTX, "tail_calls")
 _ENTRY = at(PROG, "entry")
-_MAX_TAIL_CALL_CNT = 33
 
 
 @native(inline=True)
@@ -21,7 +21,7 @@ def bpf_tail_call(ctx: int, map: int, index: int, env: int) -> int:
         return 0
     run_ctx = load64(env + _RUN_CTX)
     calls = load64(run_ctx + _TAIL_CALLS)
-    if calls >= _MAX_TAIL_CALL_CNT:
+    if calls >= MAX_TAIL_CALL_CNT:
         return 0
     store64(run_ctx + _TAIL_CALLS, calls + 1)
     prog = load64(load64(map + _VALUES) + index * 8)

@@ -6,6 +6,8 @@ namespace, whose numbers are the same on every Linux. Kernel: kernel/bpf/helpers
 
 from __future__ import annotations
 
+from errno import EINVAL
+
 from fastrtp.native.intrinsics import load32, load64, memset, native, store32
 from fastrtp.native.layout import ENV, at
 
@@ -16,7 +18,6 @@ _TGID_AT = at(ENV, "tgid_at")
 _ROOT_CGROUP_ID = 1
 _INIT_PID_NS = 0xEFFFFFFC
 _PIDNS_INFO_SIZE = 8
-_EINVAL = -22
 
 
 @native(inline=True)
@@ -40,7 +41,7 @@ def bpf_get_ns_current_pid_tgid(dev: int, ino: int, out: int, size: int, env: in
     current = load64(env + _CURRENT)
     if size & 0xFFFFFFFF != _PIDNS_INFO_SIZE or dev & ~0xFFFFFFFF or current == 0 or ino != _INIT_PID_NS:
         memset(out, 0, size & 0xFFFFFFFF)
-        return _EINVAL
+        return -EINVAL
     store32(out, load32(current + load64(env + _PID_AT)))
     store32(out + 4, load32(current + load64(env + _TGID_AT)))
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EINVAL
+
 from fastrtp.native.intrinsics import clock_gettime, load32, load64, lshr, memcpy, memset, native, stack_bytes, store64, udiv
 from fastrtp.native.layout import ENV, RUN_CTX, at
 
@@ -21,7 +23,6 @@ _RUN_CTX = at(ENV, "run_ctx")
 _COOKIE = at(RUN_CTX, "cookie")
 _JIFFY = 4_000_000  # ns: CONFIG_HZ=250, Debian's and most distributions'
 _INITIAL_JIFFIES = 0xFFFFFFFF & -(300 * 250)
-_EINVAL = -22
 
 
 @native()
@@ -73,7 +74,7 @@ def bpf_get_current_pid_tgid(env: int) -> int:
     """tgid << 32 | pid of the current task."""
     task = load64(env + _CURRENT)
     if task == 0:
-        return _EINVAL
+        return -EINVAL
     return (load32(task + load64(env + _TGID_AT)) << 32) | load32(task + load64(env + _PID_AT))
 
 
@@ -89,7 +90,7 @@ def bpf_get_current_comm(buf: int, size: int, env: int) -> int:
     task = load64(env + _CURRENT)
     memset(buf, 0, size)
     if task == 0:
-        return _EINVAL
+        return -EINVAL
     count = size if size < 16 else 16
     memcpy(buf, task + load64(env + _COMM_AT), count)
     memset(buf + count - 1, 0, 1)

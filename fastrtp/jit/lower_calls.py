@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from fastrtp.uapi import BPF_MAX_LOOPS
+
 if TYPE_CHECKING:
     from fastrtp.jit.lower_function import FunctionLowering
 
-BPF_MAX_LOOPS = 8 * 1024 * 1024
 _TAIL_CALL_FAILED = -errno.EINVAL
 
 

@@ -16,12 +16,11 @@ from fastrtp.jit.lower_memory import atomic, checked_load
 from fastrtp.jit.lower_metadata import Metadata
 from fastrtp.jit.lower_pointers import PointerFlow, StackUse, State, slot_name
 from fastrtp.jit.lower_registers import MemoryBytes, Registers
+from fastrtp.uapi import BPF_MAX_LOOPS
 
 if TYPE_CHECKING:
     from fastrtp.jit.lower import CallTarget, LowerInput
 
-MAX_MAY_GOTO = 8 * 1024 * 1024
-"""How often one frame's may_goto goes on. Kernel: include/linux/bpf.h:BPF_MAX_LOOPS."""
 _MAX_DEPTH = 64
 _FP = re.compile(r"%fp(?![.\w])")
 
@@ -227,7 +226,7 @@ class FunctionLowering:
     def _frame(self) -> list[str]:
         lines = []
         if any(row.kind is Kind.MAY_GOTO for row in self.function.rows.values()):
-            lines += ["  %may_goto = alloca i64", f"  store i64 {MAX_MAY_GOTO}, ptr %may_goto"]
+            lines += ["  %may_goto = alloca i64", f"  store i64 {BPF_MAX_LOOPS}, ptr %may_goto"]
         # A privileged program may read stack that it never wrote. To LLVM that would be any value, and another one at
         # each use: it could pass a bounds check as one and index memory as another. Zeroes that nobody reads are dropped.
         for offset, size in self.stack.slots:

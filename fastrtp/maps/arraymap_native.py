@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from errno import E2BIG, EEXIST, EINVAL
+
 from fastrtp.native.intrinsics import load32, load64, native
 from fastrtp.native.layout import ENV, MAP, at
 from fastrtp.native.smp_native import copy_value
+from fastrtp.uapi import BPF_EXIST, BPF_NOEXIST
 
 _VALUES = at(MAP, "values")
 _CPU = at(ENV, "cpu")
-_EEXIST = -17
-_EINVAL = -22
-_E2BIG = -7
-_BPF_NOEXIST = 1
-_BPF_EXIST = 2
 
 
 @native(inline=True)
@@ -44,12 +42,12 @@ def array_map_update_elem(
 
     0, -EINVAL, -E2BIG or -EEXIST.
     """
-    if flags < 0 or flags > _BPF_EXIST:
-        return _EINVAL
+    if flags < 0 or flags > BPF_EXIST:
+        return -EINVAL
     index = load32(key)
     if index >= max_entries:
-        return _E2BIG
-    if flags == _BPF_NOEXIST:
-        return _EEXIST
+        return -E2BIG
+    if flags == BPF_NOEXIST:
+        return -EEXIST
     copy_value(load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size, value, value_size)
     return 0

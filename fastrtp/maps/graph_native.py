@@ -7,6 +7,8 @@ Differs: the kernel's tree is red-black; no program sees the shape.
 
 from __future__ import annotations
 
+from errno import EINVAL
+
 from fastrtp.maps.object_native import object_drop_all, object_put
 from fastrtp.native.intrinsics import call_subprog, device, load64, lshr, native, store64, ult
 from fastrtp.native.layout import ENV, at
@@ -16,7 +18,6 @@ _PREV = 8
 _LIST_OWNER = 16
 _RIGHT, _LEFT, _TREE_OWNER = 8, 16, 24
 _MIX = -7046029254386353131
-_EINVAL = -22
 
 
 @device
@@ -31,7 +32,7 @@ def _ring(head: int) -> None:
 def _push(head: int, node: int, env: int, off: int, before: int) -> int:
     if load64(node + _LIST_OWNER) != 0:
         object_drop_all(load64(env + _MACHINE), object_put(node - off, 0))
-        return _EINVAL
+        return -EINVAL
     _ring(head)
     following = head if before == 0 else load64(head)
     previous = load64(following + _PREV)
@@ -135,7 +136,7 @@ def bpf_rbtree_add_impl(root: int, node: int, less: int, env: int, off: int) -> 
     """Put a node in before the first that it is less than. 0; -EINVAL where it is in a tree already, as for lists."""
     if load64(node + _TREE_OWNER) != 0:
         object_drop_all(load64(env + _MACHINE), object_put(node - off, 0))
-        return _EINVAL
+        return -EINVAL
     store64(node + _LEFT, 0)
     store64(node + _RIGHT, 0)
     store64(node + _TREE_OWNER, root)

@@ -17,6 +17,8 @@ pointer that a program holds shows the new value; LRU evicts only when the map i
 
 from __future__ import annotations
 
+from errno import E2BIG, EEXIST, EINVAL, ENOENT
+
 from fastrtp.maps.bytes_native import bytes_equal, bytes_hash
 from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
 from fastrtp.maps.fields_native import free_fields
@@ -41,6 +43,7 @@ from fastrtp.native.intrinsics import (
 )
 from fastrtp.native.layout import ENV, HTAB_BUCKET, HTAB_ELEM, HTAB_POOL, MAP, at
 from fastrtp.native.smp_native import copy_value, load32_shared, spin_lock, spin_unlock, store32_shared, wait_turn
+from fastrtp.uapi import BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST
 
 _TYPE = at(MAP, "map_type")
 _VALUES = at(MAP, "values")
@@ -73,13 +76,6 @@ _BATCH = 32
 _PATIENCE = 1000
 
 _LRU_HASH, _LRU_PERCPU_HASH = 9, 10
-_ENOENT = -2
-_E2BIG = -7
-_EEXIST = -17
-_EINVAL = -22
-_BPF_NOEXIST = 1
-_BPF_EXIST = 2
-_BPF_F_LOCK = 4
 
 _alloc_slow = outline("htab_alloc_slow", 3)
 _write_fields = outline("htab_write_fields", 6)
@@ -378,22 +374,22 @@ def _update(
 ) -> int:
     """See `_write_value` for `cpu` and `fields`; `own`: whose pool."""
     lock = 0
-    if fields != 0 and flags & _BPF_F_LOCK and has_field(map, FIELD_LOCK):
-        flags -= _BPF_F_LOCK
+    if fields != 0 and flags & BPF_F_LOCK and has_field(map, FIELD_LOCK):
+        flags -= BPF_F_LOCK
         lock = value_at + field_offset(map, FIELD_LOCK)
-    if flags < 0 or flags > _BPF_EXIST:
-        return _EINVAL
+    if flags < 0 or flags > BPF_EXIST:
+        return -EINVAL
     bucket = _bucket(map, key, key_size, mask)
     _lock(bucket)
     link = _find_link(map, bucket, key, key_size, elem_size)
     number = 0
-    if link == 0 and flags != _BPF_EXIST:
+    if link == 0 and flags != BPF_EXIST:
         number = _alloc(map, elem_size, max_entries, own)
         if number == 0:
             _unlock(bucket)  # an eviction takes another bucket
             number = _alloc_slow(map, own, 0)
             if number == 0:
-                return _E2BIG
+                return -E2BIG
             _lock(bucket)
             if smp() != 0:
                 link = _find_link(map, bucket, key, key_size, elem_size)
@@ -403,8 +399,8 @@ def _update(
             _push(map, _pool(map, own), number, elem_size)
         number = load32(link)
         element = htab_element(map, number, elem_size)
-        if flags == _BPF_NOEXIST:
-            status = _EEXIST
+        if flags == BPF_NOEXIST:
+            status = -EEXIST
         else:
             if lru != 0:
                 store32(element + _STATE, IN_USE | REFERENCED)
@@ -414,7 +410,7 @@ def _update(
             if lock != 0:
                 spin_unlock(element + lock)
     elif number == 0:
-        status = _ENOENT
+        status = -ENOENT
     else:
         element = htab_element(map, number, elem_size)
         memcpy(element + _KEY, key, key_size)
@@ -512,7 +508,7 @@ def _delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: i
     link = _find_link(map, bucket, key, key_size, elem_size)
     if link == 0:
         _unlock(bucket)
-        return _ENOENT
+        return -ENOENT
     number = load32(link)
     element = htab_element(map, number, elem_size)
     store32_shared(link, load32(element + _NEXT))

@@ -5,6 +5,8 @@ A system call's form takes the machine first (`map_*`), a helper's does not (`bp
 
 from __future__ import annotations
 
+from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
+
 from fastrtp.maps.arraymap_native import array_map_lookup_elem
 from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
 from fastrtp.maps.hashtab_native import htab_delete_any, htab_lookup_any, htab_next, htab_update_any
@@ -13,6 +15,7 @@ from fastrtp.native.intrinsics import call_subprog, device, load32, load64, memc
 from fastrtp.native.layout import ENV, HTAB_ELEM, MAP, at
 from fastrtp.native.machine_native import enter, leave
 from fastrtp.native.smp_native import spin_lock, spin_unlock
+from fastrtp.uapi import BPF_F_LOCK, BPF_MAX_LOOPS
 
 _TYPE = at(MAP, "map_type")
 _KEY_SIZE = at(MAP, "key_size")
@@ -28,13 +31,6 @@ _KEY = HTAB_ELEM.itemsize
 
 _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
 _ARRAY_OF_MAPS, _HASH_OF_MAPS = 12, 13
-_BPF_F_LOCK = 4
-_ENOENT = -2
-_EINVAL = -22
-_E2BIG = -7
-_EEXIST = -17
-_EOPNOTSUPP = -95
-_MAX_LOOPS = 8 * 1024 * 1024
 
 
 @device
@@ -87,23 +83,23 @@ def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) ->
         return htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, load64(env + _CPU), env)
     if kind == _ARRAY or kind == _PERCPU_ARRAY:
         return _array_update(map, key, value, flags, load64(env + _CPU))
-    return _EOPNOTSUPP
+    return -EOPNOTSUPP
 
 
 @device
 def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
     """`only`: the CPU whose value is given (per-CPU arrays), -1: all CPUs'. Special fields stay as they are."""
     lock = 0
-    if flags & _BPF_F_LOCK and has_field(map, FIELD_LOCK):
-        flags -= _BPF_F_LOCK
+    if flags & BPF_F_LOCK and has_field(map, FIELD_LOCK):
+        flags -= BPF_F_LOCK
         lock = 1
     if flags < 0 or flags > 2:
-        return _EINVAL
+        return -EINVAL
     index = load32(key)
     if index >= load64(map + _MAX_ENTRIES):
-        return _E2BIG
+        return -E2BIG
     if flags == 1:
-        return _EEXIST
+        return -EEXIST
     target = load64(map + _VALUES) + index * load64(map + _ELEM_SIZE)
     stride = load64(map + _STRIDE)
     size = load64(map + _VALUE_SIZE)
@@ -126,14 +122,14 @@ def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
 @native()
 def bpf_map_delete_elem(map: int, key: int, env: int) -> int:
     """Delete by key."""
-    return htab_delete_any(map, key, env) if _is_hash(load64(map + _TYPE)) else _EINVAL
+    return htab_delete_any(map, key, env) if _is_hash(load64(map + _TYPE)) else -EINVAL
 
 
 @native()
 def bpf_for_each_map_elem(map: int, callback: int, data: int, flags: int, env: int) -> int:
     """Call back for each element; how many were seen, or -EINVAL. Kernel: kernel/bpf/bpf_iter.c:bpf_for_each_map_elem."""
     if flags != 0:
-        return _EINVAL
+        return -EINVAL
     kind = load64(map + _TYPE)
     elem_size = load64(map + _ELEM_SIZE)
     values = load64(map + _VALUES)
@@ -151,7 +147,7 @@ def bpf_for_each_map_elem(map: int, callback: int, data: int, flags: int, env: i
                     break
         return seen
     if kind != _ARRAY and kind != _PERCPU_ARRAY:
-        return _EINVAL
+        return -EINVAL
     key = stack_bytes(8)
     index = 0
     while index < load64(map + _MAX_ENTRIES):
@@ -167,10 +163,10 @@ def bpf_for_each_map_elem(map: int, callback: int, data: int, flags: int, env: i
 def bpf_loop(count: int, callback: int, data: int, flags: int, env: int) -> int:
     """Call back(i, data) up to `count` times; how often it ran, -EINVAL or -E2BIG. Kernel: kernel/bpf/bpf_iter.c:bpf_loop."""
     if flags != 0:
-        return _EINVAL
+        return -EINVAL
     count &= 0xFFFFFFFF
-    if count > _MAX_LOOPS:
-        return _E2BIG
+    if count > BPF_MAX_LOOPS:
+        return -E2BIG
     index = 0
     while index < count:
         index += 1
@@ -197,7 +193,7 @@ def _copy_value(map: int, key: int, out: int) -> int:
     else:
         value = array_map_lookup_elem(map, key, 0, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
     if value == 0:
-        return _ENOENT
+        return -ENOENT
     size = load64(map + _VALUE_SIZE)
     if stride == 0:
         memcpy(out, value, size)
@@ -251,14 +247,14 @@ def map_next_key(machine: int, map: int, key: int, out: int) -> int:
     if _is_hash(load64(map + _TYPE)):
         element = htab_next(map, key)
         if element == 0:
-            status = _ENOENT
+            status = -ENOENT
         else:
             memcpy(out, element + _KEY, load64(map + _KEY_SIZE))
     else:
         index = load32(key) + 1 if key != 0 else 0
         entries = load64(map + _MAX_ENTRIES)
         if index == entries:
-            status = _ENOENT
+            status = -ENOENT
         else:
             store32(out, index if index < entries else 0)
     leave(machine)

@@ -11,6 +11,8 @@ Kernel: kernel/bpf/ringbuf.c (which has a lock there), kernel/trace/bpf_trace.c:
 
 from __future__ import annotations
 
+from errno import E2BIG, EAGAIN, EBUSY, EINVAL, ENOENT, ENOSPC
+
 from fastrtp.native.intrinsics import (
     cmpxchg64,
     device,
@@ -27,6 +29,7 @@ from fastrtp.native.intrinsics import (
 )
 from fastrtp.native.layout import ENV, MAP, at
 from fastrtp.native.smp_native import add64, store32_shared
+from fastrtp.uapi import BPF_F_CURRENT_CPU, BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 
 _VALUES = at(MAP, "values")
 _SIZE = at(MAP, "max_entries")
@@ -36,16 +39,7 @@ _DROPPED = at(MAP, "dropped")
 _CPU = at(ENV, "cpu")
 _NEST = at(ENV, "output_nest")
 
-_BUSY = 1 << 31
-_DISCARD = 1 << 30
 _MAX_RECORD = 0xFFFFFFFF // 4
-_EINVAL = -22
-_ENOENT = -2
-_E2BIG = -7
-_EAGAIN = -11
-_EBUSY = -16
-_ENOSPC = -28
-_CURRENT_CPU = 0xFFFFFFFF
 
 
 @device
@@ -66,7 +60,7 @@ def ring_reserve(map: int, size: int) -> int:
         if cmpxchg64(map + _PRODUCER, producer, producer + need) == producer:
             break
     record = load64(map + _VALUES) + (producer & (ring - 1))
-    store32(record, size | _BUSY)
+    store32(record, size | BPF_RINGBUF_BUSY_BIT)
     store32(record + 4, 0)
     return record + 8
 
@@ -80,14 +74,14 @@ def bpf_ringbuf_reserve(map: int, size: int, flags: int, env: int) -> int:
 @native(inline=True)
 def bpf_ringbuf_submit(sample: int, flags: int, env: int) -> int:
     """Publish a reserved record."""
-    store32_shared(sample - 8, load32(sample - 8) & ~_BUSY)
+    store32_shared(sample - 8, load32(sample - 8) & ~BPF_RINGBUF_BUSY_BIT)
     return 0
 
 
 @native(inline=True)
 def bpf_ringbuf_discard(sample: int, flags: int, env: int) -> int:
     """Give a reserved record up: the consumer skips it."""
-    store32_shared(sample - 8, (load32(sample - 8) & ~_BUSY) | _DISCARD)
+    store32_shared(sample - 8, (load32(sample - 8) & ~BPF_RINGBUF_BUSY_BIT) | BPF_RINGBUF_DISCARD_BIT)
     return 0
 
 
@@ -95,10 +89,10 @@ def bpf_ringbuf_discard(sample: int, flags: int, env: int) -> int:
 def bpf_ringbuf_output(map: int, data: int, size: int, flags: int, env: int) -> int:
     """Copy a record in. 0, -EINVAL or -EAGAIN."""
     if flags & ~3:
-        return _EINVAL
+        return -EINVAL
     record = ring_reserve(map, size)
     if record == 0:
-        return _EAGAIN
+        return -EAGAIN
     memcpy(record, data, size)
     store32_shared(record - 8, size)
     return 0
@@ -120,22 +114,22 @@ def bpf_ringbuf_query(map: int, what: int, env: int) -> int:
 def bpf_perf_event_output(ctx: int, map: int, flags: int, data: int, size: int, env: int) -> int:
     """Copy a sample into the ring of the index's CPU. 0, -EINVAL, -E2BIG, -ENOENT, -EBUSY or -ENOSPC."""
     if flags & ~0xFFFFFFFF:
-        return _EINVAL
+        return -EINVAL
     if load64(env + _NEST) >= 3:
-        return _EBUSY
+        return -EBUSY
     index = flags
-    if index == _CURRENT_CPU:
+    if index == BPF_F_CURRENT_CPU:
         index = load64(env + _CPU)
     if index >= load64(map + _SIZE):
-        return _E2BIG
+        return -E2BIG
     ring = load64(load64(map + _VALUES) + index * 8)
     if ring == 0:
-        return _ENOENT
+        return -ENOENT
     # perf pads a raw sample so that its u32 length and the data fill whole u64s; readers see the padded size
     padded = ((size + 11) & ~7) - 4
     record = ring_reserve(ring, padded)
     if record == 0:
-        return _ENOSPC
+        return -ENOSPC
     memcpy(record, data, size)
     memset(record + size, 0, padded - size)
     store32_shared(record - 8, padded)
@@ -156,11 +150,11 @@ def ring_consume(map: int, out: int, room: int) -> int:
             return written
         record = load64(map + _VALUES) + (consumer & (ring - 1))
         header = load32(record)
-        if header & _BUSY:
+        if header & BPF_RINGBUF_BUSY_BIT:
             return written
-        length = header & ~_DISCARD
+        length = header & ~BPF_RINGBUF_DISCARD_BIT
         need = (length + 15) & ~7
-        if header & _DISCARD == 0:
+        if header & BPF_RINGBUF_DISCARD_BIT == 0:
             if written + need > room:
                 return written if written != 0 else -1 - need
             memcpy(out + written, record, need)

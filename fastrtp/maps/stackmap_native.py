@@ -6,10 +6,13 @@ are `max_entries`, handed out in order and from the list of freed ones. Python's
 
 from __future__ import annotations
 
+from errno import EEXIST, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP
+
 from fastrtp.maps.bytes_native import bytes_equal
 from fastrtp.native.intrinsics import device, load32, load64, lshr, memcpy, memset, native, store32, store64
 from fastrtp.native.layout import ENV, MAP, at
 from fastrtp.native.smp_native import spin_lock, spin_unlock
+from fastrtp.uapi import BPF_F_FAST_STACK_CMP, BPF_F_REUSE_STACKID, BPF_F_SKIP_FIELD_MASK, BPF_F_USER_STACK
 
 _VALUE_SIZE = at(MAP, "value_size")
 _MAX_ENTRIES = at(MAP, "max_entries")
@@ -28,17 +31,7 @@ _CURRENT = at(ENV, "current")
 _NR = 4
 _NEXT = 8
 _IPS = 16
-_SKIP_MASK = 0xFF
-_USER = 1 << 8
-_FAST_CMP = 1 << 9
-_REUSE = 1 << 10
-_USER_BUILD_ID = 1 << 11
 _MAX_DEPTH = 127
-_ENOMEM = -12
-_EFAULT = -14
-_EEXIST = -17
-_EINVAL = -22
-_EOPNOTSUPP = -95
 _JHASH_INITVAL = 0xDEADBEEF
 _U32 = 0xFFFFFFFF
 
@@ -119,15 +112,15 @@ def _put(map: int, ips: int, nr: int, hash: int, flags: int) -> int:
     slot = load64(map + _SLOTS) + ident * 8
     bucket = load64(slot)
     if bucket != 0 and load32(bucket) == hash:
-        if (flags & _FAST_CMP) != 0:
+        if (flags & BPF_F_FAST_STACK_CMP) != 0:
             return ident
         if load32(bucket + _NR) == nr and bytes_equal(bucket + _IPS, ips, nr * 8):
             return ident
-    if bucket != 0 and (flags & _REUSE) == 0:
-        return _EEXIST
+    if bucket != 0 and (flags & BPF_F_REUSE_STACKID) == 0:
+        return -EEXIST
     fresh = _take(map)
     if fresh == 0:
-        return _ENOMEM
+        return -ENOMEM
     memcpy(fresh + _IPS, ips, nr * 8)
     memset(fresh + _IPS + nr * 8, 0, value_size - nr * 8)
     store32(fresh, hash)
@@ -146,16 +139,16 @@ def bpf_get_stackid(ctx: int, map: int, flags: int, env: int) -> int:
     """Id of the event's stack in the map; -EINVAL, -EFAULT (none was recorded, or it is shorter than what is skipped),
     -EEXIST (another one is in its bucket), -ENOMEM.
     """
-    if (flags & ~(_SKIP_MASK | _USER | _FAST_CMP | _REUSE)) != 0:
-        return _EINVAL
-    trace = load64(env + (_USER_STACK if (flags & _USER) != 0 else _KERNEL_STACK))
+    if (flags & ~(BPF_F_SKIP_FIELD_MASK | BPF_F_USER_STACK | BPF_F_FAST_STACK_CMP | BPF_F_REUSE_STACKID)) != 0:
+        return -EINVAL
+    trace = load64(env + (_USER_STACK if (flags & BPF_F_USER_STACK) != 0 else _KERNEL_STACK))
     if trace == 0:
-        return _EFAULT
-    skip = flags & _SKIP_MASK
+        return -EFAULT
+    skip = flags & BPF_F_SKIP_FIELD_MASK
     value_size = load64(map + _VALUE_SIZE)
     nr = _frames(trace, lshr(value_size, 3) + skip)
     if nr <= skip:
-        return _EFAULT
+        return -EFAULT
     nr -= skip
     ips = trace + 8 + skip * 8
     hash = jhash2(ips, nr * 2)
@@ -168,13 +161,13 @@ def bpf_get_stackid(ctx: int, map: int, flags: int, env: int) -> int:
 @device
 def _copy_stack(trace: int, buf: int, size: int, flags: int) -> int:
     """Kernel: __bpf_get_stack. Bytes written, the rest is zeroed; or -EFAULT."""
-    skip = flags & _SKIP_MASK
+    skip = flags & BPF_F_SKIP_FIELD_MASK
     nr = 0
     if trace != 0:
         nr = _frames(trace, lshr(size, 3) + skip)
     if trace == 0 or nr < skip:
         memset(buf, 0, size)
-        return _EFAULT
+        return -EFAULT
     length = (nr - skip) * 8
     memcpy(buf, trace + 8 + skip * 8, length)
     memset(buf + length, 0, size - length)
@@ -184,7 +177,7 @@ def _copy_stack(trace: int, buf: int, size: int, flags: int) -> int:
 @device
 def _bad_flags(size: int, flags: int) -> bool:
     """Unknown flags; build ids, which no recording has; and room for a part of an address."""
-    return (flags & ~(_SKIP_MASK | _USER)) != 0 or (size & 7) != 0
+    return (flags & ~(BPF_F_SKIP_FIELD_MASK | BPF_F_USER_STACK)) != 0 or (size & 7) != 0
 
 
 @native()
@@ -193,8 +186,8 @@ def bpf_get_stack(ctx: int, buf: int, size: int, flags: int, env: int) -> int:
     size &= _U32
     if _bad_flags(size, flags):
         memset(buf, 0, size)
-        return _EINVAL
-    return _copy_stack(load64(env + (_USER_STACK if (flags & _USER) != 0 else _KERNEL_STACK)), buf, size, flags)
+        return -EINVAL
+    return _copy_stack(load64(env + (_USER_STACK if (flags & BPF_F_USER_STACK) != 0 else _KERNEL_STACK)), buf, size, flags)
 
 
 @native()
@@ -203,8 +196,8 @@ def bpf_get_task_stack(task: int, buf: int, size: int, flags: int, env: int) -> 
     size &= _U32
     if _bad_flags(size, flags):
         memset(buf, 0, size)
-        return _EINVAL
+        return -EINVAL
     if task != load64(env + _CURRENT):
         memset(buf, 0, size)
-        return _EOPNOTSUPP if (flags & _USER) != 0 else _EFAULT
-    return _copy_stack(load64(env + (_USER_STACK if (flags & _USER) != 0 else _KERNEL_STACK)), buf, size, flags)
+        return -EOPNOTSUPP if (flags & BPF_F_USER_STACK) != 0 else -EFAULT
+    return _copy_stack(load64(env + (_USER_STACK if (flags & BPF_F_USER_STACK) != 0 else _KERNEL_STACK)), buf, size, flags)

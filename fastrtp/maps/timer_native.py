@@ -7,12 +7,15 @@ before an event is fired or a program is test run, and when the kernel is told t
 
 from __future__ import annotations
 
+from errno import EBUSY, EDEADLK, EINVAL, ENOMEM, EPERM
+
 from fastrtp.maps.field_rows_native import FIELD_TIMER, field_offset
 from fastrtp.native.heap_native import heap_alloc, heap_free
 from fastrtp.native.intrinsics import call_subprog, clock_gettime, device, load64, native, stack_bytes, store32, store64
 from fastrtp.native.layout import ENV, ENV_STRIDE, MACHINE, MAP, NEVER, TIMER, TIMERS, at
 from fastrtp.native.machine_native import enter, leave
 from fastrtp.native.smp_native import spin_lock, spin_unlock
+from fastrtp.uapi import BPF_F_TIMER_ABS, BPF_F_TIMER_CPU_PIN
 
 _TIMERS = at(MACHINE, "timers")
 _TIMER_NEXT = at(MACHINE, "timer_next")
@@ -51,15 +54,8 @@ _UREF = at(MAP, "uref")
 _ARRAY = 2
 _REALTIME, _MONOTONIC, _BOOTTIME = 0, 1, 7
 _MAX_CLOCKS = 16
-_ABS = 1
-_CPU_PIN = 2
 _LEAST = 1000
 """ns from one run of a callback to the next: what hardware takes at least, so that virtual time goes on."""
-_EPERM = -1
-_ENOMEM = -12
-_EBUSY = -16
-_EINVAL = -22
-_EDEADLK = -35
 
 
 @device
@@ -152,15 +148,15 @@ def timer_free(machine: int, timer: int) -> None:
 @device
 def _init(field: int, map: int, flags: int, env: int) -> int:
     if flags < 0 or flags >= _MAX_CLOCKS or (flags != _REALTIME and flags != _MONOTONIC and flags != _BOOTTIME):
-        return _EINVAL
+        return -EINVAL
     if load64(field) != 0:
-        return _EBUSY
+        return -EBUSY
     if load64(map + _UREF) == 0:
-        return _EPERM
+        return -EPERM
     machine = load64(env + _MACHINE)
     timer = heap_alloc(machine, _SIZE, 0)
     if timer == 0:
-        return _ENOMEM
+        return -ENOMEM
     timers = load64(machine + _TIMERS)
     following = load64(timers + _LIST)
     store64(timer + _NEXT, following)
@@ -189,9 +185,9 @@ def bpf_timer_init(field: int, map: int, flags: int, env: int) -> int:
 def _set_callback(field: int, callback: int, env: int) -> int:
     timer = load64(field)
     if timer == 0:
-        return _EINVAL
+        return -EINVAL
     if load64(load64(timer + _MAP) + _UREF) == 0:
-        return _EPERM
+        return -EPERM
     store64(timer + _CALLBACK, callback)
     return 0
 
@@ -208,15 +204,15 @@ def bpf_timer_set_callback(field: int, callback: int, env: int) -> int:
 
 @device
 def _start(field: int, nsecs: int, flags: int, env: int) -> int:
-    if (flags & ~(_ABS | _CPU_PIN)) != 0:
-        return _EINVAL
+    if (flags & ~(BPF_F_TIMER_ABS | BPF_F_TIMER_CPU_PIN)) != 0:
+        return -EINVAL
     timer = load64(field)
     if timer == 0 or load64(timer + _CALLBACK) == 0:
-        return _EINVAL
+        return -EINVAL
     machine = load64(env + _MACHINE)
     timers = load64(machine + _TIMERS)
     now = _now(env)
-    if (flags & _ABS) != 0:
+    if (flags & BPF_F_TIMER_ABS) != 0:
         expires = nsecs
         if load64(timer + _TIMER_CLOCK) == _BOOTTIME:
             expires -= load64(env + _BOOT)
@@ -227,7 +223,7 @@ def _start(field: int, nsecs: int, flags: int, env: int) -> int:
     _disarm(machine, timer)
     count = load64(timers + _COUNT)
     if count == load64(timers + _ROOM):
-        return _ENOMEM
+        return -ENOMEM
     store64(timer + _EXPIRES, expires)
     store64(timer + _TIMER_CPU, load64(env + _CPU))
     store64(timers + _SEQ_OF, load64(timers + _SEQ_OF) + 1)
@@ -252,10 +248,10 @@ def bpf_timer_start(field: int, nsecs: int, flags: int, env: int) -> int:
 def _cancel(field: int, env: int) -> int:
     timer = load64(field)
     if timer == 0:
-        return _EINVAL
+        return -EINVAL
     machine = load64(env + _MACHINE)
     if load64(load64(machine + _TIMERS) + _RUNNING) == timer:
-        return _EDEADLK
+        return -EDEADLK
     store64(timer + _CALLBACK, 0)
     return _disarm(machine, timer)
 

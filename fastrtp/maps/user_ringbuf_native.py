@@ -6,22 +6,20 @@ Positions grow for ever, and the data area is twice as long as the ring, so ever
 
 from __future__ import annotations
 
+from errno import EBUSY, EINVAL
+
 from fastrtp.native.intrinsics import call_subprog, load32, load64, native, stack_bytes, store32, store64
 from fastrtp.native.layout import MAP, at
 from fastrtp.native.smp_native import give64, take64
+from fastrtp.uapi import BPF_MAX_USER_RINGBUF_SAMPLES, BPF_RINGBUF_DISCARD_BIT, BPF_RINGBUF_HDR_SZ
 
 _VALUES = at(MAP, "values")
 _SIZE = at(MAP, "max_entries")
 _PRODUCER = at(MAP, "producer")
 _CONSUMER = at(MAP, "consumer")
 _BUSY = at(MAP, "count")
-_DISCARD_BIT = 1 << 30
 _LENGTH = (1 << 30) - 1
-_HEADER = 8
-_MAX_SAMPLES = 128 * 1024
 _WAKEUP_FLAGS = 3
-_EBUSY = -16
-_EINVAL = -22
 
 
 @native()
@@ -29,14 +27,14 @@ def bpf_user_ringbuf_drain(map: int, callback: int, data: int, flags: int, env: 
     """How many samples the callback saw, until it returned 1; -EINVAL (flags), -EBUSY (in a callback of its own, or
     while another CPU drains it)."""
     if (flags & ~_WAKEUP_FLAGS) != 0:
-        return _EINVAL
+        return -EINVAL
     if not take64(map + _BUSY):
-        return _EBUSY
+        return -EBUSY
     dynptr = stack_bytes(16)
     seen = 0
     walked = 0
     stop = 0
-    while walked < _MAX_SAMPLES and stop == 0:
+    while walked < BPF_MAX_USER_RINGBUF_SAMPLES and stop == 0:
         position = load64(map + _CONSUMER)
         if position >= load64(map + _PRODUCER):
             break
@@ -44,12 +42,12 @@ def bpf_user_ringbuf_drain(map: int, callback: int, data: int, flags: int, env: 
         sample = load64(map + _VALUES) + (position & (load64(map + _SIZE) - 1))
         header = load32(sample)
         length = header & _LENGTH
-        if (header & _DISCARD_BIT) == 0:
-            store64(dynptr, sample + _HEADER)
+        if (header & BPF_RINGBUF_DISCARD_BIT) == 0:
+            store64(dynptr, sample + BPF_RINGBUF_HDR_SZ)
             store32(dynptr + 8, length)
             store32(dynptr + 12, 0)
             stop = call_subprog(callback, dynptr, data, 0, 0, 0, env)
             seen += 1
-        store64(map + _CONSUMER, position + ((length + _HEADER + 7) & ~7))
+        store64(map + _CONSUMER, position + ((length + BPF_RINGBUF_HDR_SZ + 7) & ~7))
     give64(map + _BUSY)
     return seen
