@@ -37,6 +37,15 @@ def percpu_array_map_lookup_elem(map: int, key: int, env: int, max_entries: int,
 
 
 @native(inline=True)
+def percpu_array_map_gen_lookup(values: int, key: int, env: int, max_entries: int, elem_size: int, stride: int) -> int:
+    """The same, by the address of the values. Kernel: arraymap.c:percpu_array_map_gen_lookup."""
+    index = load32(key)
+    if index >= max_entries:
+        return 0
+    return nonnull(values + load64(env + _CPU) * stride + index * elem_size)
+
+
+@native(inline=True)
 def array_map_update_elem(
     map: int, key: int, value: int, flags: int, env: int, max_entries: int, elem_size: int, value_size: int, stride: int
 ) -> int:
