@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -160,20 +161,28 @@ def test_two_processes_fill_one_cache(folder: Path, monkeypatch: pytest.MonkeyPa
     assert {"program", "verified", "btf", "native"} <= names
 
 
+def _imported(path: Path, package: Path) -> set[Path]:
+    """Modules of the package that a module takes names from, looking through the packages that only pass them on."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastrtp."):
+            place = package.parent / str(node.module).replace(".", "/")
+            names = {alias.name for alias in node.names}
+            if place.is_dir():
+                passed = [one for one in ast.parse((place / "__init__.py").read_text()).body if isinstance(one, ast.ImportFrom)]
+                modules = [one.module for one in passed if (names | {"*"}) & {alias.name for alias in one.names}]
+                found |= {package.parent / f"{str(module).replace('.', '/')}.py" for module in modules}
+                found |= {place / f"{name}.py" for name in names}
+            found.add(place.with_suffix(".py"))
+    return {module for module in found if module.exists()}
+
+
 def test_the_key_of_the_library_covers_what_its_modules_import() -> None:
     """Every module of the package that a native module imports, however indirectly, is among the sources (errors are no code)."""
-    import ast
-
     package = Path(library.__file__).resolve().parent.parent
     sources = {path.resolve() for path in library.sources()}
-    missing = set()
-    for path in sources:
-        if path.parent.name == "native" and path.name in ("build.py", "compile_server.py", "engine.py", "compiler_rt.py"):
-            continue  # what makes the library: its imports are not in it
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastrtp."):
-                found = package.joinpath(*(node.module or "").split(".")[1:]).with_suffix(".py")
-                if found.exists() and found.resolve() not in sources and found.name != "errors.py":
-                    missing.add(str(found.relative_to(package)))
+    makers = {package / "native" / f"{name}.py" for name in ("build", "compile_server", "engine", "compiler_rt")}
+    imported = {module for path in sources - makers for module in _imported(path, package)}
 
-    assert missing == set()
+    assert package / "isa/opcodes.py" in imported
+    assert imported - sources - {package / "errors.py"} == set()
