@@ -56,11 +56,11 @@ def linked(names: Sequence[str], baseline: Sequence[str], keys: int, setup: Arou
     return best["ours"], best["theirs"]
 
 
-def replayed(name: str, baseline: str, keys: int, tier: str) -> tuple[float, float]:
-    """(ns per event of a replay in a tier, ns per event of the native loop over the same columns) with one program ("": none)."""
+def replayed(names: Sequence[str], baseline: str, keys: int, tier: str) -> tuple[float, float]:
+    """(ns per event of a replay in a tier, ns per event of the native loop over the same columns) with these programs."""
     native.compiler()
     loop = NativeReplay(baseline, keys)
-    with machine().replaying([name] if name else [], keys, tier) as replay:
+    with machine().replaying(names, keys, tier) as replay:
         best = best_ns({"ours": replay.play, "theirs": loop.play})
     return best["ours"], best["theirs"]
 
@@ -77,15 +77,15 @@ def several(name: str, count: int, tier: str) -> tuple[float, float]:
     return together, alone
 
 
-def against_itself(with_it: Around) -> tuple[float, float]:
-    """(ns per event of the empty program with something switched on, ns without)."""
+def against_itself(name: str, with_it: Around) -> tuple[float, float]:
+    """(ns per event of a program with something switched on, ns without)."""
     here = machine()
 
     def switched(count: int) -> None:
         with with_it(here):
             here.fire(count, 1024)
 
-    with here.attached(["empty"]):
+    with here.attached([name]):
         best = best_ns({"with": switched, "without": lambda n: here.fire(n, 1024)})
     return best["with"], best["without"]
 
@@ -113,15 +113,17 @@ class Transition(Suite):
         yield Case("ktime_virtual", "ns", baseline, clock)
         for count in (2, 4, 8):
             yield Case(f"empty_x{count}", "ns", baseline, functools.partial(linked, ["empty"] * count, ["empty"] * count, 1024))
-        yield Case("statistics", "ns", "empty, without", functools.partial(against_itself, Machine.statistics))
-        guard = functools.partial(against_itself, lambda here: here.running(["empty"]))
-        yield Case("recursion_miss", "ns", "empty, run", guard)
+        yield Case("statistics", "ns", "empty, without", functools.partial(against_itself, "empty", Machine.statistics))
+        guard = functools.partial(against_itself, "guarded", lambda here: here.running(["guarded"]))
+        yield Case("recursion_miss", "ns", "guarded, run", guard)
         inlined = f"{baseline}, inlined"
-        yield Case("empty_replayed", "ns", inlined, functools.partial(replayed, "empty", "empty", 1024, "linked"))
-        yield Case("nothing_fused", "ns", inlined, functools.partial(replayed, "", "empty", 1024, "fused"))
+        yield Case("empty_replayed", "ns", inlined, functools.partial(replayed, ["empty"], "empty", 1024, "linked"))
+        yield Case("nothing_fused", "ns", inlined, functools.partial(replayed, [], "empty", 1024, "fused"))
         for name, _, keys, function in _PROGRAMS:
             if function:
-                yield Case(f"{name}_fused", "ns", inlined, functools.partial(replayed, name, function, keys, "fused"))
+                yield Case(f"{name}_fused", "ns", inlined, functools.partial(replayed, [name], function, keys, "fused"))
+        eight = functools.partial(replayed, ["array_count"] * 8, "array_count_x8", 1024, "fused")
+        yield Case("eight_arrays_fused", "ns", inlined, eight)
         for name, count in _SEVERAL:
             yield Case(f"{name}_x{count}_fused", "ns", f"one {name}, fused", functools.partial(several, name, count, "fused"))
 
@@ -129,7 +131,7 @@ class Transition(Suite):
         "disabled", *(name for name, *_ in _PROGRAMS),
         "ktime_virtual", "empty_x2", "empty_x4", "empty_x8", "statistics", "recursion_miss", "empty_replayed", "nothing_fused",
         *(f"{name}_fused" for name, _, _, function in _PROGRAMS if function),
-        *(f"{name}_x{count}_fused" for name, count in _SEVERAL),
+        "eight_arrays_fused", *(f"{name}_x{count}_fused" for name, count in _SEVERAL),
     )  # fmt: skip
 
     def setup_cache(self) -> Results:

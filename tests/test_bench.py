@@ -147,9 +147,9 @@ def test_counting_programs_count_every_event() -> None:
 
 def test_recursion_guard_turns_away_what_is_running() -> None:
     here = machine()
-    program = here.obj.programs["empty"]
+    program = here.obj.programs["guarded"]
     runs, misses = program.run_cnt, program.recursion_misses
-    with here.attached(["empty"]), here.running(["empty"]):
+    with here.attached(["guarded"]), here.running(["guarded"]):
         here.fire(10, 64)
 
     assert (program.run_cnt, program.recursion_misses) == (runs, misses + 10)

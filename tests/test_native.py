@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import concurrent.futures
 import ctypes
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -134,3 +136,35 @@ def test_bitcode_has_the_bodies_that_programs_inline_and_no_others() -> None:
 
     assert defined == found.inline
     assert "htab_alloc_slow" in declared
+
+
+PACKAGE = Path(library.__file__).parent.parent
+
+
+def _imported(path: Path) -> set[Path]:
+    """The project's modules that a module takes names from when it runs, behind packages that only pass them on."""
+    tree = ast.parse(path.read_text())
+    typing_only = {id(node) for test in ast.walk(tree) if isinstance(test, ast.If) for node in ast.walk(test)}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastrtp.") and id(node) not in typing_only:
+            place = PACKAGE.parent / str(node.module).replace(".", "/")
+            if place.with_suffix(".py").exists():
+                found.add(place.with_suffix(".py"))
+                continue
+            names = {alias.name for alias in node.names} | {"*"}
+            for passed in ast.parse((place / "__init__.py").read_text()).body:
+                if isinstance(passed, ast.ImportFrom) and names & {alias.name for alias in passed.names}:
+                    found.add(PACKAGE.parent / f"{str(passed.module).replace('.', '/')}.py")
+            found |= {place / f"{name}.py" for name in names if (place / f"{name}.py").exists()}
+    return found
+
+
+def test_the_library_is_made_again_when_a_module_changes_that_its_functions_take_constants_from():
+    sources = set(library.sources())
+    natives = [path for path in sources if path.name.endswith("_native.py")]
+
+    imported = {module for path in natives for module in _imported(path)}
+
+    assert PACKAGE / "isa/opcodes.py" in imported
+    assert imported - sources == set()

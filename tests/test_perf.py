@@ -11,7 +11,10 @@ import pytest
 from fastrtp.errors import BpfError, VerifierError
 from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.perf_attr import (
+from fastrtp.record import Recording
+from fastrtp.record.event_formats import default_formats
+from fastrtp.record.record_fields import decode_record
+from fastrtp.trace.perf_attr import (
     PERF_EVENT_IOC_DISABLE,
     PERF_EVENT_IOC_ENABLE,
     PERF_EVENT_IOC_PERIOD,
@@ -22,9 +25,6 @@ from fastrtp.kernel.perf_attr import (
     PERF_TYPE_TRACEPOINT,
     PerfEventAttr,
 )
-from fastrtp.record import Recording
-from fastrtp.record.event_formats import default_formats
-from fastrtp.record.record_fields import decode_record
 from fastrtp.uapi import BpfCmd, BpfProgType
 
 BOTH = Path(__file__).parent / "data" / "ftrace" / "both.bpf.o"

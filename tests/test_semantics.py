@@ -246,6 +246,7 @@ def _(kernel: Kernel) -> None:
 @row("no memory: ENOMEM")
 def _(kernel: Kernel) -> None:
     prog = warm(kernel)
+    kernel.raw_tracepoint_open(SWITCH, prog)  # only probes behind the first have an array
     before = state(kernel)
     arena = type(kernel.memory.arena)
     alloc, calls = arena.alloc, 0

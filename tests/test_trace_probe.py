@@ -97,7 +97,7 @@ class TestBothWays:
         assert (prog.runs, prog.stats()[2]) == (2, 2)
 
     def test_a_program_that_is_running_misses_the_event(self, machine: Kernel, expected: str):
-        fd, prog = load(machine, "r0 = 0\nexit", expected)
+        fd, prog = load(machine, PRINTS, expected)
         machine.raw_tracepoint_open("probed", fd)
         prog.record.stats["active"][0] = 1
 

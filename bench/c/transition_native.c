@@ -13,6 +13,7 @@ struct slot { u32 used, key; u64 value; };
 struct table { u64 mask; struct slot *slots; };
 
 static u64 array[1024], percpu[2][1024];
+static u64 arrays[8][1024 + 72]; /* not a page apart: a processor would take one for the other */
 static struct slot slots_1k[2048], slots_100k[262144], slots_updated[2048];
 static struct table table_1k = { 2047, slots_1k }, table_100k = { 262143, slots_100k }, table_updated = { 2047, slots_updated };
 static u8 ring[1 << 20];
@@ -44,6 +45,17 @@ u64 array_count(u64 *ctx, void *env)
 
 	if (key < 1024)
 		array[key]++;
+	return 0;
+}
+
+/* What eight programs do, each with an array of its own. */
+u64 array_count_x8(u64 *ctx, void *env)
+{
+	u32 key = ctx[0];
+
+	if (key < 1024)
+		for (int at = 0; at < 8; at++)
+			arrays[at][key]++;
 	return 0;
 }
 
@@ -133,6 +145,7 @@ struct columns { u64 *time; unsigned short *cpu, *event; u32 *row; u64 *key, *va
 REPLAY(empty, 0)
 REPLAY(global_count, 0)
 REPLAY(array_count, 0)
+REPLAY(array_count_x8, 0)
 REPLAY(percpu_array_count, 0)
 REPLAY(hash_count, 0)
 REPLAY(hash_count_100k, 0)

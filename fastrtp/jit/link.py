@@ -68,6 +68,13 @@ def map_call(name: str, map: Map | None) -> CallTarget | None:
     return None
 
 
+_BY_VALUES = {
+    "array_map_lookup_elem": "array_map_gen_lookup",
+    "percpu_array_map_lookup_elem": "percpu_array_map_gen_lookup",
+}
+"""Lookups that have a form for maps that the program names, which takes the address of the values instead of the map's."""
+
+
 class Linker:
     """Answers `lower`'s questions about one program: the target of each helper call, the symbol of each map."""
 
@@ -91,9 +98,9 @@ class Linker:
         known = None if self._aux is None else self._aux[index].map
         if known is not None and self._options.known_maps:
             target = map_call(name, self._maps[known])
-            if target is not None and target.symbol == "array_map_lookup_elem" and self._maps[known].value_address:
+            if target is not None and target.symbol in _BY_VALUES and self._maps[known].value_address:
                 # the values are one memory for the map's life: no load of its address, and LLVM knows it from all others
-                return replace(target, symbol="array_map_gen_lookup", first=f"map.{known}.values")
+                return replace(target, symbol=_BY_VALUES[target.symbol], first=f"map.{known}.values")
             if target is not None:
                 return target
         symbol = f"bpf_{name}"

@@ -2,7 +2,7 @@
 
     i64 bpf_probe(i64 link, i64 a1..aN, ptr env)      for one list of argument widths, as __bpf_trace_<widths>
 
-An event then reaches its program through one pointer. What the program cannot notice is left out: the mark against
+An event then reaches its program through one pointer. What the program cannot notice is left out: the guard against
 recursion where no event can fire while it runs, the RUN_CTX where nobody asks for it, arguments that it does not read (LLVM
 sees that, where it inlines the program). The pieces are those that bpf_trace_run is made of (trace/trampoline_native.py).
 
@@ -29,7 +29,7 @@ def probe_text(entry: str, widths: str, facts: ProgramFacts) -> str:
             "entry:",
             f"  %args = alloca [{room + (RUN_CTX.itemsize if facts.run_ctx else 0)} x i8], align 16",
             "  %stats = call i64 @bpf_run_stats(i64 %link, ptr %env)",
-            "  %plain = call i64 @bpf_run_is_plain(i64 %stats, ptr %env)",
+            f"  %plain = call i64 @bpf_run_is_plain(i64 %stats, i64 {nests}, ptr %env)",
             "  %special = icmp eq i64 %plain, 0",
             "  br i1 %special, label %slow, label %fast, !prof !0",
             "slow:",
@@ -93,7 +93,7 @@ def _stack_end() -> list[str]:
 
 
 _DECLARATIONS = """declare i64 @bpf_run_stats(i64, ptr)
-declare i64 @bpf_run_is_plain(i64, ptr)
+declare i64 @bpf_run_is_plain(i64, i64, ptr)
 declare i64 @bpf_run_begin(i64, i64)
 declare i64 @bpf_run_ctx(i64, i64, ptr)
 declare i64 @bpf_run_end(i64, i64)

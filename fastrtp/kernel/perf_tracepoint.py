@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fastrtp.errors import BpfError
 from fastrtp.maps.ringbuf import Ring
+from fastrtp.trace import perf_attr as uapi
 from fastrtp.trace.perf import PerfEventRecord
 
-from . import perf_attr as uapi
 from .perf_event import perf_event_fd, perf_event_open
 from .refs import RefCounted
 

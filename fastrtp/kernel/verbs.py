@@ -15,9 +15,10 @@ from fastrtp.uapi import ATTRS, BpfAttachType, BpfCmd, bpf_btf_info, bpf_link_in
 if TYPE_CHECKING:
     import os
 
+    from fastrtp.trace.perf_attr import PerfEventAttr
+
     from .loader import Autoload
     from .object import BpfObject
-    from .perf_attr import PerfEventAttr
     from .perf_tracepoint import TracepointEvent
     from .process import Process
 
@@ -261,7 +262,8 @@ class Verbs:
 
         BpfError ENOENT, EINVAL, EOPNOTSUPP, EMFILE.
         """
-        from .perf_attr import ATTR_DISABLED, PERF_TYPE_TRACEPOINT, PerfEventAttr
+        from fastrtp.trace.perf_attr import ATTR_DISABLED, PERF_TYPE_TRACEPOINT, PerfEventAttr
+
         from .perf_tracepoint import tracepoint_event_of
 
         process = self._process

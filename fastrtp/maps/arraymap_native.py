@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import E2BIG, EEXIST, EINVAL
 
-from fastrtp.native.intrinsics import load32, load64, native
+from fastrtp.native.intrinsics import load32, load64, native, nonnull
 from fastrtp.native.layout import ENV, MAP, at
 from fastrtp.native.smp_native import copy_value
 from fastrtp.uapi import BPF_EXIST, BPF_NOEXIST
@@ -17,21 +17,32 @@ _CPU = at(ENV, "cpu")
 def array_map_lookup_elem(map: int, key: int, env: int, max_entries: int, elem_size: int) -> int:
     """Address of value [index], or 0."""
     index = load32(key)
-    return load64(map + _VALUES) + index * elem_size if index < max_entries else 0
+    return nonnull(load64(map + _VALUES) + index * elem_size) if index < max_entries else 0
 
 
 @native(inline=True)
 def array_map_gen_lookup(values: int, key: int, env: int, max_entries: int, elem_size: int) -> int:
     """The same of a map that the program names: by the address of its values. Kernel: arraymap.c:array_map_gen_lookup."""
     index = load32(key)
-    return values + index * elem_size if index < max_entries else 0
+    return nonnull(values + index * elem_size) if index < max_entries else 0
 
 
 @native(inline=True)
 def percpu_array_map_lookup_elem(map: int, key: int, env: int, max_entries: int, elem_size: int, stride: int) -> int:
     """Address of this CPU's value [index], or 0."""
     index = load32(key)
-    return load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size if index < max_entries else 0
+    if index >= max_entries:
+        return 0
+    return nonnull(load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size)
+
+
+@native(inline=True)
+def percpu_array_map_gen_lookup(values: int, key: int, env: int, max_entries: int, elem_size: int, stride: int) -> int:
+    """The same, by the address of the values. Kernel: arraymap.c:percpu_array_map_gen_lookup."""
+    index = load32(key)
+    if index >= max_entries:
+        return 0
+    return nonnull(values + load64(env + _CPU) * stride + index * elem_size)
 
 
 @native(inline=True)

@@ -35,6 +35,7 @@ from fastrtp.native.intrinsics import (
     memcpy,
     memset,
     native,
+    nonnull,
     outline,
     smp,
     store32,
@@ -430,7 +431,7 @@ def _update(
 def htab_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int) -> int:
     """Address of the value, or 0."""
     number = htab_find(map, key, key_size, elem_size, mask)
-    return htab_element(map, number, elem_size) + value_at if number != 0 else 0
+    return nonnull(htab_element(map, number, elem_size) + value_at) if number != 0 else 0
 
 
 @device
@@ -451,7 +452,7 @@ def htab_lru_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_s
     if number == 0:
         return 0
     _touch(map, number, elem_size)
-    return htab_element(map, number, elem_size) + value_at
+    return nonnull(htab_element(map, number, elem_size) + value_at)
 
 
 @native(inline=True)
@@ -462,7 +463,7 @@ def htab_percpu_map_lookup_elem(
     number = htab_find(map, key, key_size, elem_size, mask)
     if number == 0:
         return 0
-    return load64(map + _PERCPU) - percpu_size + number * percpu_size + load64(env + _CPU) * stride
+    return nonnull(load64(map + _PERCPU) - percpu_size + number * percpu_size + load64(env + _CPU) * stride)
 
 
 @native(inline=True)
@@ -474,7 +475,7 @@ def htab_lru_percpu_map_lookup_elem(
     if number == 0:
         return 0
     _touch(map, number, elem_size)
-    return load64(map + _PERCPU) - percpu_size + number * percpu_size + load64(env + _CPU) * stride
+    return nonnull(load64(map + _PERCPU) - percpu_size + number * percpu_size + load64(env + _CPU) * stride)
 
 
 @native(inline=True)

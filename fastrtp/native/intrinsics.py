@@ -197,6 +197,20 @@ ule: Predicate = _predicate("<=")
 
 
 @_intrinsic
+def _nonnull(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = builder.module.declare_intrinsic("llvm.assume")
+        builder.call(function, [builder.icmp_unsigned("!=", args[0], ir.Constant(_I64, 0))])
+        return args[0]
+
+    return _i8(_i8), codegen
+
+
+nonnull: Unary = _nonnull
+"""The address, promised not to be 0: what a lookup found, so that a program's own null check is the lookup's condition."""
+
+
+@_intrinsic
 def _memcpy(typingctx: Any, dst: Any, src: Any, size: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         function = builder.module.declare_intrinsic("llvm.memcpy", [_PTR, _PTR, _I64])

@@ -111,11 +111,13 @@ ENV_STRIDE = -(-ENV.itemsize // 64) * 64
 RUN_CTX = np.dtype([("cookie", I8), ("tail_calls", I8)])
 """`struct bpf_trace_run_ctx`: on the stack of bpf_trace_run, above args[]."""
 
-TRACEPOINT = np.dtype([("key", I8), ("funcs", I8)])
-"""`struct tracepoint`: the static key (probe count) and the address of its TRACEPOINT_FUNC array."""
-
-TRACEPOINT_FUNC = np.dtype([("func", I8), ("data", I8), ("prio", I8)])
+TRACEPOINT_FUNC = np.dtype([("func", I8), ("data", I8)])
 """`struct tracepoint_func`; an array of them ends with func == 0."""
+
+TRACEPOINT = np.dtype([("key", I8), ("first", TRACEPOINT_FUNC), ("others", I8)])
+"""`struct tracepoint`: the static key (probe count), the first probe, and the address of the TRACEPOINT_FUNC array of the
+others, 0 for none. The first one is here as it is the target of the kernel's static call: most tracepoints have no second.
+"""
 
 LINK = np.dtype([("prog", I8), ("stats", I8), ("cookie", I8), ("tail_calls", I8), ("id", I8), ("tp", I8)])
 """`struct bpf_raw_tp_link`: the probe's private data. `stats`: the program's, so that they are one load away. `cookie` and

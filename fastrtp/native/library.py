@@ -29,7 +29,10 @@ __all__ = ["NativeLibrary", "cache_folder", "ensure_built", "extension", "is_bui
 
 Progress = Callable[[int, int, str], None]
 
-_SOURCES = ("_native.py", "_layout.py", "widths.py", "argtype.py", "reason.py", "regtype.py", "stacktype.py", "uapi.py")
+_SOURCES = (
+    "_native.py", "_layout.py",
+    "argtype.py", "opcodes.py", "perf_attr.py", "reason.py", "regtype.py", "stacktype.py", "uapi.py", "widths.py",
+)  # fmt: skip
 """Endings of the names of modules with native functions, and with records and tables that these take constants from."""
 _MAKERS = ("__init__", "build", "compile_server", "compiler_rt", "engine", "intrinsics", "layout")
 _KEPT_LIBRARIES = 4

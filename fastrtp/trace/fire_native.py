@@ -18,6 +18,8 @@ def trace_fire(machine: int, tracepoint: int, trace_call: int, args: int, cpu: i
         return 0
     enter(machine)
     run_due_timers(machine)
-    call_trace(trace_call, tracepoint, args, load64(machine + _ENVS) + cpu * ENV_STRIDE)
+    live = load64(tracepoint + _KEY) != 0  # probes may have gone while it waited
+    if live:
+        call_trace(trace_call, tracepoint, args, load64(machine + _ENVS) + cpu * ENV_STRIDE)
     leave(machine)
-    return 1
+    return 1 if live else 0

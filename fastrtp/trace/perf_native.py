@@ -35,6 +35,15 @@ from fastrtp.trace.ftrace_layout import (
     PROG_ARRAY_ITEM,
 )
 from fastrtp.trace.ftrace_native import current_pid, tracing_generic_entry_update
+from fastrtp.trace.perf_attr import (
+    PERF_RECORD_MISC_KERNEL,
+    PERF_RECORD_SAMPLE,
+    PERF_SAMPLE_CPU,
+    PERF_SAMPLE_PERIOD,
+    PERF_SAMPLE_RAW,
+    PERF_SAMPLE_TID,
+    PERF_SAMPLE_TIME,
+)
 
 _TYPE = at(PERF_CALL, "type")
 _PROGS = at(PERF_CALL, "prog_array")
@@ -65,13 +74,6 @@ _CURRENT = at(ENV, "current")
 _TGID_AT = at(ENV, "tgid_at")
 _RUN_CTX = at(ENV, "run_ctx")
 _STATS_FLAGS = at(ENV, "stats")
-_SAMPLE_TID = 1 << 1
-_SAMPLE_TIME = 1 << 2
-_SAMPLE_CPU = 1 << 7
-_SAMPLE_PERIOD = 1 << 8
-_SAMPLE_RAW = 1 << 10
-_RECORD_SAMPLE = 9
-_MISC_KERNEL = 1
 
 _run_timed = outline("bpf_prog_run_timed", 4)
 
@@ -112,33 +114,33 @@ def perf_event_output(event: int, raw: int, size: int, env: int) -> None:
     """Write one PERF_RECORD_SAMPLE. A full ring counts it as lost."""
     what = load64(event + _SAMPLE_TYPE)
     length = 8
-    for bit in (_SAMPLE_TID, _SAMPLE_TIME, _SAMPLE_CPU, _SAMPLE_PERIOD):
+    for bit in (PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_SAMPLE_CPU, PERF_SAMPLE_PERIOD):
         if what & bit:
             length += 8
-    if what & _SAMPLE_RAW:
+    if what & PERF_SAMPLE_RAW:
         length += 4 + size
     record = ring_reserve(load64(event + _RING), length)
     if record == 0:
         return
-    store32(record, _RECORD_SAMPLE)
-    store16(record + 4, _MISC_KERNEL)
+    store32(record, PERF_RECORD_SAMPLE)
+    store16(record + 4, PERF_RECORD_MISC_KERNEL)
     store16(record + 6, length)
     out = record + 8
-    if what & _SAMPLE_TID:
+    if what & PERF_SAMPLE_TID:
         current = load64(env + _CURRENT)
         store32(out, load32(current + load64(env + _TGID_AT)) if current != 0 else 0)
         store32(out + 4, current_pid(env))
         out += 8
-    if what & _SAMPLE_TIME:
+    if what & PERF_SAMPLE_TIME:
         store64(out, bpf_ktime_get_ns(env))
         out += 8
-    if what & _SAMPLE_CPU:
+    if what & PERF_SAMPLE_CPU:
         store64(out, load64(env + _CPU))
         out += 8
-    if what & _SAMPLE_PERIOD:
+    if what & PERF_SAMPLE_PERIOD:
         store64(out, load64(event + _PERIOD))
         out += 8
-    if what & _SAMPLE_RAW:
+    if what & PERF_SAMPLE_RAW:
         store32(out, size)
         memcpy(out + 4, raw, size)
     store32(record - 8, length)

@@ -1,7 +1,7 @@
 """Tracepoint: the static key, the array of probes, and how both change while events fire.
 
-A writer builds a new probe array, publishes it with one store, waits until no run is under way, and frees the old one:
-a loop that walks the array never sees a torn or freed one.
+A writer builds the new probes, waits for its turn on the machine, when no run is under way, swaps them, and frees the old ones:
+a loop that walks them never sees torn or freed ones.
 
 Kernel: kernel/tracepoint.c, include/linux/tracepoint-defs.h.
 """
@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fastrtp.errors import BpfError
 from fastrtp.native.layout import TRACEPOINT, TRACEPOINT_FUNC
@@ -58,7 +60,7 @@ class Tracepoint:
         self.funcs: list[TracepointFunc] = []
         self.lock = threading.Lock()
         self._address = 0
-        self._array = 0
+        self._others = 0
 
     @property
     def address(self) -> int:
@@ -73,21 +75,24 @@ class Tracepoint:
         return bool(self.funcs)
 
     def publish(self, funcs: Sequence[TracepointFunc]) -> None:
-        """Swap the probe array; returns after a grace period, when nobody walks the old one."""
+        """Swap the probes, at a moment when nobody walks them."""
         assert self.address
         arena = self.memory.arena
-        array = arena.alloc(TRACEPOINT_FUNC.itemsize * (len(funcs) + 1))
-        rows = arena.view(array, TRACEPOINT_FUNC.itemsize * (len(funcs) + 1)).view(TRACEPOINT_FUNC)
-        for row, func in zip(rows, funcs, strict=False):
-            row["func"], row["data"], row["prio"] = func.func, func.data, func.prio
-        old, self._array = self._array, array
-        self._record["funcs"] = array
-        self._record["key"] = len(funcs)
-        self.funcs = list(funcs)
+        size = TRACEPOINT_FUNC.itemsize
+        rows = np.array([(func.func, func.data) for func in funcs] + [(0, 0)], TRACEPOINT_FUNC)
+        others = 0
+        if len(funcs) > 1:
+            others = arena.alloc(size * len(funcs))
+            arena.view(others, size * len(funcs)).view(TRACEPOINT_FUNC)[:] = rows[1:]
         lib, machine = self.memory.lib, self.memory.machine_address
-        lib.machine_enter(machine)  # synchronize_rcu, and nobody else counts at the same time
-        self.memory.machine["generation"] += 1
-        lib.machine_leave(machine)
+        lib.machine_enter(machine)  # waits for the runs that are under way, as synchronize_rcu does, and keeps others out
+        try:
+            self._record["first"], self._record["others"], self._record["key"] = rows[0], others, len(funcs)
+            self.memory.machine["generation"] += 1
+            self.funcs = list(funcs)
+        finally:
+            lib.machine_leave(machine)
+        old, self._others = self._others, others
         if old:
             arena.free(old)
 

@@ -50,8 +50,8 @@ from fastrtp.native.layout import (
 from fastrtp.native.machine_native import enter, leave
 from fastrtp.trace.widths import MAX_ARGS, SHIM_WIDTHS
 
-_KEY = at(TRACEPOINT, "key")
-_FUNCS = at(TRACEPOINT, "funcs")
+_FIRST = at(TRACEPOINT, "first")
+_OTHERS = at(TRACEPOINT, "others")
 _FUNC = at(TRACEPOINT_FUNC, "func")
 _DATA = at(TRACEPOINT_FUNC, "data")
 _FUNC_SIZE = TRACEPOINT_FUNC.itemsize
@@ -102,14 +102,21 @@ def bpf_run_stats(link: int, env: int) -> int:
 
 
 @native(inline=True)
-def bpf_run_is_plain(stats: int, env: int) -> int:
-    """1 unless the program is running on this CPU already, or something is special about all runs (ENV.stats)."""
-    return 1 if load64(stats + _ACTIVE) | load64(env + _SPECIAL) == 0 else 0
+def bpf_run_is_plain(stats: int, nests: int, env: int) -> int:
+    """1 unless the program is running on this CPU already, or something is special about all runs (ENV.stats).
+
+    `nests` (a constant): whether an event can fire while it runs, without which it is never found running: nothing interrupts
+    a CPU of ours.
+    """
+    special = load64(env + _SPECIAL)
+    if nests != 0:
+        special |= load64(stats + _ACTIVE)
+    return 1 if special == 0 else 0
 
 
 @native(inline=True)
 def bpf_run_begin(stats: int, nests: int) -> int:
-    """Mark the program as running. `nests` (a constant): whether an event can fire meanwhile; else nobody would see it."""
+    """Mark the program as running, where that can be seen."""
     if nests != 0:
         store64(stats + _ACTIVE, 1)
     return 0
@@ -161,7 +168,7 @@ _trace_run_slow = outline("bpf_trace_run_slow", 4)
 def bpf_trace_run(link: int, args: int, run_ctx: int, env: int) -> None:
     """Guard, count and run. `run_ctx` lies behind args[]: below it is what the program may read of the stack."""
     stats = bpf_run_stats(link, env)
-    if bpf_run_is_plain(stats, env) == 0:
+    if bpf_run_is_plain(stats, 1, env) == 0:
         _trace_run_slow(link, args, run_ctx, env)
         return
     bpf_run_begin(stats, 1)
@@ -185,15 +192,15 @@ def __bpf_trace_{widths}(data, {params}, env):
 
 _TRACE = """
 def trace_call{n}(tracepoint, args, env):
-    func = load64(tracepoint + {funcs})
-    if func == 0:
-        return 0
-    while True:
+    call(load64(tracepoint + {first} + {at_func}), load64(tracepoint + {first} + {at_data}), {values}, env)
+    func = load64(tracepoint + {others})
+    if func != 0:
         probe = load64(func + {at_func})
-        if probe == 0:
-            return 0
-        call(probe, load64(func + {at_data}), {values}, env)
-        func += {step}
+        while probe != 0:
+            call(probe, load64(func + {at_data}), {values}, env)
+            func += {step}
+            probe = load64(func + {at_func})
+    return 0
 """
 
 
@@ -220,7 +227,7 @@ def _define_runs() -> dict[int, Any]:
         ALWAYS_INLINE.add(f"bpf_trace_run{n}")  # into its shims: a call and six saved registers less on the way to a program
         runs[n] = _compile(source, f"bpf_trace_run{n}")
         values = ", ".join(f"load64(args + {8 * index})" for index in range(n))
-        source = _TRACE.format(n=n, funcs=_FUNCS, at_func=_FUNC, at_data=_DATA, step=_FUNC_SIZE, values=values)
+        source = _TRACE.format(n=n, first=_FIRST, others=_OTHERS, at_func=_FUNC, at_data=_DATA, step=_FUNC_SIZE, values=values)
         _compile(source, f"trace_call{n}", inline=True, call=call_probe(n))
     return runs
 
