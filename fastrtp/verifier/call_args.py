@@ -44,7 +44,6 @@ from fastrtp.verifier.regtype import (
     MEM_PERCPU,
     MEM_RCU,
     MEM_RINGBUF,
-    NON_OWN_REF,
     PTR_TO_BTF_ID,
     PTR_TO_BUF,
     PTR_TO_CTX,
@@ -100,7 +99,7 @@ _COMPATIBLE: dict[int, tuple[int, ...]] = {
 }
 _ALSO_NAMED: dict[int, tuple[int, ...]] = {
     ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_BTF_ID | MEM_ALLOC,),
-    ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_BTF_ID | MEM_ALLOC, PTR_TO_BTF_ID | MEM_ALLOC | NON_OWN_REF),
+    ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_BTF_ID | MEM_ALLOC,),
 }
 """Types that Linux takes too, and its message names: objects of the program's own with such fields are not made here."""
 _ANY_OFFSET = frozenset(

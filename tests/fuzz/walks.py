@@ -1,4 +1,4 @@
-"""tp_btf programs: walks through kernel objects, sections of a spin lock, and what owned.py has. Their verdict alone is compared."""
+"""tp_btf programs: walks through kernel objects, sections of a spin lock, what owned.py has. Their verdict alone is compared."""
 
 from __future__ import annotations
 
