@@ -119,6 +119,7 @@ def load(case: Case, log_level: int = 1) -> VerifiedProgram:
             kernel_btf=btf,
             log_level=log_level,
             func_info=(),
+            nr_cpu_ids=int(case.settings.get("cpus", "8")),
         )
     )
 

@@ -247,6 +247,7 @@ def _check(call: Call, insns: list[Insn], license_text: str, aux: ProgAux, found
             kernel_btf=kernel_btf,
             log_level=attr.log_level,
             capable=call.current.capable,
+            nr_cpu_ids=call.kernel.cpus,
         )
     )
 

@@ -40,6 +40,7 @@ from fastrtp.verifier.mem_native import E_SCRATCH, check_reg_read, check_reg_wri
 from fastrtp.verifier.precision_native import mark_reg_precise
 from fastrtp.verifier.reason import (
     OK,
+    R_ADDR_SPACE_CAST,
     R_BAD_OPCODE,
     R_DIV_ZERO,
     R_MATH_OFF,
@@ -85,6 +86,8 @@ I_CODE, I_REGS, I_OFF, I_IMM = at(VINSN, "code"), at(VINSN, "regs"), at(VINSN, "
 MOV_FIELDS, NEG_FIELDS, END_FIELDS, ALU_FIELDS, JMP_FIELDS, JA_FIELDS, EXIT_FIELDS, CALL_FIELDS = range(8)
 ST_FIELDS, STX_FIELDS, LD_FIELDS = range(8, 11)
 """Operand of R_RESERVED."""
+BPF_ADDR_SPACE_CAST = 1
+"""`off` of a move between address spaces."""
 
 
 @device
@@ -166,6 +169,8 @@ def _check_mov(env: int, insn: int, is_alu64: int) -> int:
         if reason == OK:
             mark_const(current_reg(env, dst_regno), imm if is_alu64 else imm & U32)
         return reason
+    if is_alu64 and off == BPF_ADDR_SPACE_CAST:
+        return say(env, R_ADDR_SPACE_CAST, 1 if imm != 1 and imm != 1 << 16 else 0, 0, 0, 0)
     if imm or (off != 0 and off != 8 and off != 16 and (off != 32 or not is_alu64)):
         return say(env, R_RESERVED, MOV_FIELDS, 0, 0, 0)
     reason = check_reg_read(env, src_regno)

@@ -39,7 +39,8 @@ class LoadAttr:
 
     `fd_to_map` gives the map of a file descriptor or raises BpfError (EBADF, EINVAL). `btf`, `func_info` (rows with
     insn_off, type_id) and `line_info` (rows with insn_off, file_name_off, line_off, line_col) are the program's own;
-    `kernel_btf` is for BTF pointers. `implemented_only`: refuse helpers that have no body here.
+    `kernel_btf` is for BTF pointers. `implemented_only`: refuse helpers that have no body here. `nr_cpu_ids`: what
+    bpf_get_smp_processor_id() is less than.
     """
 
     prog_type: int
@@ -57,6 +58,7 @@ class LoadAttr:
     log_level: int = 1
     capable: bool = True
     implemented_only: bool = True
+    nr_cpu_ids: int = 1 << 13
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fastrtp.native.intrinsics import device, load32, load64, lshr, memcpy, store32, store64, ule, ult
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import VREG
-from fastrtp.verifier.tnum_native import S64_MIN, U32, smear, sx32, tnum_in
+from fastrtp.verifier.tnum_native import S64_MIN, U32, smear, sx32, tnum_in, tnum_range
 
 R_VALUE, R_MASK = at(VREG, "value"), at(VREG, "mask")
 R_SMIN, R_SMAX, R_UMIN, R_UMAX = at(VREG, "smin"), at(VREG, "smax"), at(VREG, "umin"), at(VREG, "umax")
@@ -265,38 +265,52 @@ def coerce_to_size(r: int, size: int) -> None:
 
 @device
 def coerce_to_size_sx(r: int, size: int) -> None:
-    """The low `size` bytes, sign-extended to 64 bits. Kernel: coerce_reg_to_size_sx."""
+    """The low `size` bytes, sign-extended to 64 bits, as coarse as Linux has it. Kernel: coerce_reg_to_size_sx."""
     if size == 8:
         return
     bits = size * 8
     up = 64 - bits
-    low = -(1 << (bits - 1))
-    high = (1 << (bits - 1)) - 1
+    if load64(r + R_MASK) == 0:
+        bounds_const(r, (load64(r + R_VALUE) << up) >> up)
+        return
     smin = load64(r + R_SMIN)
     smax = load64(r + R_SMAX)
-    if smin >= low and smax <= high:
-        return
-    value = load64(r + R_VALUE)
-    mask = load64(r + R_MASK)
-    mask = (mask << up) >> up  # an unknown sign bit makes all above it unknown
-    value = ((value << up) >> up) & ~mask
-    store64(r + R_VALUE, value)
-    store64(r + R_MASK, mask)
     first = (smin << up) >> up
     last = (smax << up) >> up
-    if (smin >> bits) != (smax >> bits) or first > last:
-        first = low
-        last = high
-    set_ranges64(r, first, last, 0, -1)
-    set_ranges32(r, S32_MIN, S32_MAX, 0, U32)
-    reg_bounds_sync(r)
+    if (smin >> bits) == (smax >> bits) and (first < 0) == (last < 0):
+        value, mask = tnum_range(first, last)
+        set_tnum(r, value, mask)
+        set_ranges64(r, first, last, first, last)
+        set_ranges32(r, first, last, first, last)
+        return
+    low = -(1 << (bits - 1))
+    high = (1 << (bits - 1)) - 1
+    set_tnum(r, 0, -1)
+    set_ranges64(r, low, high, 0, -1)
+    set_ranges32(r, low, high, 0, U32)
 
 
 @device
 def coerce_subreg_to_size_sx(r: int, size: int) -> None:
-    """The low `size` bytes, sign-extended to 32 bits, then zero-extended. Kernel: coerce_subreg_to_size_sx."""
-    coerce_to_size_sx(r, size)
-    zext_32_to_64(r)
+    """The low `size` bytes, sign-extended to 32 bits, then zero-extended. Kernel: coerce_subreg_to_size_sx, zext_32_to_64."""
+    bits = size * 8
+    up = 64 - bits
+    if load64(r + R_MASK) == 0:
+        bounds_const(r, ((load64(r + R_VALUE) << up) >> up) & U32)
+        return
+    s32_min = s32_min_of(r)
+    s32_max = s32_max_of(r)
+    first = (s32_min << up) >> up
+    last = (s32_max << up) >> up
+    if (s32_min >> bits) == (s32_max >> bits) and (first < 0) == (last < 0):
+        value, mask = tnum_range(first, last)
+        set_tnum(r, value & U32, mask & U32)
+        set_ranges32(r, first, last, first, last)
+    else:
+        set_tnum(r, 0, U32)
+        set_ranges32(r, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, 0, U32)
+    set_ranges64(r, 0, U32, load32(r + R_U32_MIN), load32(r + R_U32_MAX))
+    reg_bounds_sync(r)
 
 
 @device

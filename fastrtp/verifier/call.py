@@ -84,6 +84,9 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elide
         if fn.id in _SIZED_RESULT and meta.msize_max_value <= S32_MAX:
             top = meta.msize_max_value
             return scalar(reg_bounds_sync(TNUM_UNKNOWN, -MAX_ERRNO, top, 0, U64, max(S32_MIN, -MAX_ERRNO), top, 0, U32))
+        if fn.id == _FN["get_smp_processor_id"]:
+            top = env.attr.nr_cpu_ids - 1
+            return scalar(reg_bounds_sync(TNUM_UNKNOWN, 0, top, 0, top, 0, top, 0, top))
         return REG_UNKNOWN
     if base == RetType.RET_VOID:
         return REG_NOT_INIT

@@ -17,6 +17,7 @@ from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call_args import CallArgMeta
 from fastrtp.verifier.call_maps import FOR_EACH_MAPS
 from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.format import format_is_valid
 from fastrtp.verifier.func import push_callback_call
 from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.refs import check_reference_leak
@@ -68,6 +69,10 @@ def check_by_func(env: BpfVerifierEnv, func_id: int, meta: CallArgMeta) -> None:
         size = regs[5].bounds.var_off.value
         if size % 8:
             env.reject(EINVAL, f"R5 size {size} of the data array is no multiple of 8")
+        fmt = regs[3]
+        start = fmt.off + fmt.bounds.var_off.value
+        if not format_is_valid(fmt.map.read_value(start, fmt.map.value_size - start).partition(b"\0")[0], size // 8):
+            env.reject(EINVAL, "Invalid format string")
 
 
 def refuse_func_ip(env: BpfVerifierEnv, name: str) -> None:

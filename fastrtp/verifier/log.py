@@ -36,7 +36,7 @@ from fastrtp.verifier.state import (
     BpfVerifierState,
     is_spilled_reg,
 )
-from fastrtp.verifier.tnum import U32, U64, tnum_strn
+from fastrtp.verifier.tnum import U32, U64, tnum_strn, unum
 
 MAX_LOG_LINES = 200_000
 """Lines kept; the middle of a longer log is dropped, as a rotating log buffer drops its head."""
@@ -90,11 +90,6 @@ class VerifierLog:
 def snum(value: int) -> str:
     """Signed number: decimal where short. Kernel: verbose_snum."""
     return str(value) if -(1 << 15) <= value <= (1 << 15) - 1 else hex(value & U64)
-
-
-def unum(value: int) -> str:
-    """Unsigned number: decimal where short. Kernel: verbose_unum."""
-    return str(value) if value <= 0xFFFF else hex(value)
 
 
 def _scalar_ranges(reg: BpfRegState) -> list[str]:

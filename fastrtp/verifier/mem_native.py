@@ -356,10 +356,12 @@ def check_atomic(env: int, dst_reg: int, src_reg: int, off: int, imm: int, size:
     if imm & BPF_FETCH:
         load_reg = 0 if imm == BPF_CMPXCHG else src_reg
         reason = check_reg_write(env, load_reg)
+        if reason == OK:
+            # where the old value replaces the pointer itself there is no pointer left, and the access is refused
+            mark_unknown(current_reg(env, load_reg))
     if reason == OK:
         reason = check_mem_access(env, dst_reg, off, size, READ, -1, 0, 1, 0)
     if reason == OK and load_reg >= 0:
-        # where the old value replaces the pointer itself, the write below has no pointer left and is refused
         reason = check_mem_access(env, dst_reg, off, size, READ, load_reg, 0, 1, 0)
     if reason == OK:
         reason = check_mem_access(env, dst_reg, off, size, WRITE, NO_VALUE, 0, 1, 0)

@@ -60,6 +60,7 @@ _MESSAGES: Mapping[int, tuple[int, str]] = MappingProxyType(
         why.R_INVALID_MEM: (EACCES, "R{a} invalid mem access '{name}'"),
         why.R_READ_ONLY_MEM: (EACCES, "R{a} cannot write into {name}"),
         why.R_CANNOT_WRITE: (EACCES, "R{a} cannot write into {name}"),
+        why.R_ADDR_SPACE_CAST: (EINVAL, "addr_space_cast insn can only {cast}"),
         why.R_KEY_WRITE: (EACCES, "write to change key R{a} not allowed"),
         why.R_MIN_NEGATIVE: (
             EACCES, "R{a} min value is negative, either use unsigned index or do a if (index >=0) check."
@@ -115,6 +116,9 @@ _STACK_MESSAGES = (
 )
 
 
+_CAST_LIMITS = ("be used in a program that has an associated arena", "convert between address space 1 and 0")
+
+
 class _Operands(Mapping[str, Any]):
     """What a message may name, found when it does."""
 
@@ -135,6 +139,8 @@ class _Operands(Mapping[str, Any]):
             return (" read from", " write to")[env.b]
         if name == "verb":
             return ("loads from", "stores into")[env.b]
+        if name == "cast":
+            return _CAST_LIMITS[env.a]
         if name == "old":
             old = BpfVerifierState(env.space, env.a, env)
             return print_frame(old.frames[-1], old)

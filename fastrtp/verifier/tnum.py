@@ -42,7 +42,12 @@ def tnum_in(a: Tnum, b: Tnum) -> bool:
 
 
 def tnum_strn(a: Tnum) -> str:
-    """As the log prints it: one number when constant, else (value; mask)."""
+    """As the log prints it: one number when constant (decimal where short), else (value; mask)."""
     if not a.mask:
-        return hex(a.value) if a.value else "0"
-    return f"({hex(a.value) if a.value else '0x0'}; {hex(a.mask)})"
+        return unum(a.value)
+    return f"({a.value:#x}; {a.mask:#x})"
+
+
+def unum(value: int) -> str:
+    """Unsigned number: decimal where short. Kernel: verbose_unum."""
+    return str(value) if value <= 0xFFFF else hex(value)

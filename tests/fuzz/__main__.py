@@ -25,7 +25,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
-        self.messages: dict[str, collections.Counter[str]] = {}
+        self.messages: dict[str, dict[str, list[int]]] = {}
+        """Kind, text of both messages with numbers as N: the programs."""
         self.finds: list[Outcome] = []
         self.examples: dict[str, list[int]] = {}
 
@@ -45,7 +46,7 @@ class Tally:
             self.examples.setdefault(kind, []).append(outcome.number)
             if kind in (UNSAFE, REFUSED, BOTH_ERRNO, BOTH_MESSAGE, KERNEL_BUG) and outcome.kernel is not None:
                 text = f"ours {outcome.ours.message!r}, kernel {outcome.kernel.message!r}"
-                self.messages.setdefault(kind, collections.Counter())[re.sub(r"-?\d+", "N", text)] += 1
+                self.messages.setdefault(kind, {}).setdefault(re.sub(r"-?\d+", "N", text), []).append(outcome.number)
         if set(outcome.kinds) & {*FATAL, REFUSED, KERNEL_BUG}:
             self.finds.append(outcome)
 
@@ -53,7 +54,7 @@ class Tally:
         """For --json."""
         return {
             "counts": dict(self.counts),
-            "messages": {kind: dict(rows) for kind, rows in self.messages.items()},
+            "messages": self.messages,
             "finds": [find.as_dict() for find in self.finds],
         }
 
@@ -135,8 +136,8 @@ def _print(tally: Tally) -> None:
         print(f"{number:8}  {name}" + (f"   e.g. {tally.examples[name][:6]}" if name in tally.examples else ""))
     for kind, rows in tally.messages.items():
         print(f"\n{kind}:")
-        for text, number in rows.most_common(12):
-            print(f"{number:8}  {text}")
+        for text, numbers in sorted(rows.items(), key=lambda row: -len(row[1]))[:12]:
+            print(f"{len(numbers):8}  {text}   e.g. {numbers[:3]}")
 
 
 if __name__ == "__main__":

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import fastrtp.verifier.check as verifier_check
 from fastrtp.verifier import VerifiedProgram
+from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS
 
 from .generator import Program
 from .host import HostKernel, Verdict
 from .native import NativeSide, verify
-from .shadow import InterpreterError, Shadow, TooLong
+from .shadow import HELPERS, KFUNCS, InterpreterError, Shadow, TooLong
 from .shapes import SHAPES, Memory
 
 E2BIG, EFAULT = 7, 14
+_TAIL_CALL = 12
+GAVE_UP = "after as many instructions as the kernel processes"
 UNSAFE = "unsafe accept"
 BUDGET = "accepted, kernel gives up (E2BIG)"
 KERNEL_BUG = "accepted, kernel reports a bug of its own"
@@ -57,10 +61,10 @@ def _verdicts(ours: Verdict, theirs: Verdict) -> list[str]:
             return [KERNEL_BUG]
         return [BUDGET if theirs.errno == E2BIG else UNSAFE]
     if ours.errno and theirs.errno == 0:
-        return [LONG if ours.errno == E2BIG else REFUSED]
+        return [LONG if ours.errno == E2BIG and ours.message != GAVE_UP else REFUSED]
     if ours.errno != theirs.errno:
         return [BOTH_ERRNO]
-    return [BOTH_MESSAGE] if ours.message != theirs.message else []
+    return [BOTH_MESSAGE] if ours.message != theirs.message and ours.errno != E2BIG else []
 
 
 def _interpret(verified: VerifiedProgram) -> tuple[str, int, Memory]:
@@ -78,6 +82,23 @@ def _interpret(verified: VerifiedProgram) -> tuple[str, int, Memory]:
     return "stable" if all(one == found[0] for one in found) else "unstable", *found[0]
 
 
+def _verify_at_length(program: Program, host: HostKernel) -> VerifiedProgram | None:
+    """Ours with the kernel's own limit: a worker gives the verifier less."""
+    short = verifier_check.BPF_COMPLEXITY_LIMIT_INSNS  # type: ignore[attr-defined]
+    verifier_check.BPF_COMPLEXITY_LIMIT_INSNS = BPF_COMPLEXITY_LIMIT_INSNS  # type: ignore[attr-defined]
+    try:
+        return verify(program, host.types, host.cpus)[0]
+    finally:
+        verifier_check.BPF_COMPLEXITY_LIMIT_INSNS = short  # type: ignore[attr-defined]
+
+
+def _interpretable(verified: VerifiedProgram) -> bool:
+    """Whether the interpreter has every helper that is called, and no kernel object is read: those differ on each side."""
+    calls = {insn.imm for insn in verified.insns if insn.code == 0x85 and insn.src_reg == 0}
+    kfuncs = {aux.kfunc for aux in verified.aux if aux.kfunc}
+    return calls <= {*HELPERS, _TAIL_CALL} and kfuncs <= KFUNCS.keys() and all(aux.access != "btf" for aux in verified.aux)
+
+
 def check(
     number: int, program: Program, host: HostKernel | None, native: NativeSide | None,
     tell: Callable[[str], None] = lambda _: None,
@@ -85,10 +106,9 @@ def check(
     """Run one program. `tell` is called with each stage before it begins."""
     tell("verify")
     insns = program.insns
-    verified, ours = verify(program, host.types if host is not None else None)
+    verified, ours = verify(program, host.types, host.cpus) if host is not None else verify(program)
     outcome = Outcome(number, verified is not None, None, ours, "", [])
-    # what a walk through kernel objects finds is another thing on each side
-    if verified is not None and not program.tracepoint and not any(aux.access == "btf" for aux in verified.aux):
+    if verified is not None and not program.tracepoint and _interpretable(verified):
         tell("interpret")
         try:
             outcome.state, r0, memory = _interpret(verified)
@@ -113,6 +133,10 @@ def check(
             if fd >= 0:
                 host.close_prog(fd)
         outcome.kernel = theirs
+        if ours.errno == E2BIG and theirs.errno == 0:
+            tell("verify at length")
+            if _verify_at_length(program, host) is None:
+                outcome.ours = ours = Verdict(E2BIG, GAVE_UP)
         outcome.kinds += _verdicts(ours, theirs)
     if verified is not None and native is not None and outcome.state in ("stable", "unstable"):
         tell("native")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fastrtp.isa import Insn
 
-from . import features
+from . import calls, features, owned
 from .walks import TRACEPOINTS, walk_program
 
 ALU64, ALU32, JMP, JMP32 = 0x07, 0x04, 0x05, 0x06
@@ -471,18 +471,18 @@ class Generator:
 
     def functions(self) -> None:
         """Give the calls that were emitted their functions."""
-        places = [
-            i
-            for i, insn in enumerate(self.out)
-            if (insn.imm in (FUNC, FUNC + 1) or insn.imm >= features.GLOBAL) and (insn.code, insn.src_reg) in CALLS
-        ]
-        for i in places:
-            kind = self.out[i]
+        done = 0
+        while (i := self._unwritten(done)) >= 0:
+            done, kind = i + 1, self.out[i]
             start = len(self.out)
             self.out[i] = kind._replace(imm=start - i - 1)
             if kind.imm >= features.GLOBAL:
                 self.globals.append((start, kind.imm - features.GLOBAL))
                 features.global_body(self, kind.imm - features.GLOBAL)
+            elif kind.imm in calls.BODIES:
+                calls.body(self, kind.imm)
+            elif kind.imm == owned.LESS:
+                owned.less(self)
             elif kind.code == 0x85:
                 self.callee()
             else:
@@ -491,6 +491,15 @@ class Generator:
             for k in range(start, len(self.out)):
                 if self.out[k].off == OPEN:
                     self.out[k] = self.out[k]._replace(off=self.rng.randrange(len(self.out) - 2 - k + 1))
+
+    def _unwritten(self, start: int) -> int:
+        """The next call whose function has yet to be written, -1 for none."""
+        for i in range(start, len(self.out)):
+            insn = self.out[i]
+            wanted = insn.imm in (FUNC, FUNC + 1, owned.LESS, *calls.BODIES) or insn.imm >= features.GLOBAL
+            if wanted and (insn.code, insn.src_reg) in CALLS:
+                return i
+        return -1
 
     def callee(self) -> None:
         self.emit(0xB7, 0, imm=self.number())
@@ -546,7 +555,7 @@ class Generator:
 
 CALLS = ((0x85, 1), (0x18, 4))
 Statement = Callable[[Generator], None]
-RARE: tuple[Statement, ...] = (Generator.pointer, Generator.wild, Generator.lost_check)
+RARE: tuple[Statement, ...] = (Generator.pointer, Generator.wild, Generator.lost_check, calls.cast)
 STATEMENTS: tuple[Statement, ...] = (
     *[Generator.alu] * 4, *[Generator.mov] * 2, *[Generator.branch] * 3, *[Generator.bound] * 2,
     *[Generator.value_access] * 4, *[Generator.stack] * 3, *[Generator.linked] * 2, Generator.spill_pointer,
@@ -554,7 +563,8 @@ STATEMENTS: tuple[Statement, ...] = (
     Generator.for_each, Generator.counted_loop, Generator.second_value, Generator.direct_value, Generator.probe_read,
     Generator.small_helper, Generator.change_map, Generator.ringbuf, Generator.tail_call, features.dynptr, features.dynptr,
     features.iterator, features.iterator, features.map_in_map, features.may_goto, features.ordered, features.section,
-    features.global_call, features.global_call,
+    features.global_call, features.global_call, *[calls.precise_args] * 2, calls.nested_loop, *[calls.linked_spills] * 2,
+    calls.far_jump, calls.string_helper, calls.cpu_index, calls.user_drain,
 )  # fmt: skip
 
 
@@ -562,7 +572,7 @@ def generate(seed: int, number: int) -> Program:
     """The numbered program of a seed."""
     rng = random.Random(f"{seed}:{number}")
     generator = Generator(rng)
-    if rng.random() < 0.06:
+    if rng.random() < 0.1:
         walk_program(generator)
         return Program(generator.out, 0, rng.choice(TRACEPOINTS))
     insns = generator.program()

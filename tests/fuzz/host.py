@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import re
@@ -36,14 +37,14 @@ class Verdict:
 
 
 class HostKernel:
-    """The maps of SHAPES in the running kernel. `usable`: bpf(2) may be used."""
+    """The maps of SHAPES in the running kernel, which has `cpus` possible CPUs. `usable`: bpf(2) may be used."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fds: dict[int, int] = {}
-        self._cpus = os.sysconf("SC_NPROCESSORS_CONF")
+        self.cpus = os.sysconf("SC_NPROCESSORS_CONF")
         with contextlib.suppress(OSError), open("/sys/devices/system/cpu/possible") as file:
-            self._cpus = int(re.split("[-,]", file.read().strip())[-1]) + 1
+            self.cpus = int(re.split("[-,]", file.read().strip())[-1]) + 1
         self._btf = -1
         self.usable = bool(_SYS_BPF) and self._begin()
 
@@ -87,27 +88,36 @@ class HostKernel:
         self._element(_UPDATE, number, key, value)
 
     def load(self, program: Program) -> tuple[int, Verdict]:
-        """(fd or -errno, verdict). Map numbers in the instructions are SHAPES' own."""
-        insns = program.insns
-        code = ctypes.create_string_buffer(encode(self._with_fds(insns)))
-        text = ctypes.create_string_buffer(b"GPL")
+        """(fd or -errno, verdict). Map numbers in the instructions are SHAPES' own.
+
+        The message is asked for in a second load: a log too long for its buffer would hide the errno, and the log of a
+        program that is too large (E2BIG, without a message here) takes seconds.
+        """
+        fd = self._load(program, None)
+        if fd >= 0 or -fd == errno.E2BIG:
+            return fd, Verdict(max(-fd, 0))
         log = ctypes.create_string_buffer(1 << 22)
-        rows = func_info(insns, program.globals)
-        info = ctypes.create_string_buffer(b"".join(struct.pack("<II", *row) for row in rows))
-        target = self.types.find(f"btf_trace_{program.tracepoint}") if program.tracepoint else 0
-        kind, attach_type = (_TRACING, _TRACE_RAW_TP) if program.tracepoint else (17, 0)
-        attr = struct.pack(
-            "<IIQQIIQII16sIIIIQII",
-            *(kind, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0),
-            *(program.flags, b"", 0, attach_type, self._btf, 8, ctypes.addressof(info), len(rows), 0),
-        )
-        fd = self._bpf(_LOAD, attr + struct.pack("<QII", 0, 0, target or 0) + bytes(32))
-        if fd >= 0:
-            return fd, Verdict(0)
+        self._load(program, log)
         lines = [line for line in log.value.decode(errors="replace").splitlines() if line.strip()]
         places = [int(match[1]) for line in lines if (match := re.match(r"(\d+): \(", line))]
         told = [line for line in lines if not line.startswith(("processed", "verification time", "stack depth"))]
         return fd, Verdict(-fd, told[-1].strip() if told else "", places[-1] if places else -1)
+
+    def _load(self, program: Program, log: ctypes.Array[ctypes.c_char] | None) -> int:
+        insns = program.insns
+        code = ctypes.create_string_buffer(encode(self._with_fds(insns)))
+        text = ctypes.create_string_buffer(b"GPL")
+        rows = func_info(insns, program.globals)
+        info = ctypes.create_string_buffer(b"".join(struct.pack("<II", *row) for row in rows))
+        target = self.types.find(f"btf_trace_{program.tracepoint}") if program.tracepoint else 0
+        kind, attach_type = (_TRACING, _TRACE_RAW_TP) if program.tracepoint else (17, 0)
+        where = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
+        attr = struct.pack(
+            "<IIQQIIQII16sIIIIQII",
+            *(kind, len(insns), ctypes.addressof(code), ctypes.addressof(text), *where, 0),
+            *(program.flags, b"", 0, attach_type, self._btf, 8, ctypes.addressof(info), len(rows), 0),
+        )
+        return self._bpf(_LOAD, attr + struct.pack("<QII", 0, 0, target or 0) + bytes(32))
 
     def _with_fds(self, insns: Sequence[Insn]) -> list[Insn]:
         def there(insn: Insn) -> Insn:
@@ -144,7 +154,7 @@ class HostKernel:
         for fd in ARRAYS:
             for index in range(SHAPES[fd].max_entries):
                 value = SHAPES[fd].initial(index)
-                self._update(fd, struct.pack("<I", index), value * (self._cpus if fd == _PERCPU else 1))
+                self._update(fd, struct.pack("<I", index), value * (self.cpus if fd == _PERCPU else 1))
 
     def _hash_keys(self) -> list[bytes]:
         keys: list[bytes] = []
@@ -168,7 +178,7 @@ class HostKernel:
             size = SHAPES[fd].value_size
             for index in range(SHAPES[fd].max_entries):
                 key = struct.pack("<I", index)
-                room = size * (self._cpus if fd == _PERCPU else 1)
+                room = size * (self.cpus if fd == _PERCPU else 1)
                 found[f"{fd}[{key.hex()}]"] = self._element(_LOOKUP, fd, key, room=room)[1][:size]
         return found
 

@@ -34,8 +34,11 @@ _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
 _HASH, _RING, _PROGS = 1, 3, 4
 
 
-def verify(program: Program, kernel_btf: Any = None) -> tuple[VerifiedProgram | None, Verdict]:
-    """Ours: the program when it is accepted, and the verdict. `kernel_btf`: a tp_btf program's, default the shipped one."""
+def verify(program: Program, kernel_btf: Any = None, nr_cpu_ids: int = 1) -> tuple[VerifiedProgram | None, Verdict]:
+    """Ours: the program when it is accepted, and the verdict, on a machine of so many CPUs.
+
+    `kernel_btf`: a tp_btf program's, default the shipped one.
+    """
 
     def fd_to_map(fd: int) -> Any:
         if fd not in SHAPES:
@@ -50,7 +53,7 @@ def verify(program: Program, kernel_btf: Any = None) -> tuple[VerifiedProgram | 
         info = func_info(program.insns, program.globals)
         attr = LoadAttr(
             kind, with_kfuncs(program.insns, types), fd_to_map, prog_flags=program.flags, log_level=0, btf=btf(), func_info=info,
-            kernel_btf=types, attach=attach, expected_attach_type=23 if attach else 0,
+            kernel_btf=types, attach=attach, expected_attach_type=23 if attach else 0, nr_cpu_ids=nr_cpu_ids,
         )  # fmt: skip
         return bpf_check(attr), Verdict(0)
     except VerifierError as error:

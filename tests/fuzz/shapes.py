@@ -1,4 +1,4 @@
-"""The maps of generated programs: those of tests/data/verifier/README.md, so that a find is a data case as it is."""
+"""The maps of generated programs: 1 to 11 are those of tests/data/verifier/README.md, so that a find is a data case as it is."""
 
 from __future__ import annotations
 
@@ -69,6 +69,10 @@ SHAPES = {
     10: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 16, 1, BPF_F_RDONLY_PROG, True, b"x" * 16),
     12: Shape(T.BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 2, inner=9),
     13: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 24, 2, btf_value_type_id=IDS["locked"]),
+    14: Shape(T.BPF_MAP_TYPE_USER_RINGBUF, 0, 0, 4096),
+    15: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 24, 2, btf_value_type_id=IDS["timed"]),
+    16: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 16, 2, btf_value_type_id=IDS["owner"]),
+    17: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 40, 1, btf_value_type_id=IDS["roots"]),
 }
 ARRAYS = (2, 6, 7, 9)
 """Those whose values are compared after a run, beside the hash map."""

@@ -1,8 +1,10 @@
-"""tp_btf programs: walks through kernel objects and sections of a spin lock. Their verdict alone is compared."""
+"""tp_btf programs: walks through kernel objects, sections of a spin lock, what owned.py has. Their verdict alone is compared."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from . import owned
 
 if TYPE_CHECKING:
     from .generator import Generator
@@ -20,10 +22,11 @@ def walk_program(g: Generator) -> None:
     g.emit(0x79, 7, 6, 8 * rng.randrange(4))
     start = len(g.out)
     for _ in range(rng.randrange(2, 12)):
-        rng.choice((_argument, _load, _load, _load, _follow, _null_check, _number, _locked, _compare))(g)
+        rng.choice(STATEMENTS)(g)
     g.close_branches(start, len(g.out), 0.0)
     g.emit(0xB7, 0)
     g.emit(0x95)
+    g.functions()
 
 
 def _argument(g: Generator) -> None:
@@ -87,3 +90,9 @@ def _locked(g: Generator) -> None:
         g.emit(0x85, imm=94)
     for r in (0, 2, 3, 4, 5, 9):
         g.emit(0xB7, r)
+
+
+STATEMENTS = (
+    *[_argument] * 2, *[_load] * 5, *[_follow] * 2, *[_null_check] * 2, _number, _locked, _compare, owned.timer, owned.kptr,
+    owned.task, owned.node,
+)  # fmt: skip

@@ -1,0 +1,33 @@
+"""What a constant format may hold, and how many arguments it takes.
+
+Kernel: kernel/bpf/helpers.c:bpf_bprintf_prepare, which the verifier calls for bpf_snprintf's format. At run time
+helpers/format_native.py reads it.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ENDS = rb"(?=$|[\s!-/:-@\[-`{-~])"
+"""Behind a string or an address: the end, a space or a punctuation mark."""
+_CONVERSION = re.compile(
+    rb"%[0+\- ]*(?:[1-9][0-9]*)?(?:p(?:[ku]s" + _ENDS + rb"|[KxsSB]|[iI][46]|" + _ENDS + rb")|s" + _ENDS + rb"|c|l{0,2}[diuxX])"
+)
+_PLAIN = re.compile(rb"[\t-\r -~]*")
+
+
+def format_is_valid(fmt: bytes, args: int) -> bool:
+    """Whether `fmt` (without its NUL) is one that bpf_snprintf takes, with that many arguments at most."""
+    if not _PLAIN.fullmatch(fmt):
+        return False
+    at = used = 0
+    while (at := fmt.find(b"%", at)) >= 0:
+        if fmt[at + 1 : at + 2] == b"%":
+            at += 2
+            continue
+        found = _CONVERSION.match(fmt, at)
+        used += 1
+        if found is None or used > args:
+            return False
+        at = found.end()
+    return True
