@@ -211,6 +211,18 @@ nonnull: Unary = _nonnull
 
 
 @_intrinsic
+def _opaque(typingctx: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.asm(ir.FunctionType(_I64, [_I64]), "", "=r,0", [args[0]], True)
+
+    return _i8(_i8), codegen
+
+
+opaque: Unary = _opaque
+"""The same value, of which the compiler knows nothing any more, nor where it comes from."""
+
+
+@_intrinsic
 def _memcpy(typingctx: Any, dst: Any, src: Any, size: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         function = builder.module.declare_intrinsic("llvm.memcpy", [_PTR, _PTR, _I64])
