@@ -121,7 +121,7 @@ def _check_release_off(env: BpfVerifierEnv, reg: BpfRegState) -> None:
     if reg.ref_obj_id:
         if reg.off:
             env.reject(EINVAL, "R1 must have zero offset when passed to release func or trusted arg to kfunc")
-        check_ptr_off_reg(env, 1, reg)
+        check_ptr_off_reg(env, 1)
 
 
 def _refcount_acquire(env: BpfVerifierEnv, proto: KfuncProto) -> None:
