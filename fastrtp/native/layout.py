@@ -160,12 +160,13 @@ MAP = np.dtype(
         ("count", I8),  # stacks: elements in use
         ("free", I8),  # stacks: first of the freed elements
         ("lock", I8),  # stacks: held while one is looked for and put in
-        *((f"gap{number}", I8) for number in range(4)),
-        ("producer", I8),  # ringbuf: positions in bytes, growing for ever
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
-        *((f"rest{number}", I8) for number in range(6)),
+        *((f"gap{number}", I8) for number in range(3)),
+        ("producer", I8),  # ringbuf: positions in bytes, growing for ever
+        *((f"rest{number}", I8) for number in range(7)),
         ("consumer", I8),
-        *((f"room{number}", I8) for number in range(7)),
+        ("tight", I8),  # ringbuf: little room is left, so producers look before they take
+        *((f"room{number}", I8) for number in range(6)),
     ]
 )
 """`struct bpf_map` with the union of what the families need, in whole cache lines: those that programs only read come first."""
