@@ -53,6 +53,11 @@ def target_machine(codegen: int = _OPTIMISATION) -> Any:
     return target.create_target_machine(cpu=name, features=features, opt=codegen, reloc="static", codemodel="large")
 
 
+def head() -> str:
+    """The first lines of a module's text for the host, without which LLVM reckons with an unknown machine's types."""
+    return f'target datalayout = "{target_machine().target_data}"\ntarget triple = "{triple()}"\n'
+
+
 def limit_unrolling() -> None:
     """Unroll loops of unknown length no further than pays. Once, and for all of the process: for one that only compiles."""
     llvm.set_option("fastrtp", f"-unroll-max-count={_MAX_UNROLL}")
