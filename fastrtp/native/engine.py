@@ -15,7 +15,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from fastrtp.errors import JitError
-from fastrtp.native.layout import SMP
+from fastrtp.native import SMP
 
 _OPTIMISATION = 3
 

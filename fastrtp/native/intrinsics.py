@@ -19,8 +19,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastrtp.native import SMP
 from fastrtp.native.ir_pipeline import IrCompiler
-from fastrtp.native.layout import SMP, Offset
+from fastrtp.native.layout import Offset
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from fastrtp.entry_cache import cache_folder, files_digest
 from fastrtp.errors import JitError
-from fastrtp.native import host
-from fastrtp.native.layout import SMP
+from fastrtp.native import SMP, host
 from fastrtp.native.module import NativeModule
 from fastrtp.native.progress import BuildLine
 
