@@ -1,9 +1,9 @@
 """Native code: its records, its numba intrinsics, the library that is compiled once, and the engine that compiles and loads.
 
 `layout` says what the records look like; `*_native.py` modules all over the package hold functions over int64 addresses,
-registered with `intrinsics.native`; numba makes LLVM IR of them (`ir_pipeline`), which `build` optimises as a whole and keeps in
-the user's cache as bitcode (to be inlined into programs) and as objects (to be called); `engine` is the only owner of llvmlite. With a
-warm cache numba is never imported.
+registered with `intrinsics.native`; numba makes LLVM IR of them (`ir_pipeline`), which `build` optimises as a whole and keeps
+in the user's cache as bitcode (to be inlined into programs) and as objects (to be called); `engine` is the only owner of
+llvmlite. With a warm cache numba is never imported.
 """
 
 from __future__ import annotations
