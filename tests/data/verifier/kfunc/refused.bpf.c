@@ -59,6 +59,8 @@ struct big { __u64 a[512]; };
 struct page { __u64 a[511]; };
 struct item { __u64 key; struct bpf_list_node list; struct bpf_list_node list2; struct bpf_rb_node tree; struct bpf_refcount refs; };
 
+struct bag { struct bpf_spin_lock lock; struct bpf_list_head head __contains(item, list); };
+
 struct held { __u64 count; struct plain __kptr *own; struct task_struct __kptr *task; struct task_struct __kptr_untrusted *seen; };
 struct { __uint(type, 2); __uint(max_entries, 2); __type(key, __u32); __type(value, struct held); } held SEC(".maps");
 struct { __uint(type, 2); __uint(max_entries, 2); __type(key, __u32); __type(value, struct plain); } numbers SEC(".maps");
@@ -313,6 +315,20 @@ int head_on_the_stack(__u64 *ctx)
 
 	if (made)
 		bpf_list_push_front_impl(&own, &made->list, NULL, 0);
+	return 0;
+}
+
+/* expect: EINVAL bpf_list_head in objects is not implemented yet */
+/* differs: Linux asks for the object's lock */
+SEC("?tp_btf/sys_enter")
+int list_of_object(__u64 *ctx)
+{
+	struct bag *bag = bpf_obj_new(struct bag);
+
+	if (bag) {
+		bpf_list_pop_front(&bag->head);
+		bpf_obj_drop(bag);
+	}
 	return 0;
 }
 
