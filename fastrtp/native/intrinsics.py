@@ -19,7 +19,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastrtp.native.layout import SMP, Offset
+from fastrtp.native import SMP
+from fastrtp.native.ir_pipeline import IrCompiler
+from fastrtp.native.layout import Offset
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -65,7 +67,7 @@ def native(*, inline: bool = False) -> Callable[[F], F]:
     return register
 
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cpython_wrapper": True}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "_nrt": False, "pipeline_class": IrCompiler}
 _KINDS = {"int": types.int64, "bool": types.boolean}
 
 

@@ -12,12 +12,6 @@ from typing import Any
 
 import numpy as np
 
-SMP = "fastrtp_smp"
-"""Name of the global that native bodies read to know whether other CPUs run beside theirs (intrinsics.smp). A constant in
-every compiled program, so that what is not needed folds away; to the library a variable, 0 until programs first run in
-parallel.
-"""
-
 I8 = "<i8"
 I4 = "<i4"
 

@@ -139,9 +139,9 @@ VOBJECT = np.dtype(
 )
 """A Python object that registers name: what the core needs of a map."""
 
-OBJECT_FIELDS, OBJECT_CONST, OBJECT_MAPS, OBJECT_SOCKETS, OBJECT_LOCK, OBJECT_INNER = 1, 2, 4, 8, 16, 32
+OBJECT_FIELDS, OBJECT_CONST, OBJECT_MAPS, OBJECT_SOCKETS, OBJECT_LOCK, OBJECT_INNER, OBJECT_UID = 1, 2, 4, 8, 16, 32, 64
 """`kind` of a map: its values have special fields; loads give constants; it holds maps, or sockets; a value's id is kept;
-`inner` is a map."""
+`inner` is a map; pointers to inner maps are told apart, for their timers."""
 
 MAX_ARGS = 5
 VHELPER = np.dtype(

@@ -7,12 +7,11 @@ Kernel: kernel/bpf/verifier.c:check_func_arg.
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EACCES, EINVAL, EOPNOTSUPP
+from errno import EACCES, EINVAL
 from typing import Any
 
 from fastrtp.helpers.argtype import MEM_ALIGNED, OBJ_RELEASE, ArgType
 from fastrtp.helpers.table import HelperProto
-from fastrtp.maps.map_in_map import MapMeta
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import VCALL, VENV
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
@@ -119,9 +118,6 @@ def _check_spin_lock(
 def _check_timer(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
     """Kernel: process_timer_func."""
     check_field_pointer(env, regno, reg, "bpf_timer")
-    if isinstance(reg.map, MapMeta):
-        # which of the inner maps the timer would belong to is not kept track of
-        env.reject(EOPNOTSUPP, "timers in inner maps are not implemented yet")
     meta.map_ptr, meta.map_uid = reg.map, reg.num
 
 

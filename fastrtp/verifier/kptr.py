@@ -11,7 +11,7 @@ from typing import Any
 from fastrtp.isa import BPF_ATOMIC, BPF_CLASS, BPF_MEM, BPF_MODE, BPF_ST
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import DESTRUCTIBLE, BtfField, fields_of, is_local, special_fields
+from fastrtp.verifier.fields import DESTRUCTIBLE, BtfField, fields_of, is_local, object_fields
 from fastrtp.verifier.regtype import (
     MEM_ALLOC,
     MEM_RCU,
@@ -79,7 +79,7 @@ def _load_flags(env: BpfVerifierEnv, btf: Any, type_id: int, field: BtfField) ->
     flags = PTR_MAYBE_NULL | MEM_RCU
     if btf is not None:
         flags |= MEM_ALLOC
-        if any(inner.name in GRAPH_NODES for inner in special_fields(btf, type_id)):
+        if any(inner.name in GRAPH_NODES for inner in object_fields(btf, type_id)):
             flags |= NON_OWN_REF
     return flags
 
