@@ -1,4 +1,4 @@
-/* What kernel functions on objects, kptrs and timers of inner maps refuse (README.md on the comments). */
+/* Kernel functions on objects, kptrs and timers of inner maps: what may be done and what not (README.md on the comments). */
 #define SEC(name) __attribute__((section(name), used))
 #define __ksym __attribute__((section(".ksyms")))
 #define __uint(name, val) int (*name)[val]
@@ -61,7 +61,9 @@ struct item { __u64 key; struct bpf_list_node list; struct bpf_list_node list2; 
 
 struct bag { struct bpf_spin_lock lock; struct bpf_list_head head __contains(item, list); };
 
-struct held { __u64 count; struct plain __kptr *own; struct task_struct __kptr *task; struct task_struct __kptr_untrusted *seen; };
+struct box { __u64 a; struct plain __kptr *own; struct task_struct __kptr_untrusted *seen; };
+
+struct held { __u64 count; struct box __kptr *box; struct plain __kptr *own; struct task_struct __kptr *task; struct task_struct __kptr_untrusted *seen; };
 struct { __uint(type, 2); __uint(max_entries, 2); __type(key, __u32); __type(value, struct held); } held SEC(".maps");
 struct { __uint(type, 2); __uint(max_entries, 2); __type(key, __u32); __type(value, struct plain); } numbers SEC(".maps");
 
@@ -95,17 +97,17 @@ int load_somewhere(__u64 *ctx)
 	if (!v)
 		return 0;
 	barrier_var(at);
-	return *(__u64 *)((void *)v + 8 + at) != 0;
+	return *(__u64 *)((void *)v + 16 + at) != 0;
 }
 
-/* expect: EACCES BPF_ST imm must be 0 when storing to kptr at off=24 */
+/* expect: EACCES BPF_ST imm must be 0 when storing to kptr at off=32 */
 SEC("?tp_btf/sys_enter")
 int store_constant(__u64 *ctx)
 {
 	struct held *v = element(&held, 0);
 
 	if (v)
-		asm volatile("*(u64 *)(%0 + 24) = 5" :: "r"(v) : "memory");
+		asm volatile("*(u64 *)(%0 + 32) = 5" :: "r"(v) : "memory");
 	return 0;
 }
 
@@ -115,7 +117,7 @@ int store_zero(__u64 *ctx)
 	struct held *v = element(&held, 0);
 
 	if (v)
-		asm volatile("*(u64 *)(%0 + 24) = 0" :: "r"(v) : "memory");
+		asm volatile("*(u64 *)(%0 + 32) = 0" :: "r"(v) : "memory");
 	return 0;
 }
 
@@ -126,7 +128,7 @@ int atomic_add(__u64 *ctx)
 	struct held *v = element(&held, 0);
 
 	if (v)
-		asm volatile("lock *(u64 *)(%0 + 24) += %1" :: "r"(v), "r"(1ULL) : "memory");
+		asm volatile("lock *(u64 *)(%0 + 32) += %1" :: "r"(v), "r"(1ULL) : "memory");
 	return 0;
 }
 
@@ -140,7 +142,7 @@ int xchg_somewhere(__u64 *ctx)
 	if (!v)
 		return 0;
 	barrier_var(at);
-	bpf_kptr_xchg((void *)v + 8 + at, NULL);
+	bpf_kptr_xchg((void *)v + 16 + at, NULL);
 	return 0;
 }
 
@@ -179,6 +181,143 @@ int callback_of_pointer(__u64 *ctx)
 
 	if (v)
 		bpf_timer_set_callback(&v->timer, gives_value);
+	return 0;
+}
+
+__u64 boxes[4];
+
+/* a box with an object in it goes into the map; the one from there is opened, and its object looked at */
+SEC("?tp_btf/sys_enter")
+int box(__u64 *ctx)
+{
+	struct held *v = element(&held, 0);
+	struct box *box, *before;
+	struct plain *own;
+
+	if (!v)
+		return 0;
+	box = bpf_obj_new(struct box);
+	if (!box)
+		return 0;
+	own = bpf_obj_new(struct plain);
+	if (!own) {
+		bpf_obj_drop(box);
+		return 0;
+	}
+	own->a = ctx[1];
+	own = bpf_kptr_xchg(&box->own, own);
+	if (own) {
+		boxes[0]++;
+		bpf_obj_drop(own);
+	}
+	before = bpf_kptr_xchg(&v->box, box);
+	if (!before)
+		return 0;
+	own = bpf_kptr_xchg(&before->own, NULL);
+	if (own) {
+		boxes[1] = own->a;
+		if (ctx[1] & 1)
+			own = bpf_kptr_xchg(&before->own, own);
+		if (own)
+			bpf_obj_drop(own);
+	}
+	bpf_obj_drop(before);
+	return 0;
+}
+
+/* expect: EACCES R1 type=rcu_ptr_ expected=map_value, ptr_ */
+SEC("?tp_btf/sys_enter")
+int box_borrowed(__u64 *ctx)
+{
+	struct held *v = element(&held, 0);
+	struct plain *own;
+	struct box *box;
+
+	if (!v)
+		return 0;
+	box = v->box;
+	if (!box)
+		return 0;
+	own = bpf_kptr_xchg(&box->own, NULL);
+	if (own)
+		bpf_obj_drop(own);
+	return 0;
+}
+
+/* expect: EACCES direct access to kptr is disallowed */
+SEC("?tp_btf/sys_enter")
+int box_read(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	boxes[2] = box->own != NULL;
+	bpf_obj_drop(box);
+	return 0;
+}
+
+/* expect: EACCES off=0 doesn't point to kptr */
+SEC("?tp_btf/sys_enter")
+int box_wrong_place(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	bpf_kptr_xchg(&box->a, NULL);
+	bpf_obj_drop(box);
+	return 0;
+}
+
+/* expect: EACCES off=16 kptr isn't referenced kptr */
+SEC("?tp_btf/sys_enter")
+int box_untrusted(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	bpf_kptr_xchg(&box->seen, NULL);
+	bpf_obj_drop(box);
+	return 0;
+}
+
+/* expect: EACCES invalid kptr access, R2 type=ptr_box expected=ptr_plain */
+SEC("?tp_btf/sys_enter")
+int box_in_itself(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	bpf_kptr_xchg(&box->own, box);
+	return 0;
+}
+
+/* expect: EACCES R1 type=scalar expected=map_value, ptr_ */
+SEC("?tp_btf/sys_enter")
+int box_dropped(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	bpf_obj_drop(box);
+	bpf_kptr_xchg(&box->own, NULL);
+	return 0;
+}
+
+/* expect: EINVAL R1 has no valid kptr */
+SEC("?tp_btf/sys_enter")
+int no_box(__u64 *ctx)
+{
+	struct plain *own = bpf_obj_new(struct plain);
+
+	if (!own)
+		return 0;
+	bpf_kptr_xchg(&own->a, NULL);
+	bpf_obj_drop(own);
 	return 0;
 }
 
