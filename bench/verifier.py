@@ -46,8 +46,8 @@ PROGRAMS = {
     "branches_16": "r6 = *(u64 *)(r1 +0)\nr7 = 0\n"
     + "".join(f"if r6 & {1 << bit} goto pc+1\nr7 += {1 << bit}\n" for bit in range(16)) + "r0 = r7\nexit",
     "lookups_loop": "r7 = 0\nagain:\n*(u32 *)(r10 -4) = r7\n" + _LOOKUP + "if r0 == 0 goto missing\nr1 = *(u64 *)(r0 +0)\n"
-    "r1 += 1\n*(u64 *)(r0 +0) = r1\ngoto next\nmissing:\nr1 = map[fd:1]\nr2 = r10\nr2 += -4\nr3 = r10\nr3 += -24\nr4 = 0\ncall 2\n"
-    "next:\nr7 += 1\nif r7 < 500 goto again\nr0 = 0\nexit",
+    "r1 += 1\n*(u64 *)(r0 +0) = r1\ngoto next\nmissing:\nr1 = map[fd:1]\nr2 = r10\nr2 += -4\nr3 = r10\nr3 += -24\n"
+    "r4 = 0\ncall 2\nnext:\nr7 += 1\nif r7 < 500 goto again\nr0 = 0\nexit",
     "subprogs_loop": "r7 = 0\nr8 = 0\nagain:\nr1 = r7\nr2 = r10\nr2 += -8\ncall sum\nr8 += r0\nr7 += 1\nif r7 < 1000 goto again\n"
     "r0 = 0\nexit\nsum:\nr6 = r1\n*(u64 *)(r2 +0) = r1\nr1 &= 255\ncall half\nr0 += r6\nexit\nhalf:\nr0 = r1\nr0 >>= 1\nexit",
     "records_loop": "r6 = r1\nr7 = 0\nagain:\nr1 = map[fd:2]\nr2 = 32\nr3 = 0\ncall 131\nif r0 == 0 goto lost\nr8 = r0\nr1 = r0\n"

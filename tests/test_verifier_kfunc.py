@@ -17,8 +17,8 @@ from fastrtp.errors import VerifierError
 from fastrtp.obj import ObjectSpec
 
 FOLDER = Path(__file__).parent / "data" / "verifier" / "kfunc"
-OBJECT = FOLDER / "refused.bpf.o"
-CASES = list(expectations(FOLDER / "refused.bpf.c"))
+OBJECT = FOLDER / "objects.bpf.o"
+CASES = list(expectations(FOLDER / "objects.bpf.c"))
 
 SAME = {case.program: case.message for case in CASES if not case.differs}
 
@@ -90,3 +90,29 @@ def test_large_objects(kernel: rtp.Kernel) -> None:
 
         assert list(dict(obj.maps[".bss"].items())[0]["bigs"]) == [0, 1]
         assert live(kernel) == 0
+
+
+def test_objects_in_objects(kernel: rtp.Kernel) -> None:
+    """A kptr of an object owns another: taken out and put back, it goes with the object, and that with the map."""
+    with kernel.load(OBJECT, autoload=["box"]) as obj, obj.attach():
+        fire = kernel.trace("sys_enter")
+        fire(0, 11)
+        assert live(kernel) == 2
+        for number in (22, 33, 44):
+            fire(0, number)
+
+        assert list(dict(obj.maps[".bss"].items())[0]["boxes"]) == [0, 33, 0, 0]
+        assert live(kernel) == 2
+    assert live(kernel) == 0
+
+
+def test_lists_in_objects(kernel: rtp.Kernel) -> None:
+    """Each with a lock of its own; what is in a list goes with the object that holds it."""
+    with kernel.load(OBJECT, autoload=["bag"]) as obj, obj.attach():
+        fire = kernel.trace("sys_enter")
+        for number in (10, 20, 30):
+            fire(0, number)
+
+        assert list(dict(obj.maps[".bss"].items())[0]["boxes"]) == [0, 0, 0, 22]
+        assert live(kernel) == 4
+    assert live(kernel) == 0

@@ -8,9 +8,11 @@ lookup from a program sets the referenced bit, the hand clears it and takes the 
 
 Several CPUs at a time: a lookup takes no lock and writes nothing. It may walk on a chain that is being changed, or on one
 that its element has meanwhile been moved to, so one that finds nothing is believed only if the bucket's sequence number
-stayed the same. Update and delete hold their bucket by that number, never two at a time. Free elements are in a lock-free
-list a CPU, and new ones go out in batches of whole cache lines, so that what one CPU inserts lies together. As in the
-kernel's preallocated maps, a value pointer outlives the deletion of its key, and may then show another key's value.
+stayed the same. Insert and delete hold their bucket by that number, never two at a time. A value is replaced under a bit of
+its element's state, which whoever frees the element waits for: an update, too, writes to no line but the key's. Free
+elements are in a lock-free list a CPU, and new ones go out in batches of whole cache lines, so that what one CPU inserts
+lies together. As in the kernel's preallocated maps, a value pointer outlives the deletion of its key, and may then show
+another key's value.
 
 Kernel: kernel/bpf/hashtab.c, kernel/bpf/percpu_freelist.c. Differs: an update of an existing key is made in place, so a value
 pointer that a program holds shows the new value; LRU evicts only when the map is full.
@@ -23,7 +25,7 @@ from errno import E2BIG, EEXIST, EINVAL, ENOENT
 from fastrtp.maps.bytes_native import bytes_equal, bytes_hash
 from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
 from fastrtp.maps.fields_native import free_fields
-from fastrtp.maps.htab_elem_native import IN_USE, REFERENCED, htab_element, htab_in_use, htab_key_at, htab_value
+from fastrtp.maps.htab_elem_native import HELD, IN_USE, REFERENCED, htab_element, htab_in_use, htab_key_at, htab_value
 from fastrtp.native.intrinsics import (
     cmpxchg32,
     cmpxchg64,
@@ -174,6 +176,37 @@ def _unlock(bucket: int) -> None:
         store_release32(bucket + _SEQ, load32(bucket + _SEQ) + 1)
 
 
+# elements in use
+
+
+@device
+def _hold(element: int) -> bool:
+    """Keep an element from being freed, and its value from being written by others."""
+    state = load32(element + _STATE)
+    return state & (IN_USE | HELD) == IN_USE and cmpxchg32(element + _STATE, state, state | HELD) == state
+
+
+@device
+def _let_go(element: int, used: int) -> None:
+    """End that; `used`: REFERENCED, or 0 to leave that as it is."""
+    store_release32(element + _STATE, (load32(element + _STATE) | used) & ~HELD)
+
+
+@device
+def _take_out(element: int) -> None:
+    """Mark an element that was in the map as one that is not. Its bucket is held."""
+    if smp() == 0:
+        store32(element + _STATE, 0)
+        return
+    spins = 0
+    while True:
+        state = load_acquire32(element + _STATE)
+        if state & HELD == 0 and cmpxchg32(element + _STATE, state, 0) == state:
+            return
+        wait_turn(spins)
+        spins += 1
+
+
 # free elements
 
 
@@ -290,7 +323,7 @@ def _evict(map: int, own: int) -> int:
                 number = load32(link) & mask
             if number != 0:
                 store32_shared(link, load32(_link_of(map, hand)))
-                store32(element + _STATE, 0)
+                _take_out(element)
                 _unlock(bucket)
                 store64(pool + _POOL_HAND, hand)
                 _count(map, own, -1)
@@ -400,11 +433,23 @@ def _update(
         lock = value_at + field_offset(map, FIELD_LOCK)
     if flags < 0 or flags > BPF_EXIST:
         return -EINVAL
+    used = REFERENCED if lru != 0 else 0
+    number = 0
+    if smp() != 0 and fields == 0 and flags != BPF_NOEXIST:
+        number = htab_find(map, key, key_size, elem_size, mask)
+        element = htab_element(map, number, elem_size)
+        if number != 0 and _hold(element):
+            same = bytes_equal(element + htab_key_at(key_size), key, key_size)
+            if same:
+                _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, 0, False)
+            _let_go(element, used if same else 0)
+            if same:
+                return 0
+        number = 0
     hash = bytes_hash(key, key_size)
     bucket = _bucket(map, hash, mask)
     _lock(bucket)
     link = _find_link(map, hash, key, key_size, elem_size, mask)
-    number = 0
     if link == 0 and flags != BPF_EXIST:
         number = _alloc(map, elem_size, max_entries, own)
         if number == 0:
@@ -424,13 +469,19 @@ def _update(
         if flags == BPF_NOEXIST:
             status = -EEXIST
         else:
-            if lru != 0:
-                store32(element + _STATE, IN_USE | REFERENCED)
+            spins = 0
+            while smp() != 0 and not _hold(element):
+                wait_turn(spins)
+                spins += 1
             if lock != 0:
                 spin_lock(element + lock)
             _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, False)
             if lock != 0:
                 spin_unlock(element + lock)
+            if smp() != 0:
+                _let_go(element, used)
+            elif lru != 0:
+                store32(element + _STATE, IN_USE | REFERENCED)
     elif number == 0:
         status = -ENOENT
     else:
@@ -438,7 +489,7 @@ def _update(
         memcpy(element + htab_key_at(key_size), key, key_size)
         _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, True)
         store32(_link_of(map, number), load32(bucket))
-        store32(element + _STATE, IN_USE)
+        store32_shared(element + _STATE, IN_USE)
         store32_shared(bucket, number | _tag(hash, mask))
         _count(map, own, 1)
     _unlock(bucket)
@@ -534,7 +585,7 @@ def _delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: i
         return -ENOENT
     number = load32(link) & mask
     store32_shared(link, load32(_link_of(map, number)))
-    store32(htab_element(map, number, elem_size) + _STATE, 0)
+    _take_out(htab_element(map, number, elem_size))
     _unlock(bucket)
     if fields != 0:
         free_fields(load64(map + _MAP_MACHINE), map, htab_value(map, number), 0)

@@ -15,6 +15,7 @@ _STATE = at(HTAB_ELEM, "state")
 
 IN_USE = 1 << 31
 REFERENCED = 1 << 30
+HELD = 1 << 29
 
 
 @device

@@ -116,7 +116,7 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta) -> Bp
     """What comes back, where that depends on C types or dynptrs."""
     base, flags = fn.ret & 0xFF, fn.ret & ~0xFF
     if meta.kptr_field is not None:
-        return kptr_xchg_result(env, meta.map_ptr, meta.kptr_field)
+        return kptr_xchg_result(env, meta.kptr_btf, meta.kptr_field)
     ident = env.new_id() if flags & PTR_MAYBE_NULL else 0
     if base == RetType.RET_PTR_TO_MEM and meta.dynptr is not None:
         # a slice: dead with its dynptr

@@ -21,7 +21,7 @@ from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import BtfField, check_field_pointer, check_map_fields
 from fastrtp.verifier.kptr import kptr_of_arg, match_kptr_type
 from fastrtp.verifier.mem import check_map_access, check_ptr_alignment
-from fastrtp.verifier.regtype import CONST_PTR_TO_DYNPTR, PTR_TO_BTF_ID, base_type
+from fastrtp.verifier.regtype import CONST_PTR_TO_DYNPTR, PTR_TO_BTF_ID, PTR_TO_MAP_VALUE, base_type
 from fastrtp.verifier.section import check_spin_lock
 from fastrtp.verifier.state import BpfRegState, register_is_null
 
@@ -47,6 +47,7 @@ class CallArgMeta:
         self.ret_btf_id = 0
         self.dynptr: BpfRegState | None = None
         self.kptr_field: BtfField | None = None
+        self.kptr_btf: Any = None
         env.lib.verifier_begin_call(env.address)
 
     map_uid = _Told("map_uid")
@@ -134,12 +135,14 @@ def _check_dynptr(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: i
 def _check_kptr_dest(
     env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto
 ) -> None:
-    meta.kptr_field, meta.map_ptr = kptr_of_arg(env, regno, reg), reg.map
+    meta.kptr_btf, meta.kptr_field = kptr_of_arg(env, regno, reg)
+    if reg.type == PTR_TO_MAP_VALUE:
+        meta.map_ptr = reg.map
 
 
 def _check_btf_arg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
     if meta.kptr_field is not None and not register_is_null(reg):
-        match_kptr_type(env, regno, reg, meta.map_ptr, meta.kptr_field)
+        match_kptr_type(env, regno, reg, meta.kptr_btf, meta.kptr_field)
 
 
 _ArgCheck = Callable[[BpfVerifierEnv, int, BpfRegState, int, CallArgMeta, HelperProto], None]

@@ -59,29 +59,22 @@ _COMPATIBLE: Mapping[int, tuple[int, ...]] = MappingProxyType(
         ArgType.ARG_PTR_TO_CTX: (PTR_TO_CTX,),
         ArgType.ARG_PTR_TO_BTF_ID: _BTF_TYPES,
         ArgType.ARG_PTR_TO_BTF_ID_SOCK_COMMON: _BTF_TYPES,
-        ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_MAP_VALUE,),
+        ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_MAP_VALUE, PTR_TO_BTF_ID | MEM_ALLOC),
         ArgType.ARG_PTR_TO_RINGBUF_MEM: (PTR_TO_MEM | MEM_RINGBUF,),
         ArgType.ARG_PTR_TO_PERCPU_BTF_ID: (PTR_TO_BTF_ID | MEM_PERCPU, PTR_TO_BTF_ID | MEM_PERCPU | PTR_TRUSTED),
         ArgType.ARG_PTR_TO_FUNC: (PTR_TO_FUNC,),
         ArgType.ARG_PTR_TO_STACK: (PTR_TO_STACK,),
         ArgType.ARG_PTR_TO_CONST_STR: (PTR_TO_MAP_VALUE,),
         ArgType.ARG_PTR_TO_TIMER: (PTR_TO_MAP_VALUE,),
-        ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_MAP_VALUE,),
+        ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_MAP_VALUE, PTR_TO_BTF_ID | MEM_ALLOC),
         ArgType.ARG_PTR_TO_DYNPTR: (PTR_TO_STACK, CONST_PTR_TO_DYNPTR),
     }
 )
-_ALSO_NAMED: Mapping[int, tuple[int, ...]] = MappingProxyType(
-    {
-        ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_BTF_ID | MEM_ALLOC,),
-        ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_BTF_ID | MEM_ALLOC,),
-    }
-)
-"""Types that Linux takes too, and its message names: objects of the program's own with such fields are not made here."""
 
 
 def expected_types(base: int) -> tuple[int, ...]:
     """Register types that a refusal names for a type of argument."""
-    return (*_COMPATIBLE[base], *_ALSO_NAMED.get(base, ()))
+    return _COMPATIBLE[base]
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-/* What kernel functions on objects, kptrs and timers of inner maps refuse (README.md on the comments). */
+/* Kernel functions on objects, kptrs and timers of inner maps: what may be done and what not (README.md on the comments). */
 #define SEC(name) __attribute__((section(name), used))
 #define __ksym __attribute__((section(".ksyms")))
 #define __uint(name, val) int (*name)[val]
@@ -61,7 +61,9 @@ struct item { __u64 key; struct bpf_list_node list; struct bpf_list_node list2; 
 
 struct bag { struct bpf_spin_lock lock; struct bpf_list_head head __contains(item, list); };
 
-struct held { __u64 count; struct plain __kptr *own; struct task_struct __kptr *task; struct task_struct __kptr_untrusted *seen; };
+struct box { __u64 a; struct plain __kptr *own; struct task_struct __kptr_untrusted *seen; };
+
+struct held { __u64 count; struct box __kptr *box; struct bag __kptr *bag; struct plain __kptr *own; struct task_struct __kptr *task; struct task_struct __kptr_untrusted *seen; };
 struct { __uint(type, 2); __uint(max_entries, 2); __type(key, __u32); __type(value, struct held); } held SEC(".maps");
 struct { __uint(type, 2); __uint(max_entries, 2); __type(key, __u32); __type(value, struct plain); } numbers SEC(".maps");
 
@@ -95,17 +97,17 @@ int load_somewhere(__u64 *ctx)
 	if (!v)
 		return 0;
 	barrier_var(at);
-	return *(__u64 *)((void *)v + 8 + at) != 0;
+	return *(__u64 *)((void *)v + 24 + at) != 0;
 }
 
-/* expect: EACCES BPF_ST imm must be 0 when storing to kptr at off=24 */
+/* expect: EACCES BPF_ST imm must be 0 when storing to kptr at off=40 */
 SEC("?tp_btf/sys_enter")
 int store_constant(__u64 *ctx)
 {
 	struct held *v = element(&held, 0);
 
 	if (v)
-		asm volatile("*(u64 *)(%0 + 24) = 5" :: "r"(v) : "memory");
+		asm volatile("*(u64 *)(%0 + 40) = 5" :: "r"(v) : "memory");
 	return 0;
 }
 
@@ -115,7 +117,7 @@ int store_zero(__u64 *ctx)
 	struct held *v = element(&held, 0);
 
 	if (v)
-		asm volatile("*(u64 *)(%0 + 24) = 0" :: "r"(v) : "memory");
+		asm volatile("*(u64 *)(%0 + 40) = 0" :: "r"(v) : "memory");
 	return 0;
 }
 
@@ -126,7 +128,7 @@ int atomic_add(__u64 *ctx)
 	struct held *v = element(&held, 0);
 
 	if (v)
-		asm volatile("lock *(u64 *)(%0 + 24) += %1" :: "r"(v), "r"(1ULL) : "memory");
+		asm volatile("lock *(u64 *)(%0 + 40) += %1" :: "r"(v), "r"(1ULL) : "memory");
 	return 0;
 }
 
@@ -140,7 +142,7 @@ int xchg_somewhere(__u64 *ctx)
 	if (!v)
 		return 0;
 	barrier_var(at);
-	bpf_kptr_xchg((void *)v + 8 + at, NULL);
+	bpf_kptr_xchg((void *)v + 24 + at, NULL);
 	return 0;
 }
 
@@ -179,6 +181,143 @@ int callback_of_pointer(__u64 *ctx)
 
 	if (v)
 		bpf_timer_set_callback(&v->timer, gives_value);
+	return 0;
+}
+
+__u64 boxes[4];
+
+/* a box with an object in it goes into the map; the one from there is opened, and its object looked at */
+SEC("?tp_btf/sys_enter")
+int box(__u64 *ctx)
+{
+	struct held *v = element(&held, 0);
+	struct box *box, *before;
+	struct plain *own;
+
+	if (!v)
+		return 0;
+	box = bpf_obj_new(struct box);
+	if (!box)
+		return 0;
+	own = bpf_obj_new(struct plain);
+	if (!own) {
+		bpf_obj_drop(box);
+		return 0;
+	}
+	own->a = ctx[1];
+	own = bpf_kptr_xchg(&box->own, own);
+	if (own) {
+		boxes[0]++;
+		bpf_obj_drop(own);
+	}
+	before = bpf_kptr_xchg(&v->box, box);
+	if (!before)
+		return 0;
+	own = bpf_kptr_xchg(&before->own, NULL);
+	if (own) {
+		boxes[1] = own->a;
+		if (ctx[1] & 1)
+			own = bpf_kptr_xchg(&before->own, own);
+		if (own)
+			bpf_obj_drop(own);
+	}
+	bpf_obj_drop(before);
+	return 0;
+}
+
+/* expect: EACCES R1 type=rcu_ptr_ expected=map_value, ptr_ */
+SEC("?tp_btf/sys_enter")
+int box_borrowed(__u64 *ctx)
+{
+	struct held *v = element(&held, 0);
+	struct plain *own;
+	struct box *box;
+
+	if (!v)
+		return 0;
+	box = v->box;
+	if (!box)
+		return 0;
+	own = bpf_kptr_xchg(&box->own, NULL);
+	if (own)
+		bpf_obj_drop(own);
+	return 0;
+}
+
+/* expect: EACCES direct access to kptr is disallowed */
+SEC("?tp_btf/sys_enter")
+int box_read(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	boxes[2] = box->own != NULL;
+	bpf_obj_drop(box);
+	return 0;
+}
+
+/* expect: EACCES off=0 doesn't point to kptr */
+SEC("?tp_btf/sys_enter")
+int box_wrong_place(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	bpf_kptr_xchg(&box->a, NULL);
+	bpf_obj_drop(box);
+	return 0;
+}
+
+/* expect: EACCES off=16 kptr isn't referenced kptr */
+SEC("?tp_btf/sys_enter")
+int box_untrusted(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	bpf_kptr_xchg(&box->seen, NULL);
+	bpf_obj_drop(box);
+	return 0;
+}
+
+/* expect: EACCES invalid kptr access, R2 type=ptr_box expected=ptr_plain */
+SEC("?tp_btf/sys_enter")
+int box_in_itself(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	bpf_kptr_xchg(&box->own, box);
+	return 0;
+}
+
+/* expect: EACCES R1 type=scalar expected=map_value, ptr_ */
+SEC("?tp_btf/sys_enter")
+int box_dropped(__u64 *ctx)
+{
+	struct box *box = bpf_obj_new(struct box);
+
+	if (!box)
+		return 0;
+	bpf_obj_drop(box);
+	bpf_kptr_xchg(&box->own, NULL);
+	return 0;
+}
+
+/* expect: EINVAL R1 has no valid kptr */
+SEC("?tp_btf/sys_enter")
+int no_box(__u64 *ctx)
+{
+	struct plain *own = bpf_obj_new(struct plain);
+
+	if (!own)
+		return 0;
+	bpf_kptr_xchg(&own->a, NULL);
+	bpf_obj_drop(own);
 	return 0;
 }
 
@@ -318,10 +457,9 @@ int head_on_the_stack(__u64 *ctx)
 	return 0;
 }
 
-/* expect: EINVAL bpf_list_head in objects is not implemented yet */
-/* differs: Linux asks for the object's lock */
+/* expect: EINVAL bpf_spin_lock at off=0 must be held for bpf_list_head */
 SEC("?tp_btf/sys_enter")
-int list_of_object(__u64 *ctx)
+int bag_unlocked(__u64 *ctx)
 {
 	struct bag *bag = bpf_obj_new(struct bag);
 
@@ -329,6 +467,110 @@ int list_of_object(__u64 *ctx)
 		bpf_list_pop_front(&bag->head);
 		bpf_obj_drop(bag);
 	}
+	return 0;
+}
+
+/* a bag of three items stays in the map; that of the event before is emptied of one, and dropped with the rest */
+SEC("?tp_btf/sys_enter")
+int bag(__u64 *ctx)
+{
+	struct held *v = element(&held, 0);
+	struct bpf_list_node *node;
+	struct bag *bag;
+	int i;
+
+	if (!v)
+		return 0;
+	bag = bpf_obj_new(struct bag);
+	if (!bag)
+		return 0;
+	for (i = 0; i < 3; i++) {
+		struct item *item = bpf_obj_new(struct item);
+
+		if (!item)
+			break;
+		item->key = ctx[1] + i;
+		bpf_spin_lock(&bag->lock);
+		bpf_list_push_front_impl(&bag->head, &item->list, NULL, 0);
+		bpf_spin_unlock(&bag->lock);
+	}
+	bag = bpf_kptr_xchg(&v->bag, bag);
+	if (!bag)
+		return 0;
+	bpf_spin_lock(&bag->lock);
+	node = bpf_list_pop_front(&bag->head);
+	bpf_spin_unlock(&bag->lock);
+	if (node) {
+		struct item *item = (void *)node - __builtin_offsetof(struct item, list);
+
+		boxes[3] = item->key;
+		bpf_obj_drop(item);
+	}
+	bpf_obj_drop(bag);
+	return 0;
+}
+
+/* expect: EINVAL bpf_spin_lock at off=0 must be held for bpf_list_head */
+SEC("?tp_btf/sys_enter")
+int bag_of_another_lock(__u64 *ctx)
+{
+	struct bag *bag = bpf_obj_new(struct bag), *other;
+
+	if (!bag)
+		return 0;
+	other = bpf_obj_new(struct bag);
+	if (other) {
+		bpf_spin_lock(&other->lock);
+		bpf_list_pop_front(&bag->head);
+		bpf_spin_unlock(&other->lock);
+		bpf_obj_drop(other);
+	}
+	bpf_obj_drop(bag);
+	return 0;
+}
+
+/* expect: EINVAL bpf_spin_unlock of different lock */
+SEC("?tp_btf/sys_enter")
+int bag_other_unlocked(__u64 *ctx)
+{
+	struct bag *bag = bpf_obj_new(struct bag), *other;
+
+	if (!bag)
+		return 0;
+	other = bpf_obj_new(struct bag);
+	if (other) {
+		bpf_spin_lock(&other->lock);
+		bpf_spin_unlock(&bag->lock);
+		bpf_obj_drop(other);
+	}
+	bpf_obj_drop(bag);
+	return 0;
+}
+
+/* expect: EINVAL function calls are not allowed while holding a lock */
+SEC("?tp_btf/sys_enter")
+int bag_dropped_locked(__u64 *ctx)
+{
+	struct bag *bag = bpf_obj_new(struct bag);
+
+	if (!bag)
+		return 0;
+	bpf_spin_lock(&bag->lock);
+	bpf_obj_drop(bag);
+	return 0;
+}
+
+/* expect: EINVAL local 'kptr' has no valid bpf_spin_lock */
+SEC("?tp_btf/sys_enter")
+int no_lock(__u64 *ctx)
+{
+	struct plain *made = bpf_obj_new(struct plain);
+
+	if (!made)
+		return 0;
+	bpf_spin_lock((void *)made);
+	bpf_spin_unlock((void *)made);
+	bpf_obj_drop(made);
 	return 0;
 }
 
