@@ -115,7 +115,7 @@ VINSN = np.dtype(
 )
 """An instruction, what is known of it beforehand, and what is learnt on the way."""
 
-PRUNE_POINT, FORCE_CHECKPOINT, CALLS_CALLBACK, ITER_NEXT, CALL_ALLOWED = 1, 2, 4, 8, 16
+PRUNE_POINT, FORCE_CHECKPOINT, CALLS_CALLBACK, ITER_NEXT, CALL_ALLOWED, ITER_NEW, ITER_DESTROY = 1, 2, 4, 8, 16, 32, 64
 """`flags` of an instruction. CALL_ALLOWED: the program may call this helper."""
 CALL_MAPS = (1 << 32) - 1
 HELPER_ROWS = 256

@@ -92,7 +92,7 @@ from fastrtp.verifier.reason import (
     R_SIZE_UNBOUNDED,
     R_SIZE_ZERO,
 )
-from fastrtp.verifier.refs_native import acquire_reference, in_section, release_reference
+from fastrtp.verifier.refs_native import KIND_PTR, acquire_reference, in_section, release_reference
 from fastrtp.verifier.regtype import (
     PTR_TO_BTF_ID,
     PTR_TO_BUF,
@@ -440,7 +440,7 @@ def _set_return_value(env: int, r0: int, row: int) -> None:
             kind &= ~PTR_MAYBE_NULL
             ident = new_id(env) if load64(_map_at(env) + O_KIND) & OBJECT_LOCK else 0
     elif flags & HELPER_ACQUIRES:
-        ref = acquire_reference(env, load64(env + E_CUR), load64(env + E_INSN_IDX))
+        ref = acquire_reference(env, load64(env + E_CUR), load64(env + E_INSN_IDX), KIND_PTR)
         ident = ref
     reg_clear(r0, kind)
     bounds_const(r0, 0)

@@ -20,6 +20,8 @@ from fastrtp.native.verifier_layout import (
     HELPER_CALLS_BACK,
     HELPER_PRUNES,
     HELPER_ROWS,
+    ITER_DESTROY,
+    ITER_NEW,
     ITER_NEXT,
     PRUNE_POINT,
     VINSN,
@@ -33,6 +35,7 @@ _EXIT = BPF_JMP | BPF_EXIT
 _JA = BPF_JMP | BPF_JA
 _JA32 = BPF_JMP32 | BPF_JA
 _ANY_ARGS = 0x3E
+_ITER_FLAGS = {"new": ITER_NEW, "next": ITER_NEXT, "destroy": ITER_DESTROY}
 
 SYNC_CALLBACK_HELPERS = frozenset(HELPER_IDS[name] for name in ("for_each_map_elem", "find_vma", "loop", "user_ringbuf_drain"))
 ASYNC_CALLBACK_HELPERS = frozenset({HELPER_IDS["timer_set_callback"]})
@@ -100,8 +103,8 @@ def check_cfg(env: BpfVerifierEnv) -> None:
     """Every instruction is reachable, no jump lands inside a 64-bit immediate; prune points are marked."""
     table, count = env.insn_table, env.insn_cnt
     for i, kfunc in env.kfuncs.items():
-        if kfunc.iterator == "next":
-            table["flags"][i] |= ITER_NEXT
+        if kfunc.iterator:
+            table["flags"][i] |= _ITER_FLAGS[kfunc.iterator]
         elif kfunc.name == "bpf_rbtree_add_impl":
             table["flags"][i] |= CALLS_CALLBACK | FORCE_CHECKPOINT | PRUNE_POINT
     seen, todo = np.zeros(count, "<u4"), np.zeros(count, "<u4")

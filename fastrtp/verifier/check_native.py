@@ -42,6 +42,7 @@ from fastrtp.verifier.alu_insn_native import (
 )
 from fastrtp.verifier.call_native import check_helper_call
 from fastrtp.verifier.func_native import check_func_call, prepare_func_exit
+from fastrtp.verifier.iter_native import check_iter_call
 from fastrtp.verifier.jmp_native import B_IDX, B_LOG, B_PREV, B_STATE, BRANCH_SIZE, E_HEAD, E_HEAD_CNT, check_cond_jmp_op
 from fastrtp.verifier.mem_native import (
     E_INSN_IDX,
@@ -58,7 +59,6 @@ from fastrtp.verifier.prune_native import E_JMPS, E_PROCESSED, INSN_SIZE, is_sta
 from fastrtp.verifier.reason import (
     ALL_DONE,
     DO_ACCESS,
-    DO_CALL,
     DO_EXIT,
     DO_LD_IMM64,
     DO_LOAD,
@@ -209,7 +209,7 @@ def _do_jmp(env: int, insn: int, code: int) -> int:
             return say(env, R_RESERVED, CALL_FIELDS, 0, 0, 0)
         if src_regno == 0:
             return check_helper_call(env, insn)
-        return check_func_call(env, insn) if src_regno == BPF_PSEUDO_CALL else DO_CALL
+        return check_func_call(env, insn) if src_regno == BPF_PSEUDO_CALL else check_iter_call(env, insn)
     if op == BPF_JA:
         if code & BPF_X or src_regno or insn_dst(insn) or (insn_off(insn) if is_jmp32 else insn_imm(insn)):
             return say(env, R_RESERVED, JA_FIELDS, 0, 0, 0)

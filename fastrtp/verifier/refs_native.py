@@ -33,11 +33,12 @@ from fastrtp.verifier.state_native import (
     slot_of,
 )
 
+KIND_PTR = 0
 REF_IDX = at(VREF, "insn_idx")
 
 
 @device
-def acquire_reference(env: int, state: int, insn_idx: int) -> int:
+def acquire_reference(env: int, state: int, insn_idx: int, kind: int) -> int:
     """A new resource that has to be released: its id; 0 where there is no memory."""
     refs = load64(state + T_REFS)
     count = load64(refs + REFS_COUNT) if refs != 0 else 0
@@ -49,7 +50,7 @@ def acquire_reference(env: int, state: int, insn_idx: int) -> int:
     ident = new_id(env)
     entry = new + REFS_HEAD + count * REF_SIZE
     store64(entry + REF_ID, ident)
-    store64(entry + REF_KIND, 0)
+    store64(entry + REF_KIND, kind)
     store64(entry + REF_PTR, 0)
     store64(entry + REF_IDX, insn_idx)
     store64(new + REFS_COUNT, count + 1)
@@ -104,7 +105,7 @@ def release_reference(env: int, state: int, ident: int) -> int:
 @native()
 def verifier_acquire_reference(venv: int, insn_idx: int) -> int:
     """`acquire_reference` for Python, in the state under way."""
-    return acquire_reference(venv, load64(venv + E_CUR), insn_idx)
+    return acquire_reference(venv, load64(venv + E_CUR), insn_idx, KIND_PTR)
 
 
 @native()

@@ -114,6 +114,8 @@ _MESSAGES: Mapping[int, tuple[int, str]] = MappingProxyType(
         why.R_CALL_NOT_ACQUIRED: (EINVAL, "func {func} reference has not been acquired before"),
         why.R_CALL_MAP_TYPE: (EINVAL, "cannot pass map_type {a} into func {func}"),
         why.R_CALL_DEPTH: (E2BIG, "the call stack of {a} frames is too deep"),
+        why.R_ITER_ARG: (EINVAL, "arg#0 expected pointer to an iterator on stack"),
+        why.R_ITER_NUMBER: (EINVAL, "R{a} is not a scalar"),
         why.R_RETURN_STACK: (EINVAL, "cannot return stack pointer to the caller"),
     }
 )
@@ -136,6 +138,7 @@ _LD_MESSAGES = (
     "invalid BPF_LD_IMM insn",
     "BPF_LD_IMM64 uses reserved fields",
 )
+_ITER_MESSAGES = ("expected uninitialized iter_num as arg #0", "expected an initialized iter_num as arg #0")
 _STACK_MESSAGES = (
     "invalid{direction} stack R{a} off={low} size={d}",
     "invalid variable-offset{direction} stack R{a} var_off={var_off} off={c} size={d}",
@@ -229,6 +232,10 @@ def _row(env: Any, reason: int) -> tuple[int, str]:
     if reason in (why.R_MIN_OUTSIDE, why.R_MAX_OUTSIDE):
         where = _REGION.get(base_type(env.regs[env.a].type), "memory, mem_size")
         env.log.line(f"invalid access to {where}={env.d} off={env.b} size={env.c}")
+    if reason == why.R_ITER_STATE:
+        if env.b:
+            env.log.line("iter has to be at a constant offset" if env.b == 1 else f"cannot pass in iter at an offset={env.c}")
+        return EINVAL, _ITER_MESSAGES[env.a]
     if reason == why.R_LOOP:
         env.log.line(f"infinite loop detected at insn {env.insn_idx}")
         env.log.line(f"cur state: {print_frame(env.frame, env.cur_state)}")
