@@ -113,31 +113,29 @@ def unpack(stream: Stream, limit: int) -> Stream | None:
 
     limit = min(limit or CHUNK_LIMIT, CHUNK_LIMIT)
     unpacker = zstandard.ZstdDecompressor().decompressobj()
-    pieces: list[bytes] = []
-    packed_size = plain_size = 0
+    plain = bytearray()
+    packed_size = 0
     for record in stream.side_records(COMPRESSED, COMPRESSED2):
         reader = record.reader
         size = reader.u64("size of compressed data") if record.kind == COMPRESSED2 else reader.end - reader.offset
         packed = reader.bytes(size, "compressed data")
         packed_size += size
-        before = plain_size
+        before = len(plain)
         for at in range(0, size, _UNPACK_STEP):  # little by little, so that what is too much is noticed early
             data: bytes | memoryview = packed[at : at + _UNPACK_STEP]
             while len(data):
                 if unpacker.eof:
                     unpacker = zstandard.ZstdDecompressor().decompressobj()
                 try:
-                    plain = unpacker.decompress(data)
+                    plain += unpacker.decompress(data)
                 except (zstandard.ZstdError, MemoryError) as error:
                     raise reader.error(f"compressed data: zstd: {error}", _HEADER) from error
                 data = unpacker.unused_data if unpacker.eof else b""
-                pieces.append(plain)
-                plain_size += len(plain)
-                if plain_size - before > limit or plain_size > packed_size * _MOST_PER_BYTE:
+                if len(plain) - before > limit or len(plain) > packed_size * _MOST_PER_BYTE:
                     raise reader.error(f"compressed data: {size} bytes unpack to more than a recorder packs into these", _HEADER)
     if not packed_size:
         return None
-    found = walk(f"{stream.name}: unpacked data", np.frombuffer(b"".join(pieces), np.uint8), 0, plain_size)
+    found = walk(f"{stream.name}: unpacked data", np.frombuffer(plain, np.uint8), 0, len(plain))
     if np.isin(found.data[found.sides], (COMPRESSED, COMPRESSED2)).any():
         raise RecordingError(f"{found.name}: compressed records within compressed records")
     return found
