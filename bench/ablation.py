@@ -26,6 +26,8 @@ IDEAS: dict[str, dict[str, bool]] = {
     "known_maps": {"known_maps": False},
     "no_lock": {"smp": True},
     "bases": {"bases": False},
+    "apart": {"apart": False},
+    "rodata": {"rodata": False},
     "private_stack": {"private_stack": False},
     "narrow": {"narrow": False},
     "whole_slots": {"whole_slots": False},
@@ -37,6 +39,8 @@ _EVENTS: dict[str, tuple[str, ...]] = {
     "inline": ("array_count", "hash_count", "hash_update", "ringbuf_discard"),
     "known_maps": ("array_count", "hash_count", "hash_update"),
     "no_lock": ("global_count", "array_count", "hash_count"),
+    "apart": ("bit_counts", "hash_update"),
+    "rodata": ("filtered",),
 }
 """Programs of transition.bpf.o to measure an idea by."""
 

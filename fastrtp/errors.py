@@ -20,7 +20,14 @@ class AsmError(FastrtpError, ValueError):
 
 
 class BtfError(FastrtpError, ValueError):
-    """Malformed or unsupported BTF; the message names the section and the byte offset or the type id."""
+    """Malformed or unsupported BTF; the message names the section and the byte offset or the type id.
+
+    `errno`: what BPF_BTF_LOAD gives, EINVAL but for loops.
+    """
+
+    def __init__(self, message: str, number: int = _errno.EINVAL) -> None:
+        super().__init__(message)
+        self.errno = number
 
 
 class ObjectError(FastrtpError, ValueError):

@@ -78,7 +78,7 @@ def usable() -> bool:
 
 
 def without_externs(data: bytes) -> bytes:
-    """The BTF with the kernel functions that it names as global ones, and their section as a struct: what libbpf makes of it.
+    """The BTF with the kernel's functions and variables that it names as global ones, their section as a struct: libbpf's way.
 
     libbpf: bpf_object__collect_externs, bpf_object__sanitize_btf
     """
@@ -94,7 +94,8 @@ def without_externs(data: bytes) -> bytes:
     for place, info in enumerate(infos):
         struct.pack_into("<III", raw, at + 12 + 12 * place, 0, number.id, 32 * place)
         function = btf.type(info.type_id)
-        if function.kind != BtfKind.FUNC:
+        if function.kind == BtfKind.VAR:
+            struct.pack_into("<II", raw, btf.record_offset(function.id) + 8, number.id, 1)
             continue
         struct.pack_into("<I", raw, btf.record_offset(function.id) + 4, BtfKind.FUNC << 24 | 1)
         for param in range(len(btf.type(function.type).params)):
@@ -129,7 +130,8 @@ class HostObject:
         with_btf = self.btf_fd >= 0 and spec.map_type not in _NO_BTF and bool(spec.btf_value_type_id)
         inner = self._map(spec.inner) if spec.inner is not None else 0
         fd = bpf(
-            BpfCmd.BPF_MAP_CREATE, map_type=spec.map_type, key_size=spec.key_size, value_size=spec.value_size,
+            BpfCmd.BPF_MAP_CREATE, map_name=spec.name[:15].encode(),
+            map_type=spec.map_type, key_size=spec.key_size, value_size=spec.value_size,
             max_entries=spec.max_entries or (1 if spec.map_type == BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY else 0),
             map_flags=spec.map_flags, inner_map_fd=inner, btf_fd=self.btf_fd if with_btf else 0,
             btf_key_type_id=spec.btf_key_type_id if with_btf else 0, btf_value_type_id=spec.btf_value_type_id if with_btf else 0,

@@ -94,7 +94,7 @@ def test_the_library_is_rebuilt_when_a_file_of_it_was_changed(tmp_path: Path) ->
     source = library.library()
     stem = source.key
     original = source.bitcode_path.parent
-    for suffix in ("json", "bc", "o"):
+    for suffix in ("json", "bc", "o", "verifier.o"):
         (tmp_path / f"{stem}.{suffix}").write_bytes((original / f"{stem}.{suffix}").read_bytes())
     code = (tmp_path / f"{stem}.o").read_bytes()
     for suffix, data in (("o", code[:5000] + b"\xcc" + code[5001:]), ("bc", b"")):
@@ -147,7 +147,7 @@ print(sorted({"llvmlite", "numba"} & set(sys.modules)))
 
 def test_two_processes_fill_one_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both load the same object at once, from nothing; afterwards everything is there, and LLVM in neither of them."""
-    for suffix in ("json", "bc", "o"):
+    for suffix in ("json", "bc", "o", "verifier.o"):
         original = library.library().bitcode_path.with_suffix(f".{suffix}")
         (folder / original.name).write_bytes(original.read_bytes())
     command = [sys.executable, "-c", SCRIPT]

@@ -140,6 +140,19 @@ def test_a_global_counter_and_programs_side_by_side(hammer: tuple[Kernel, BpfObj
     assert (seen["total"], seen["landed"], sum(values(hammer, "counts").values())) == (EVENTS, EVENTS, EVENTS)
 
 
+def test_wide_keys_that_come_and_go(hammer: tuple[Kernel, BpfObject]) -> None:
+    """What is left has keys that are whole, each once, with values of their own."""
+    seen = play(hammer, "wide_churn", keys=100)
+
+    contents: Any = hammer[1].maps["wide_churned"].map
+    left = {key: struct.unpack("<Q", value)[0] for key, value in contents.raw_items()}
+    assert seen["torn"] == 0
+    assert 0 < len(left) == len(contents) <= 64
+    for raw, value in left.items():
+        key, other, again, _pad = struct.unpack("<QQII", raw)
+        assert (other, again, value) == (~key & (1 << 64) - 1, key, key << 32 | ~key & 0xFFFFFFFF)
+
+
 @pytest.mark.parametrize(("prog", "name"), [("churn", "churned"), ("lru_churn", "lru_churned")])
 @pytest.mark.parametrize("keys", [16, 60, 200])
 def test_keys_that_come_and_go(hammer: tuple[Kernel, BpfObject], prog: str, name: str, keys: int) -> None:
@@ -236,6 +249,45 @@ def test_two_producers_and_a_ring_that_is_full(hammer: tuple[Kernel, BpfObject])
     kept = sum(1 for _ in ring.consume())
     assert kept == ((1 << 24) - 1) // 32
     assert (seen["failed"], ring.lost) == (events - kept, events - kept)
+
+
+@BOTH
+@pytest.mark.parametrize("mixed", [False, True], ids=["equal", "mixed"])
+def test_two_producers_and_a_consumer_between_turns(hammer: tuple[Kernel, BpfObject], mixed: bool, fuse: bool) -> None:
+    """A ring of a page fills up in every turn: each record is there once and whole, and none was refused that had room."""
+    kernel, obj = hammer
+    events, turn = 40_000, 64
+    rng = np.random.default_rng(3)
+    cpu, value = rng.integers(0, CPUS, events), np.arange(events)
+    key = rng.integers(0, 8, events) if mixed else np.full(events, 3)
+    ring: Any = obj.maps["small"].map
+    turns: list[list[bytes]] = []
+    failed: list[int] = []
+
+    def consume(_played: int, _events: int) -> None:
+        turns.append(list(ring.consume()))
+        failed.append(ring.lost - sum(failed))
+
+    link = obj.programs["ring_sizes"].attach(NAME)
+    with player(kernel, bound(kernel, cpu, key, value), cpus=CPUS, fuse=fuse, window=None, chunk=turn) as playing:
+        assert playing.run(consume) == events
+    link.close()
+
+    records = [struct.unpack_from("<QII", record) for batch in turns for record in batch]
+    assert len(turns) >= events // turn
+    assert len({value for value, _cpu, _size in records}) == len(records) == events - sum(failed)
+    for number in range(CPUS):
+        assert (np.diff([value for value, on, _size in records if on == number]) > 0).all()
+    for batch in turns:
+        for record in batch:
+            number, on, size = struct.unpack_from("<QII", record)
+            assert (len(record), on, size) == (size, cpu[number], 24 + key[number] * 32)
+            assert record[16:] == struct.pack("<Q", ~number & (1 << 64) - 1) * (size // 8 - 2)
+    for batch, lost in zip(turns, failed, strict=True):
+        used = sum(len(record) + 8 for record in batch)
+        assert used < 4096
+        if lost:
+            assert used + (8 + 248 if mixed else 8 + 120) >= 4096
 
 
 def test_two_producers_share_perf_rings(hammer: tuple[Kernel, BpfObject]) -> None:

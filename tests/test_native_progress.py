@@ -78,7 +78,7 @@ with open(folder + "/builds", "a") as log:
 for done in range(1, 4):
     print(f"{{done}}/3 function{{done}}", flush=True)
     time.sleep(0.2)
-for suffix in ("bc", "o", "json"):
+for suffix in ("bc", "o", "verifier.o", "json"):
     shutil.copy("{source}/" + stem + "." + suffix, folder)
 """
 """Stands in for the building process, which takes a quarter of a minute."""
@@ -108,4 +108,4 @@ def test_first_use_builds_and_another_process_waits_for_it(tmp_path: Path) -> No
     assert silence[1] == ""
     assert shown[1] == "" or "3 of 3 steps" in shown[1]
     assert (folder / "builds").read_text() == "built\n"
-    assert sorted(path.suffix for path in folder.glob("native-*")) == [".bc", ".json", ".o"]
+    assert sorted(path.suffix for path in folder.glob("native-*")) == [".bc", ".json", ".o", ".o"]

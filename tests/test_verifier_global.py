@@ -7,11 +7,11 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from host_object import HostObject, test_run, usable
+from source_cases import Expected, expectations
 
 from fastrtp.errors import BpfError, VerifierError
 from fastrtp.kernel import Kernel
@@ -20,31 +20,8 @@ from fastrtp.obj import ObjectSpec
 
 FOLDER = Path(__file__).parent / "data" / "verifier" / "global"
 OBJECT = (FOLDER / "funcs.bpf.o").read_bytes()
-_PROGRAM = re.compile(r"^((?:/\*[^\n]*\*/\n)*)(?:__attribute__[^\n]*\n)?SEC\(\"[^\n]*\nint (\w+)\(", re.MULTILINE)
 
-
-@dataclass
-class Expected:
-    """What a source says above a program: errno name and last line ("" where it is accepted), the line before it, and whether
-    Linux differs."""
-
-    program: str
-    errno: str
-    message: str
-    before: str
-    differs: bool
-
-
-def expectations() -> Iterator[Expected]:
-    for comments, name in _PROGRAM.findall((FOLDER / "funcs.bpf.c").read_text()):
-        said = re.search(r"expect: (E\w+) (.*) \*/", comments)
-        before = re.search(r"says: (.*) \*/", comments)
-        yield Expected(
-            name, said[1] if said else "", said[2] if said else "", before[1] if before else "", "differs:" in comments
-        )
-
-
-CASES = list(expectations())
+CASES = list(expectations(FOLDER / "funcs.bpf.c"))
 
 
 def last_lines(log: str) -> list[str]:

@@ -12,8 +12,8 @@ from fastrtp.btf.kfuncs import kfunc_id
 from fastrtp.btf.write import BtfWriter
 from fastrtp.errors import BpfError, VerifierError
 from fastrtp.isa import Insn, assemble
-from fastrtp.uapi import BpfMapType, BpfProgType
-from fastrtp.verifier import LoadAttr, bpf_check, check
+from fastrtp.uapi import BpfAttachType, BpfMapType, BpfProgType
+from fastrtp.verifier import AttachTarget, LoadAttr, bpf_check, check
 
 GLOBAL, STATIC = 1, 0
 CALL = "call f\nr0 = 0\nexit\nf:\nr0 = 0\nexit"
@@ -158,3 +158,71 @@ def test_stack_of_a_chain_with_a_tail_call() -> None:
     )
 
     assert refused(text, fd_to_map=lambda _: progs)[1][-1] == "combined stack size of 2 calls is 608. Too large"
+
+
+TP_BTF: dict[str, Any] = {
+    "prog_type": BpfProgType.BPF_PROG_TYPE_TRACING,
+    "expected_attach_type": BpfAttachType.BPF_TRACE_RAW_TP,
+}
+
+
+def kernel_with_tag(tag: str) -> Btf:
+    """A kernel with a tracepoint whose argument leads to a pointer to memory of that kind."""
+    w = BtfWriter()
+    u64 = w.add_int("u64", 8)
+    member = w.add_pointer(w.add(BtfKind.TYPE_TAG, tag, w.add_struct("pair", 8, [("a", u64, 0)])))
+    holder = w.add_pointer(w.add_struct("holder", 8, [("there", member, 0)]))
+    proto = w.add_func_proto(0, [("__data", w.add_pointer(0)), ("held", holder)])
+    w.add(BtfKind.TYPEDEF, "btf_trace_event", w.add_pointer(proto))
+    return Btf.parse(w.dump())
+
+
+FOREIGN = {
+    "user": "R1 is ptr_pair access user memory: off=0",
+    "percpu": "R1 is ptr_pair access percpu memory: off=0",
+}
+
+
+@pytest.mark.parametrize("tag", FOREIGN)
+def test_memory_of_users_and_cpus(tag: str) -> None:
+    """A pointer to it may be loaded, but not followed."""
+    btf = kernel_with_tag(tag)
+    event = AttachTarget("event", btf.find("btf_trace_event") or 0)
+    text = "r1 = *(u64 *)(r1 +0)\nr1 = *(u64 *)(r1 +0)\nr0 = *(u64 *)(r1 +0)\nexit"
+
+    assert refused(text, kernel_btf=btf, attach=event, **TP_BTF)[1][-1] == FOREIGN[tag]
+
+
+def test_variables_of_each_cpu() -> None:
+    """Their address is one for bpf_per_cpu_ptr only."""
+    btf = default_btf()
+    load = [Insn(0x18, 1, 3, 0, btf.find("runqueues", BtfKind.VAR) or 0), Insn(0, 0, 0, 0, 0)]
+
+    log = refused([*load, *assemble("r0 = *(u32 *)(r1 +0)\nexit")], kernel_btf=btf)[1]
+
+    assert log[-1] == "R1 is ptr_rq access percpu memory: off=0"
+
+
+def test_objects_need_types_and_have_few_fields() -> None:
+    """bpf_obj_new: the program's BTF says what is made, with at most 11 special fields."""
+    make = f"r1 = {{}}\nr2 = 0\ncall kernel-function#{kfunc_id(None, 'bpf_obj_new_impl')}\nr0 = 0\nexit"
+    w = BtfWriter()
+    u64 = w.add_int("u64", 8)
+    node = w.add_struct("bpf_list_node", 24, [("a", u64, 0)])
+    many = w.add_struct("many", 24 * 12, [("nodes", w.add_array(node, 12), 0)])
+    kernel = kernel_with_tag("user")
+    event = AttachTarget("event", kernel.find("btf_trace_event") or 0)
+
+    number, log = refused(make.format(1), kernel_btf=kernel, attach=event, **TP_BTF)
+    assert (number, log[-1]) == (22, "bpf_obj_new/bpf_percpu_obj_new requires prog BTF")
+    number, log = refused(make.format(many), btf=Btf.parse(w.dump()), kernel_btf=kernel, attach=event, **TP_BTF)
+    assert (number, log[-1]) == (7, "struct many has 12 special fields, of at most 11")
+
+
+def test_kptr_xchg_needs_types() -> None:
+    """Of the map."""
+    exchange = "r1 = map[fd:1]\nr2 = r10\nr2 += -4\n*(u32 *)(r10 -4) = 0\ncall bpf_map_lookup_elem#1\nif r0 == 0 goto end\n"
+    exchange += "r1 = r0\nr2 = 0\ncall bpf_kptr_xchg#194\nend:\nr0 = 0\nexit"
+    array = a_map(BpfMapType.BPF_MAP_TYPE_ARRAY, max_entries=2)
+
+    assert refused(exchange, fd_to_map=lambda _: array)[1][-1] == "map 'm' has to have BTF in order to use bpf_kptr_xchg"

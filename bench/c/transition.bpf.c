@@ -113,6 +113,54 @@ int guarded(__u64 *ctx)
 	return 0;
 }
 
+struct bits {
+	__u64 set[64];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct bits);
+} bits_by_key SEC(".maps");
+
+/* How often each bit of a value is set. Every store might change the context, for all that C knows. */
+SEC("raw_tp/bench_event")
+int bit_counts(__u64 *ctx)
+{
+	__u32 key = ctx[0];
+	struct bits *bits = bpf_map_lookup_elem(&bits_by_key, &key);
+
+	if (!bits)
+		return 0;
+	for (int bit = 0; bit < 64; bit++)
+		bits->set[bit] += ctx[1] >> bit & 1;
+	return 0;
+}
+
+const volatile __u64 targ_from = 0, targ_to = ~0ULL;
+const volatile __u32 targ_flags = 0;
+const volatile bool targ_halves = false;
+
+/* With a tool's settings, none of which are in use. */
+SEC("raw_tp/bench_event")
+int filtered(__u64 *ctx)
+{
+	__u32 key = ctx[0];
+	__u64 *count;
+
+	if (ctx[1] < targ_from || ctx[1] > targ_to)
+		return 0;
+	if (targ_flags && !(ctx[2] & targ_flags))
+		return 0;
+	if (targ_halves)
+		key >>= 1;
+	count = bpf_map_lookup_elem(&array, &key);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	return 0;
+}
+
 SEC("raw_tp/bench_event")
 int ktime(__u64 *ctx)
 {

@@ -91,7 +91,7 @@ def annotate(source: LowerInput, job: Job, obj: bytes, entry: int) -> Annotated:
 
     JitError.
     """
-    job = replace(job, text=lower(replace(source, debug=True)))
+    job = job._replace(text=lower(replace(source, debug=True)))
     assembly = server().compile(job, "assembly")[0].decode()
     made = server().compile(job)[0]
     code, at = _function_code(made, source.name)

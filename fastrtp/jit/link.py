@@ -127,7 +127,7 @@ class Linker:
 
         def content(index: int) -> bytes | None:
             number = insns[index].imm
-            map = self._maps[number] if 0 <= number < len(self._maps) else None
+            map = self._maps[number] if 0 <= number < len(self._maps) and self._options.rodata else None
             if not isinstance(map, ArrayMap) or map.percpu or map.max_entries != 1 or map.elem_size > _MOST_CONSTANT:
                 return None
             return map.read_value(0, map.elem_size) if map.frozen and map.map_flags & BPF_F_RDONLY_PROG else None

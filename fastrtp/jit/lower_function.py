@@ -219,7 +219,7 @@ class FunctionLowering:
         end = "#0 {" if self._subprogram is None else f"#0 !dbg !{self._subprogram} {{"
         if self.number == 0:
             # The kernel's context is written by nobody while the program runs; a test vector may write through any pointer.
-            noalias = "" if self.aux is None else "noalias "
+            noalias = "noalias " if self._apart else ""
             return f"define i64 {name}(ptr {noalias}%ctx, ptr %env) {end}"
         return f"define internal i64 {name}(i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5, ptr %env) {end}"
 
@@ -373,7 +373,12 @@ class FunctionLowering:
         self.line(f"store i{bits} {value}, ptr {pointer}, align 1{self._access(index)}")
 
     def _access(self, index: int) -> str:
-        return "" if self.aux is None else self.module.metadata.access(self.aux[index].access)
+        return self.module.metadata.access(self.aux[index].access) if self.aux is not None and self._apart else ""
+
+    @property
+    def _apart(self) -> bool:
+        """Whether the kinds of memory can be told apart: the verifier has said which an access is to."""
+        return self.aux is not None and self.module.program.options.apart
 
     def _ld_imm64(self, index: int, insn: Insn, row: Row) -> None:
         regs = self.regs

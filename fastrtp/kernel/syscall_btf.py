@@ -20,7 +20,7 @@ _MIN_TYPES = 2  # void and one more
 
 
 def bpf_btf_load(call: Call) -> int:
-    """BPF_BTF_LOAD: a descriptor. BpfError EINVAL, EPERM, E2BIG, EFAULT, ENOSPC (log), EMFILE.
+    """BPF_BTF_LOAD: a descriptor. BpfError EINVAL, EEXIST, EPERM, E2BIG, EFAULT, ENOSPC (log), EMFILE.
 
     Kernel: kernel/bpf/btf.c:btf_new_fd
     """
@@ -56,7 +56,7 @@ def _parse(call: Call, data: bytes, log: VerifierLog) -> BtfObject:
         btf.check()
     except BtfError as found:
         text = f"{found}\n"
-        error = BpfError(errno.EINVAL, f"EINVAL: {found}", log=text)
+        error = BpfError(found.errno, f"{errno.errorcode[found.errno]}: {found}", log=text)
         error.__cause__ = found
     true_size, cut = log.finalize(text)
     if call.size >= 32:

@@ -21,7 +21,8 @@ class HashMap(Map):
 
     def _create(self) -> None:
         cpus = self.memory.cpus
-        self.value_at = HTAB_ELEM.itemsize + round_up(self.key_size, 8)
+        self.key_at = HTAB_ELEM.itemsize if self.key_size <= 4 else 8
+        self.value_at = round_up(self.key_at + self.key_size, 8)
         self.percpu_size = round_up(self.value_size, 8) if self.percpu else 0
         self.stride = round_up(self.percpu_size * self.max_entries, 64)
         self.elem_size = self.value_at + (0 if self.percpu else round_up(self.value_size, 8))
@@ -30,6 +31,7 @@ class HashMap(Map):
         record["elem_size"], record["value_at"], record["value_stride"] = self.elem_size, self.value_at, self.stride
         record["slot_mask"], record["percpu_size"] = self.slots - 1, self.percpu_size
         record["slots"] = self._alloc(self.slots * HTAB_BUCKET.itemsize)
+        record["links"] = self._alloc(4 * (self.max_entries + 1))
         record["values"] = self.elements = self._alloc(self.elem_size * self.max_entries)
         record["percpu"] = self.values = self._alloc(self.stride * cpus) if self.percpu else 0
         record["pools"], self._pools = self._record(HTAB_POOL, cpus)
@@ -63,8 +65,8 @@ class HashMap(Map):
             count = fresh - start
             area = self.memory.arena.view(self.elements + start * self.elem_size, count * self.elem_size)
             area = area.reshape(count, self.elem_size)
-            used = np.flatnonzero(area[:, 7] & (_IN_USE >> 24))
-            keys = np.ascontiguousarray(area[used, HTAB_ELEM.itemsize : HTAB_ELEM.itemsize + self.key_size])
+            used = np.flatnonzero(area[:, 3] & (_IN_USE >> 24))
+            keys = np.ascontiguousarray(area[used, self.key_at : self.key_at + self.key_size])
             if self.percpu:
                 size, at = self.percpu_size, self.values + start * self.percpu_size
                 blocks = [self.memory.arena.view(at + cpu * self.stride, count * size) for cpu in range(self.memory.cpus)]

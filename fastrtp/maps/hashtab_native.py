@@ -1,15 +1,18 @@
 """BPF_MAP_TYPE_HASH, LRU_HASH and their per-CPU forms: chains of elements that never move.
 
-An element is {u32 next, u32 state, key, value}; its address is what a program holds as a value pointer. There are at least
-twice as many buckets as elements, so a lookup reads a bucket, and nearly always one element. Values of per-CPU maps stand
-apart, a block a CPU, so that no two CPUs write to one cache line. LRU maps evict with a clock's hand over the elements: a
+An element is {u32 state, key, value}; where it lies is what a program holds as a value pointer. Links of a chain stand apart
+from the elements, each with bits of the hash of the key that it leads to, so a lookup touches no element but the key's: its
+cache line stays with the CPU that writes the value. There are at least twice as many buckets as elements, so most chains
+have one. Values of per-CPU maps stand apart, too, a block a CPU. LRU maps evict with a clock's hand over the elements: a
 lookup from a program sets the referenced bit, the hand clears it and takes the first element without.
 
 Several CPUs at a time: a lookup takes no lock and writes nothing. It may walk on a chain that is being changed, or on one
 that its element has meanwhile been moved to, so one that finds nothing is believed only if the bucket's sequence number
-stayed the same. Update and delete hold their bucket by that number, never two at a time. Free elements are in a lock-free
-list a CPU, and new ones go out in batches, so that what one CPU inserts lies together. As in the kernel's preallocated
-maps, a value pointer outlives the deletion of its key, and may then show another key's value.
+stayed the same. Insert and delete hold their bucket by that number, never two at a time. A value is replaced under a bit of
+its element's state, which whoever frees the element waits for: an update, too, writes to no line but the key's. Free
+elements are in a lock-free list a CPU, and new ones go out in batches of whole cache lines, so that what one CPU inserts
+lies together. As in the kernel's preallocated maps, a value pointer outlives the deletion of its key, and may then show
+another key's value.
 
 Kernel: kernel/bpf/hashtab.c, kernel/bpf/percpu_freelist.c. Differs: an update of an existing key is made in place, so a value
 pointer that a program holds shows the new value; LRU evicts only when the map is full.
@@ -22,7 +25,7 @@ from errno import E2BIG, EEXIST, EINVAL, ENOENT
 from fastrtp.maps.bytes_native import bytes_equal, bytes_hash
 from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
 from fastrtp.maps.fields_native import free_fields
-from fastrtp.maps.htab_elem_native import IN_USE, REFERENCED, htab_element, htab_in_use, htab_value
+from fastrtp.maps.htab_elem_native import HELD, IN_USE, REFERENCED, htab_element, htab_in_use, htab_key_at, htab_value
 from fastrtp.native.intrinsics import (
     cmpxchg32,
     cmpxchg64,
@@ -36,6 +39,7 @@ from fastrtp.native.intrinsics import (
     memset,
     native,
     nonnull,
+    opaque,
     outline,
     smp,
     store32,
@@ -50,6 +54,7 @@ _TYPE = at(MAP, "map_type")
 _VALUES = at(MAP, "values")
 _SLOTS = at(MAP, "slots")
 _MASK = at(MAP, "slot_mask")
+_LINKS = at(MAP, "links")
 _ELEM_SIZE = at(MAP, "elem_size")
 _VALUE_AT = at(MAP, "value_at")
 _STRIDE = at(MAP, "value_stride")
@@ -66,13 +71,12 @@ _CPU = at(ENV, "cpu")
 
 _BUCKET_SIZE = HTAB_BUCKET.itemsize
 _SEQ = at(HTAB_BUCKET, "seq")
-_NEXT = at(HTAB_ELEM, "next")
 _STATE = at(HTAB_ELEM, "state")
-_KEY = HTAB_ELEM.itemsize
 _POOL_SIZE = HTAB_POOL.itemsize
 _POOL_COUNT = at(HTAB_POOL, "count")
 _POOL_HAND = at(HTAB_POOL, "hand")
 _U32 = 0xFFFFFFFF
+_LINK_SIZE = 4
 _BATCH = 32
 _PATIENCE = 1000
 
@@ -86,48 +90,65 @@ _write_fields = outline("htab_write_fields", 6)
 
 
 @device
-def _bucket(map: int, key: int, key_size: int, mask: int) -> int:
-    return load64(map + _SLOTS) + (bytes_hash(key, key_size) & mask) * _BUCKET_SIZE
+def _bucket(map: int, hash: int, mask: int) -> int:
+    return load64(map + _SLOTS) + (hash & mask) * _BUCKET_SIZE
 
 
 @device
-def _find_link(map: int, bucket: int, key: int, key_size: int, elem_size: int) -> int:
-    """Address of what names the key's element, the bucket or the `next` of the one before; 0 when it is not in the chain."""
-    elements = load64(map + _VALUES) - elem_size
-    link = bucket
+def _tag(hash: int, mask: int) -> int:
+    """What a link to a key has beside the element's number."""
+    return hash & _U32 & ~mask
+
+
+@device
+def _link_of(map: int, number: int) -> int:
+    """Address of the link from an element to the next of its chain."""
+    return load64(map + _LINKS) + number * _LINK_SIZE
+
+
+@device
+def _find_link(map: int, hash: int, key: int, key_size: int, elem_size: int, mask: int) -> int:
+    """Address of the link to the key's element, 0 when it is not in the chain."""
+    link = _bucket(map, hash, mask)
     while True:
-        number = load32_shared(link)
-        if number == 0:
+        word = load32_shared(link)
+        if word == 0:
             return 0
-        element = elements + number * elem_size
-        if bytes_equal(element + _KEY, key, key_size):
-            return link
-        link = element + _NEXT
+        if (word ^ hash) & _U32 & ~mask == 0:
+            element = htab_element(map, word & mask, elem_size)
+            if bytes_equal(element + htab_key_at(key_size), key, key_size):
+                return link
+        link = _link_of(map, word & mask)
 
 
 @device
-def _walk(map: int, bucket: int, key: int, key_size: int, elem_size: int) -> int:
+def _walk(map: int, hash: int, key: int, key_size: int, elem_size: int, mask: int) -> int:
     """Number of the key's element in the chain, or 0."""
-    elements = load64(map + _VALUES) - elem_size
-    number = load32_shared(bucket)
-    while number != 0:
-        element = elements + number * elem_size
-        if bytes_equal(element + _KEY, key, key_size):
-            return number
-        number = load32_shared(element + _NEXT)
+    word = load32_shared(_bucket(map, hash, mask))
+    while word != 0:
+        other = (word ^ hash) & _U32 & ~mask
+        number = word & mask
+        if smp() != 0:  # the address depends on the tag: a processor that guesses the branch would fetch another CPU's line
+            number &= opaque((other - 1) >> 63)
+        if other == 0:
+            element = htab_element(map, number, elem_size)
+            if bytes_equal(element + htab_key_at(key_size), key, key_size):
+                return number
+        word = load32_shared(_link_of(map, word & mask))
     return 0
 
 
 @device
 def htab_find(map: int, key: int, key_size: int, elem_size: int, mask: int) -> int:
     """Number of the key's element, or 0."""
-    bucket = _bucket(map, key, key_size, mask)
+    hash = bytes_hash(key, key_size)
     if smp() == 0:
-        return _walk(map, bucket, key, key_size, elem_size)
+        return _walk(map, hash, key, key_size, elem_size, mask)
+    bucket = _bucket(map, hash, mask)
     spins = 0
     while True:
         seq = load_acquire32(bucket + _SEQ)
-        number = _walk(map, bucket, key, key_size, elem_size)
+        number = _walk(map, hash, key, key_size, elem_size, mask)
         if number != 0:
             return number
         if seq & 1 == 0 and load_acquire32(bucket + _SEQ) == seq:
@@ -153,6 +174,37 @@ def _lock(bucket: int) -> None:
 def _unlock(bucket: int) -> None:
     if smp() != 0:
         store_release32(bucket + _SEQ, load32(bucket + _SEQ) + 1)
+
+
+# elements in use
+
+
+@device
+def _hold(element: int) -> bool:
+    """Keep an element from being freed, and its value from being written by others."""
+    state = load32(element + _STATE)
+    return state & (IN_USE | HELD) == IN_USE and cmpxchg32(element + _STATE, state, state | HELD) == state
+
+
+@device
+def _let_go(element: int, used: int) -> None:
+    """End that; `used`: REFERENCED, or 0 to leave that as it is."""
+    store_release32(element + _STATE, (load32(element + _STATE) | used) & ~HELD)
+
+
+@device
+def _take_out(element: int) -> None:
+    """Mark an element that was in the map as one that is not. Its bucket is held."""
+    if smp() == 0:
+        store32(element + _STATE, 0)
+        return
+    spins = 0
+    while True:
+        state = load_acquire32(element + _STATE)
+        if state & HELD == 0 and cmpxchg32(element + _STATE, state, 0) == state:
+            return
+        wait_turn(spins)
+        spins += 1
 
 
 # free elements
@@ -232,7 +284,7 @@ def _take_fresh(map: int, own: int) -> int:
         if smp() == 0:
             batch = 1
         elif batch > _BATCH:
-            batch = _BATCH
+            batch = _BATCH - (fresh & (_BATCH - 1))
         if cmpxchg64(map + _FRESH, fresh, fresh + batch) == fresh:
             break
     while batch > 1:
@@ -246,6 +298,7 @@ def _evict(map: int, own: int) -> int:
     """Take the first element out that was not used since the hand last passed. 0: none could be had."""
     elem_size = load64(map + _ELEM_SIZE)
     key_size = load64(map + _KEY_SIZE)
+    mask = load64(map + _MASK)
     entries = load64(map + _MAX_ENTRIES)
     pool = _pool(map, own)
     hand = load64(pool + _POOL_HAND)
@@ -261,16 +314,16 @@ def _evict(map: int, own: int) -> int:
             cmpxchg32(element + _STATE, state, IN_USE)
         elif state == IN_USE:
             # the key may change while it is read: whether the element is in the chain decides
-            bucket = _bucket(map, element + _KEY, key_size, load64(map + _MASK))
+            bucket = _bucket(map, bytes_hash(element + htab_key_at(key_size), key_size), mask)
             _lock(bucket)
             link = bucket
-            number = load32(link)
+            number = load32(link) & mask
             while number != 0 and number != hand:
-                link = htab_element(map, number, elem_size) + _NEXT
-                number = load32(link)
+                link = _link_of(map, number)
+                number = load32(link) & mask
             if number != 0:
-                store32_shared(link, load32(element + _NEXT))
-                store32(element + _STATE, 0)
+                store32_shared(link, load32(_link_of(map, hand)))
+                _take_out(element)
                 _unlock(bucket)
                 store64(pool + _POOL_HAND, hand)
                 _count(map, own, -1)
@@ -380,10 +433,23 @@ def _update(
         lock = value_at + field_offset(map, FIELD_LOCK)
     if flags < 0 or flags > BPF_EXIST:
         return -EINVAL
-    bucket = _bucket(map, key, key_size, mask)
-    _lock(bucket)
-    link = _find_link(map, bucket, key, key_size, elem_size)
+    used = REFERENCED if lru != 0 else 0
     number = 0
+    if smp() != 0 and fields == 0 and flags != BPF_NOEXIST:
+        number = htab_find(map, key, key_size, elem_size, mask)
+        element = htab_element(map, number, elem_size)
+        if number != 0 and _hold(element):
+            same = bytes_equal(element + htab_key_at(key_size), key, key_size)
+            if same:
+                _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, 0, False)
+            _let_go(element, used if same else 0)
+            if same:
+                return 0
+        number = 0
+    hash = bytes_hash(key, key_size)
+    bucket = _bucket(map, hash, mask)
+    _lock(bucket)
+    link = _find_link(map, hash, key, key_size, elem_size, mask)
     if link == 0 and flags != BPF_EXIST:
         number = _alloc(map, elem_size, max_entries, own)
         if number == 0:
@@ -393,32 +459,38 @@ def _update(
                 return -E2BIG
             _lock(bucket)
             if smp() != 0:
-                link = _find_link(map, bucket, key, key_size, elem_size)
+                link = _find_link(map, hash, key, key_size, elem_size, mask)
     status = 0
     if link != 0:
         if number != 0:  # another CPU was faster
             _push(map, _pool(map, own), number, elem_size)
-        number = load32(link)
+        number = load32(link) & mask
         element = htab_element(map, number, elem_size)
         if flags == BPF_NOEXIST:
             status = -EEXIST
         else:
-            if lru != 0:
-                store32(element + _STATE, IN_USE | REFERENCED)
+            spins = 0
+            while smp() != 0 and not _hold(element):
+                wait_turn(spins)
+                spins += 1
             if lock != 0:
                 spin_lock(element + lock)
             _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, False)
             if lock != 0:
                 spin_unlock(element + lock)
+            if smp() != 0:
+                _let_go(element, used)
+            elif lru != 0:
+                store32(element + _STATE, IN_USE | REFERENCED)
     elif number == 0:
         status = -ENOENT
     else:
         element = htab_element(map, number, elem_size)
-        memcpy(element + _KEY, key, key_size)
+        memcpy(element + htab_key_at(key_size), key, key_size)
         _write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, True)
-        store32(element + _NEXT, load32(bucket))
-        store32(element + _STATE, IN_USE)
-        store32_shared(bucket, number)
+        store32(_link_of(map, number), load32(bucket))
+        store32_shared(element + _STATE, IN_USE)
+        store32_shared(bucket, number | _tag(hash, mask))
         _count(map, own, 1)
     _unlock(bucket)
     return status
@@ -504,16 +576,16 @@ def htab_map_update_elem(
 
 @device
 def _delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: int, fields: int) -> int:
-    bucket = _bucket(map, key, key_size, mask)
+    hash = bytes_hash(key, key_size)
+    bucket = _bucket(map, hash, mask)
     _lock(bucket)
-    link = _find_link(map, bucket, key, key_size, elem_size)
+    link = _find_link(map, hash, key, key_size, elem_size, mask)
     if link == 0:
         _unlock(bucket)
         return -ENOENT
-    number = load32(link)
-    element = htab_element(map, number, elem_size)
-    store32_shared(link, load32(element + _NEXT))
-    store32(element + _STATE, 0)
+    number = load32(link) & mask
+    store32_shared(link, load32(_link_of(map, number)))
+    _take_out(htab_element(map, number, elem_size))
     _unlock(bucket)
     if fields != 0:
         free_fields(load64(map + _MAP_MACHINE), map, htab_value(map, number), 0)

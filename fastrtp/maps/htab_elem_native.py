@@ -1,4 +1,4 @@
-"""Elements of hash maps, numbered from 1: where they are, whether they are in use, where their values are (hashtab_native.py)."""
+"""Elements of hash maps, numbered from 1: where they are, with key and value, and whether in use (hashtab_native.py)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,30 @@ _ELEM_SIZE = at(MAP, "elem_size")
 _VALUE_AT = at(MAP, "value_at")
 _PERCPU = at(MAP, "percpu")
 _PERCPU_SIZE = at(MAP, "percpu_size")
+_KEY_SIZE = at(MAP, "key_size")
 _STATE = at(HTAB_ELEM, "state")
 
 IN_USE = 1 << 31
 REFERENCED = 1 << 30
+HELD = 1 << 29
 
 
 @device
 def htab_element(map: int, number: int, elem_size: int) -> int:
     """Address of an element."""
     return load64(map + _VALUES) - elem_size + number * elem_size
+
+
+@device
+def htab_key_at(key_size: int) -> int:
+    """Offset of the key in an element."""
+    return 4 if key_size <= 4 else 8
+
+
+@device
+def htab_key(map: int, element: int) -> int:
+    """Address of an element's key."""
+    return element + htab_key_at(load64(map + _KEY_SIZE))
 
 
 @device

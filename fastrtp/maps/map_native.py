@@ -10,9 +10,9 @@ from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
 from fastrtp.maps.arraymap_native import array_map_lookup_elem
 from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
 from fastrtp.maps.hashtab_native import htab_delete_any, htab_lookup_any, htab_next, htab_update_any
-from fastrtp.maps.htab_elem_native import htab_element, htab_in_use, htab_value
+from fastrtp.maps.htab_elem_native import htab_element, htab_in_use, htab_key, htab_value
 from fastrtp.native.intrinsics import call_subprog, device, load32, load64, memcpy, native, stack_bytes, store32, store64
-from fastrtp.native.layout import ENV, HTAB_ELEM, MAP, at
+from fastrtp.native.layout import ENV, MAP, at
 from fastrtp.native.machine_native import enter, leave
 from fastrtp.native.smp_native import spin_lock, spin_unlock
 from fastrtp.uapi import BPF_F_LOCK, BPF_MAX_LOOPS
@@ -27,7 +27,6 @@ _VALUES = at(MAP, "values")
 _CPUS = at(MAP, "cpus")
 _FRESH = at(MAP, "fresh")
 _CPU = at(ENV, "cpu")
-_KEY = HTAB_ELEM.itemsize
 
 _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
 _ARRAY_OF_MAPS, _HASH_OF_MAPS = 12, 13
@@ -143,7 +142,7 @@ def bpf_for_each_map_elem(map: int, callback: int, data: int, flags: int, env: i
             element = htab_element(map, number, elem_size)
             if htab_in_use(element):
                 seen += 1
-                if call_subprog(callback, map, element + _KEY, htab_value(map, number) + here, data, 0, env) != 0:
+                if call_subprog(callback, map, htab_key(map, element), htab_value(map, number) + here, data, 0, env) != 0:
                     break
         return seen
     if kind != _ARRAY and kind != _PERCPU_ARRAY:
@@ -249,7 +248,7 @@ def map_next_key(machine: int, map: int, key: int, out: int) -> int:
         if element == 0:
             status = -ENOENT
         else:
-            memcpy(out, element + _KEY, load64(map + _KEY_SIZE))
+            memcpy(out, htab_key(map, element), load64(map + _KEY_SIZE))
     else:
         index = load32(key) + 1 if key != 0 else 0
         entries = load64(map + _MAX_ENTRIES)

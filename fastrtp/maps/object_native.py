@@ -20,6 +20,7 @@ from fastrtp.native.smp_native import add32, exchange64, load32_shared, swap32
 _MACHINE = at(ENV, "machine")
 _CLASS = 8
 _OWNER = 16
+_MAX_SIZE = 4096 - 8
 _RIGHT, _LEFT = 8, 16
 
 
@@ -48,7 +49,12 @@ def bpf_obj_new_impl(
     local_type_id: int, meta: int, env: int, size: int, rows: int,
     r0: int, r1: int, r2: int, r3: int, r4: int, r5: int, r6: int, r7: int, r8: int, r9: int, r10: int,
 ) -> int:  # fmt: skip
-    """A zeroed object of `size` bytes with these special fields, or 0. A reference count starts at 1."""
+    """A zeroed object of `size` bytes with these special fields, or 0. A reference count starts at 1.
+
+    Kernel: kernel/bpf/memalloc.c:bpf_mem_cache_idx - there are caches for 1 to 4096 bytes, 8 of them the allocator's.
+    """
+    if size == 0 or size > _MAX_SIZE:
+        return 0
     made = heap_alloc(load64(env + _MACHINE), size, rows)
     if made == 0:
         return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from errno import EBUSY, EDEADLK, EINVAL, ENOMEM, EPERM
 
 from fastrtp.maps.field_rows_native import FIELD_TIMER, field_offset
+from fastrtp.maps.htab_elem_native import htab_key
 from fastrtp.native.heap_native import heap_alloc, heap_free
 from fastrtp.native.intrinsics import call_subprog, clock_gettime, device, load64, native, stack_bytes, store32, store64
 from fastrtp.native.layout import ENV, ENV_STRIDE, MACHINE, MAP, NEVER, TIMER, TIMERS, at
@@ -46,7 +47,7 @@ _CLOCK = at(ENV, "clock")
 _CPU = at(ENV, "cpu")
 _BOOT = at(ENV, "boot_offset")
 _MAP_TYPE = at(MAP, "map_type")
-_KEY_SIZE = at(MAP, "key_size")
+_VALUE_AT = at(MAP, "value_at")
 _ELEM_SIZE = at(MAP, "elem_size")
 _VALUES = at(MAP, "values")
 _UREF = at(MAP, "uref")
@@ -283,7 +284,7 @@ def timers_run(machine: int, until: int) -> int:
             store32(key, (value - load64(map + _VALUES)) // load64(map + _ELEM_SIZE))
             at_key = key
         else:
-            at_key = value - ((load64(map + _KEY_SIZE) + 7) & ~7)
+            at_key = htab_key(map, value - load64(map + _VALUE_AT))
         if load64(env + _CLOCK) == 0:
             store64(env + _TIME, load64(timer + _EXPIRES))
         store64(timers + _RUNNING, timer)

@@ -21,9 +21,8 @@ import select
 import struct
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from fastrtp.errors import JitError
 
@@ -40,16 +39,14 @@ Output = tuple[bytes, tuple[str, ...]]
 """What comes out of a job, and the symbols that it names and does not define."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """IR text that becomes part of a larger module, some of its symbols under other names there."""
 
     text: str
     names: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A module: `text` and `parts`, bodies to inline from the `bitcode` file, and the symbols to keep (all without parts).
 
     `smp`: other CPUs run beside the one that runs this code.

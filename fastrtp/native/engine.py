@@ -15,7 +15,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from fastrtp.errors import JitError
-from fastrtp.native.layout import SMP
+from fastrtp.native import SMP
 
 _OPTIMISATION = 3
 
@@ -51,6 +51,11 @@ def target_machine(codegen: int = _OPTIMISATION) -> Any:
     # Large: the loader puts an object's sections wherever the process has room, which may be further apart than 32 bits
     # reach (it answers that with abort()), and maps and the native library are anywhere, too.
     return target.create_target_machine(cpu=name, features=features, opt=codegen, reloc="static", codemodel="large")
+
+
+def head() -> str:
+    """The first lines of a module's text for the host, without which LLVM reckons with an unknown machine's types."""
+    return f'target datalayout = "{target_machine().target_data}"\ntarget triple = "{triple()}"\n'
 
 
 def limit_unrolling() -> None:

@@ -19,7 +19,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastrtp.native.layout import SMP, Offset
+from fastrtp.native import SMP
+from fastrtp.native.ir_pipeline import IrCompiler
+from fastrtp.native.layout import Offset
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -65,7 +67,7 @@ def native(*, inline: bool = False) -> Callable[[F], F]:
     return register
 
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cpython_wrapper": True}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "_nrt": False, "pipeline_class": IrCompiler}
 _KINDS = {"int": types.int64, "bool": types.boolean}
 
 
@@ -208,6 +210,18 @@ def _nonnull(typingctx: Any, address: Any) -> Any:
 
 nonnull: Unary = _nonnull
 """The address, promised not to be 0: what a lookup found, so that a program's own null check is the lookup's condition."""
+
+
+@_intrinsic
+def _opaque(typingctx: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.asm(ir.FunctionType(_I64, [_I64]), "", "=r,0", [args[0]], True)
+
+    return _i8(_i8), codegen
+
+
+opaque: Unary = _opaque
+"""The same value, of which the compiler knows nothing any more, nor where it comes from."""
 
 
 @_intrinsic

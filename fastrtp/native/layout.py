@@ -12,12 +12,6 @@ from typing import Any
 
 import numpy as np
 
-SMP = "fastrtp_smp"
-"""Name of the global that native bodies read to know whether other CPUs run beside theirs (intrinsics.smp). A constant in
-every compiled program, so that what is not needed folds away; to the library a variable, 0 until programs first run in
-parallel.
-"""
-
 I8 = "<i8"
 I4 = "<i4"
 
@@ -143,33 +137,44 @@ MAP = np.dtype(
         ("elem_size", I8),  # bytes of one element: header, key and value(s)
         ("value_at", I8),  # hash: offset of the (first CPU's) value in an element
         ("value_stride", I8),  # per-CPU: bytes from one CPU's block of values to the next
-        ("values", I8),  # array: value 0; hash: element 0; ringbuf: data
+        ("values", I8),  # array: value 0; hash: element 1; ringbuf: data
         ("slots", I8),  # hash: the buckets, HTAB_BUCKET each
         ("slot_mask", I8),
+        ("links", I8),  # hash: by element, the link to the next of its chain
         ("percpu", I8),  # per-CPU hash: value 0 of CPU 0
         ("percpu_size", I8),  # per-CPU hash: bytes of one CPU's value, 0 where values stand in the elements
         ("pools", I8),  # hash: HTAB_POOL[cpus]
-        ("fresh", I8),  # hash, stacks: elements never used so far (they are handed out in order)
-        ("count", I8),  # stacks: elements in use
-        ("free", I8),  # stacks: first of the freed elements
-        ("lock", I8),  # stacks: held while one is looked for and put in
-        ("producer", I8),  # ringbuf: positions in bytes, growing for ever
-        ("consumer", I8),
-        ("dropped", I8),  # ringbuf and perf ring: records that found no room
         ("id", I8),
         ("fields", I8),  # special fields of a value: {u64 count; u64 row[count]}, 0 for none (maps/fields_native.py)
         ("machine", I8),
         ("uref", I8),  # user space holds the map: timers may be made
+        *((f"pad{number}", I8) for number in range(4)),
+        # what programs write; positions in a ring have cache lines of their own, as in the kernel
+        ("fresh", I8),  # hash, stacks: elements never used so far (they are handed out in order)
+        ("count", I8),  # stacks: elements in use
+        ("free", I8),  # stacks: first of the freed elements
+        ("lock", I8),  # stacks: held while one is looked for and put in
+        ("dropped", I8),  # ringbuf and perf ring: records that found no room
+        *((f"gap{number}", I8) for number in range(3)),
+        ("producer", I8),  # ringbuf: positions in bytes, growing for ever
+        *((f"rest{number}", I8) for number in range(7)),
+        ("consumer", I8),
+        ("tight", I8),  # ringbuf: little room is left, so producers look before they take
+        *((f"room{number}", I8) for number in range(6)),
     ]
 )
-"""`struct bpf_map` with the union of what the families need."""
+"""`struct bpf_map` with the union of what the families need, in whole cache lines: those that programs only read come first."""
 
 HTAB_BUCKET = np.dtype([("first", I4), ("seq", I4)])
-"""A chain of elements: number of the first, 0 for none; and a sequence number that is odd while the chain is being changed."""
+"""A chain of elements: a link to the first, 0 for none; and a sequence number that is odd while the chain is being changed.
 
-HTAB_ELEM = np.dtype([("next", I4), ("state", I4)])
-"""What an element begins with, before key and value: the number of the next in its chain (0: none), and IN_USE | REFERENCED;
-a free element's state is the number of the next free one. Elements are numbered from 1."""
+A link is the element's number, from 1, in the bits of slot_mask, and above them those bits of its key's hash.
+"""
+
+HTAB_ELEM = np.dtype([("state", I4)])
+"""What an element begins with: IN_USE | REFERENCED, or of a free element the number of the next free one. A key of up to four
+bytes stands behind it, a longer one at the next multiple of eight; then, 8-aligned, the value.
+"""
 
 HTAB_POOL = np.dtype([("free", I4), ("tag", I4), ("count", I8), ("hand", I8), *((f"pad{number}", I8) for number in range(5))])
 """A CPU's share of a hash map, a cache line: its first free element (0: none) with a tag that every change renews, how many

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from fastrtp.entry_cache import cache_folder, files_digest
 from fastrtp.errors import JitError
-from fastrtp.native import host
-from fastrtp.native.layout import SMP
+from fastrtp.native import SMP, host
 from fastrtp.native.module import NativeModule
 from fastrtp.native.progress import BuildLine
 
@@ -34,7 +33,7 @@ _SOURCES = (
     "argtype.py", "insn.py", "opcodes.py", "perf_attr.py", "reason.py", "regtype.py", "stacktype.py", "uapi.py", "widths.py",
 )  # fmt: skip
 """Endings of the names of modules with native functions, and with records and tables that these take constants from."""
-_MAKERS = ("__init__", "build", "compile_server", "compiler_rt", "engine", "intrinsics", "layout")
+_MAKERS = ("__init__", "build", "compile_server", "compiler_rt", "engine", "intrinsics", "ir_pipeline", "layout")
 _KEPT_LIBRARIES = 4
 
 
@@ -70,12 +69,17 @@ class NativeLibrary:
         self.uses = {name: frozenset(row["uses"]) for name, row in functions.items()}
         self._smp = ctypes.c_int64(0)
         given = dict(symbols or {SMP: ctypes.addressof(self._smp)})
-        parts = {suffix: (folder / f"{stem}.{suffix}").read_bytes() for suffix in ("bc", "o")}
+        parts = {suffix: (folder / f"{stem}.{suffix}").read_bytes() for suffix in ("bc", *manifest["objects"])}
         for suffix, data in parts.items():
             if hashlib.sha256(data).hexdigest() != manifest["sha256"][suffix]:
                 raise JitError(f"{folder / stem}.{suffix} is damaged")
-        self._module = NativeModule(parts["o"], [*functions, *manifest["runtime"]], given, "native-library")
-        self.symbols = self._module.addresses | ({} if symbols else given)
+        self.symbols: dict[str, int] = {} if symbols else dict(given)
+        self._modules = []
+        for suffix, names in manifest["objects"].items():
+            module = NativeModule(parts[suffix], names, given, "native-library")
+            self._modules.append(module)
+            self.symbols |= module.addresses
+            given |= module.addresses
 
     def several_cpus(self) -> None:
         """From now on functions that are not part of a program's code reckon with other CPUs. There is no way back: one of them
@@ -120,7 +124,7 @@ def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -
     folder = cache_folder()
     command = [sys.executable, "-m", "fastrtp.native.build", str(folder), stem, *widths]
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "PYTHONPATH": path}
+    environment = os.environ | {"PYTHONPATH": path}
     with _alone(folder / f"{stem}.lock"), tempfile.TemporaryFile("w+") as errors:
         if (folder / f"{stem}.json").exists():
             return

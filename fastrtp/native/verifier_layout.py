@@ -85,6 +85,7 @@ VSTATE = np.dtype(
         ("all_next", I8),  # every block that is to be freed
         ("all_prev", I8),
         ("size", I8),
+        ("cleaned", I8),  # slots that nothing below it reads are empty
         ("frame_at", I8, MAX_CALL_FRAMES),  # addresses
         ("precise", I8, MASK_WORDS),  # bits of registers and slots that must match exactly
     ]
@@ -127,9 +128,27 @@ VMEMO = np.dtype([("source", VREG), ("result", VREG)])
 VOBJECT = np.dtype([("kind", I8), ("key_size", I8), ("value_size", I8), ("map_flags", I8), ("inner", I8)])
 """A Python object that registers name: what the core needs of a map."""
 
-OBJECT_FIELDS, OBJECT_CONST, OBJECT_MAPS, OBJECT_SOCKETS, OBJECT_LOCK, OBJECT_INNER = 1, 2, 4, 8, 16, 32
+OBJECT_FIELDS, OBJECT_CONST, OBJECT_MAPS, OBJECT_SOCKETS, OBJECT_LOCK, OBJECT_INNER, OBJECT_UID = 1, 2, 4, 8, 16, 32, 64
 """`kind` of a map: its values have special fields; loads give constants; it holds maps, or sockets; a value's id is kept;
-`inner` is a map."""
+`inner` is a map; pointers to inner maps are told apart, for their timers."""
+
+VINSTANCE = np.dtype(
+    [
+        ("next", I8),  # older one
+        ("parent", I8),  # of the caller, 0 for none
+        ("callsite", I8),
+        ("subprogno", I8),
+        ("depth", I8),
+        ("start", I8),
+        ("count", I8),  # instructions of the function
+        ("dirty", I8),
+        ("marks", I8, MAX_CALL_FRAMES),  # VMARKS[count] a frame, 0 for none
+    ]
+)
+"""A function as called through one chain of callers: which stack slots of which frame its instructions touch."""
+
+VMARKS = np.dtype([("read", I8), ("written", I8), ("visited", I8), ("live", I8)])
+"""Bit sets over the slots of a frame. `written`: in whole on every visit; `live`: may be read from here on."""
 
 VBRANCH = np.dtype([("state", I8), ("insn_idx", I8), ("prev_insn_idx", I8), ("log_pos", I8)])
 
@@ -145,6 +164,10 @@ VENV = np.dtype(
         ("object_cnt", I8),
         ("memos", I8),
         ("subprog_depth", I8),  # i64 a function: bytes of stack
+        ("subprog_start", I8),  # i64 a function, and the number of instructions: its first instruction
+        ("instances", I8),  # newest VINSTANCE
+        ("instance", I8),  # the one used last
+        ("instances_dirty", I8),  # one of them has marks that `live` does not have
         ("all", I8),  # every state
         ("all_refs", I8),
         ("put", I8),  # states whose last user is gone

@@ -157,6 +157,12 @@ def reg_bounds_sync(r: int) -> None:
             shift = TWO32 if s32_max < 0 else 0
             u32_min = max(u32_min, s32_min + shift)
             u32_max = min(u32_max, s32_max + shift)
+        elif u32_max < s32_min + TWO32:  # the range crosses zero and only its non-negative part is in [u32_min, u32_max]
+            s32_min = max(s32_min, u32_min)
+            u32_max = min(u32_max, s32_max)
+        elif s32_max < u32_min:  # only its negative part is
+            s32_max = min(s32_max, u32_max - TWO32)
+            u32_min = max(u32_min, s32_min + TWO32)
         # the same in 64 bits (__reg64_deduce_bounds)
         if umax >= 0 or umin < 0:  # as signed numbers: neither, or both, have the top bit
             smin = max(smin, umin)

@@ -14,7 +14,7 @@ from fastrtp.btf import BtfKind
 from fastrtp.uapi import BpfMapType
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import special_fields
+from fastrtp.verifier.fields import object_fields
 from fastrtp.verifier.log import Refusal
 from fastrtp.verifier.regtype import (
     MEM_ALLOC,
@@ -95,7 +95,7 @@ def check_ptr_to_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, o
 
 def _check_object_access(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: int) -> None:
     """A load or store within an object of the program: not of special fields. Errors: EACCES."""
-    for field in special_fields(reg.map, reg.num):
+    for field in object_fields(reg.map, reg.num):
         if off < field.offset + field.size and field.offset < off + size:
             env.reject(EACCES, f"direct access to {field.name} is disallowed")
     record = reg.map.type(reg.num)

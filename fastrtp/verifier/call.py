@@ -108,7 +108,7 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elide
         return BpfRegState(PTR_TO_MEM | flags, ZERO, id=ident, ref_obj_id=ref, num=meta.mem_size)
     btf = env.attr.kernel_btf
     if meta.kptr_field is not None:
-        return kptr_xchg_result(env, meta.map_ptr, meta.kptr_field)
+        return kptr_xchg_result(env, meta.kptr_btf, meta.kptr_field)
     if base == RetType.RET_PTR_TO_BTF_ID:
         type_id = btf.find(fn.ret_btf, BtfKind.STRUCT) if btf is not None else None
         if type_id is None:

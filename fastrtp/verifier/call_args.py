@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from errno import EACCES, EINVAL, EOPNOTSUPP
+from errno import EACCES, EINVAL
 from typing import Any
 
 from fastrtp.helpers.argtype import (
@@ -21,7 +21,6 @@ from fastrtp.helpers.argtype import (
     ArgType,
 )
 from fastrtp.helpers.table import HelperProto
-from fastrtp.maps.map_in_map import MapMeta
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier.call_maps import KEY_ELIDED
 from fastrtp.verifier.dynptr import check_dynptr_arg, held_dynptr
@@ -94,14 +93,13 @@ _COMPATIBLE: dict[int, tuple[int, ...]] = {
     ArgType.ARG_PTR_TO_STACK: (PTR_TO_STACK,),
     ArgType.ARG_PTR_TO_CONST_STR: (PTR_TO_MAP_VALUE,),
     ArgType.ARG_PTR_TO_TIMER: (PTR_TO_MAP_VALUE,),
-    ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_MAP_VALUE,),
+    ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_MAP_VALUE, PTR_TO_BTF_ID | MEM_ALLOC),
     ArgType.ARG_PTR_TO_DYNPTR: (PTR_TO_STACK, CONST_PTR_TO_DYNPTR),
 }
 _ALSO_NAMED: dict[int, tuple[int, ...]] = {
     ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_BTF_ID | MEM_ALLOC,),
-    ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_BTF_ID | MEM_ALLOC,),
 }
-"""Types that Linux takes too, and its message names: objects of the program's own with such fields are not made here."""
+"""Types that Linux takes too, and its message names: locks of the program's own objects cannot be taken here."""
 _ANY_OFFSET = frozenset(
     {PTR_TO_STACK, PTR_TO_PACKET, PTR_TO_PACKET_META, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM, PTR_TO_BUF, SCALAR_VALUE}
 )
@@ -125,6 +123,7 @@ class CallArgMeta:
     ret_btf_id: int = 0
     dynptr: BpfRegState | None = None
     kptr_field: BtfField | None = None
+    kptr_btf: Any = None
 
 
 def check_func_arg(env: BpfVerifierEnv, arg: int, meta: CallArgMeta, fn: HelperProto) -> None:
@@ -252,9 +251,6 @@ def _check_spin_lock(
 def _check_timer(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
     """Kernel: process_timer_func."""
     check_field_pointer(env, regno, reg, "bpf_timer")
-    if isinstance(reg.map, MapMeta):
-        # which of the inner maps the timer would belong to is not kept track of
-        env.reject(EOPNOTSUPP, "timers in inner maps are not implemented yet")
     meta.map_ptr, meta.map_uid = reg.map, reg.num
 
 
@@ -271,12 +267,14 @@ def _check_dynptr(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: i
 def _check_kptr_dest(
     env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto
 ) -> None:
-    meta.kptr_field, meta.map_ptr = kptr_of_arg(env, regno, reg), reg.map
+    meta.kptr_btf, meta.kptr_field = kptr_of_arg(env, regno, reg)
+    if reg.type == PTR_TO_MAP_VALUE:
+        meta.map_ptr = reg.map
 
 
 def _check_btf_arg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
     if meta.kptr_field is not None and not register_is_null(reg):
-        match_kptr_type(env, regno, reg, meta.map_ptr, meta.kptr_field)
+        match_kptr_type(env, regno, reg, meta.kptr_btf, meta.kptr_field)
 
 
 _ArgCheck = Callable[[BpfVerifierEnv, int, BpfRegState, int, CallArgMeta, HelperProto], None]

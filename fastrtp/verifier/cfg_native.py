@@ -93,9 +93,13 @@ def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: in
             first = i + 2
             if insn_src(insn) == BPF_PSEUDO_FUNC:
                 second = i + insn_imm(insn) + 1
+                _mark(insns, count, i, PRUNE_POINT)
+                _mark(insns, count, first, PRUNE_POINT)
+                _mark(insns, count, second, PRUNE_POINT)
         elif code == CALL:
             src = insn_src(insn)
             imm = insn_imm(insn)
+            _mark(insns, count, first, PRUNE_POINT)
             if src == 0:
                 facts = load16(helpers + 2 * imm) if imm >= 0 and imm < HELPER_ROWS else 0
                 if facts & HELPER_CALLS_BACK:
@@ -105,8 +109,9 @@ def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: in
             elif load16(insn + I_FLAGS) & ITER_NEXT:
                 _mark(insns, count, i, PRUNE_POINT | FORCE_CHECKPOINT)
             elif src == BPF_PSEUDO_CALL:
-                _mark(insns, count, i, PRUNE_POINT)
                 second = i + imm + 1
+                _mark(insns, count, i, PRUNE_POINT)
+                _mark(insns, count, second, PRUNE_POINT)
         elif _is_jmp(code) and (code & 0xF0) != BPF_CALL:
             op = code & 0xF0
             if op == BPF_EXIT:

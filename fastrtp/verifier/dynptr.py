@@ -34,6 +34,7 @@ def held_dynptr(env: BpfVerifierEnv, reg: BpfRegState) -> BpfRegState | None:
     first, second = frame.stack.get(spi, SLOT_INVALID), frame.stack.get(spi - 1, SLOT_INVALID)
     if first.slot_type[7] != STACK_DYNPTR or second.slot_type[7] != STACK_DYNPTR or not first.spilled_ptr.num & 1:
         return None
+    env.lib.verifier_mark_stack_read(env.address, frame.frameno, spi, 2)
     return first.spilled_ptr
 
 

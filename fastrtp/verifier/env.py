@@ -201,6 +201,7 @@ class BpfVerifierEnv:
         self._memos = np.zeros(_MEMOS, VMEMO)
         self._memo_cnt = 0
         self._depths = np.zeros(len(self.subprogs), "<i8")
+        self._starts = np.array([*(subprog.start for subprog in self.subprogs), self.insn_cnt], "<i8")
         self._idmap = np.zeros(2 * _ID_PAIRS, "<i8")
         state = ctypes.addressof(ctypes.c_char.from_buffer(self._state))
         values = {
@@ -212,6 +213,7 @@ class BpfVerifierEnv:
             "objects": self.space.table.ctypes.data,
             "memos": self._memos.ctypes.data,
             "subprog_depth": self._depths.ctypes.data,
+            "subprog_start": self._starts.ctypes.data,
             "idmap": self._idmap.ctypes.data,
             "strict_alignment": int(self.strict_alignment),
             "test_state_freq": int(self.test_state_freq),

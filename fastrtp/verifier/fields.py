@@ -46,6 +46,22 @@ _ROWS = {
 }
 
 
+BTF_FIELDS_MAX = 11
+_IN_OBJECTS = frozenset(
+    {
+        "bpf_spin_lock",
+        "bpf_res_spin_lock",
+        "bpf_list_head",
+        "bpf_list_node",
+        "bpf_rb_root",
+        "bpf_rb_node",
+        "bpf_refcount",
+        "kptr",
+    }
+)
+"""What is special in objects of the program; the rest is for map values. Kernel: kernel/bpf/btf.c:btf_parse_struct_metas."""
+
+
 class BtfField(NamedTuple):
     """One field of `size` bytes at `offset`. `name`: its struct's, or "kptr".
 
@@ -101,6 +117,11 @@ def special_fields(btf: Any, type_id: int, base: int = 0, depth: int = 0, where:
     return []
 
 
+def object_fields(btf: Any, type_id: int) -> list[BtfField]:
+    """Special fields of an object of the program: timers and the like are mere bytes there."""
+    return [field for field in special_fields(btf, type_id) if field.name in _IN_OBJECTS]
+
+
 def _decl_tags(btf: Any) -> dict[tuple[int, int], list[str]]:
     """Declaration tags by (type, component)."""
     known: dict[tuple[int, int], list[str]] | None = btf.__dict__.get("_decl_tags")
@@ -139,8 +160,8 @@ def check_fields(btf: Any, fields: list[BtfField], kernel_btf: Any) -> None:
     for single in ("bpf_spin_lock", "bpf_res_spin_lock", "bpf_timer", "bpf_wq", "bpf_refcount", "bpf_task_work"):
         if names.count(single) > 1:
             raise BpfError(7, f"E2BIG: a value has at most one {single}")
-    if len(fields) > 11:
-        raise BpfError(7, f"E2BIG: a value has at most 11 special fields, not {len(fields)}")
+    if len(fields) > BTF_FIELDS_MAX:
+        raise BpfError(7, f"E2BIG: a value has at most {BTF_FIELDS_MAX} special fields, not {len(fields)}")
     for field in fields:
         if field.name == "kptr":
             record = btf.type(field.type_id) if field.type_id else None

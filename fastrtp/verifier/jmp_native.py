@@ -14,6 +14,7 @@ from fastrtp.native.verifier_layout import (
     OBJECT_LOCK,
     OBJECT_MAPS,
     OBJECT_SOCKETS,
+    OBJECT_UID,
     REG_SIZE,
     VBRANCH,
     VENV,
@@ -270,9 +271,9 @@ def mark_not_null(env: int, reg: int) -> None:
         if kind & (OBJECT_MAPS | OBJECT_SOCKETS):
             store32(reg + R_TYPE, type)
             store32(reg + R_OFF, 0)
+            store64(reg + R_NUM, load32(reg + R_ID) if kind & OBJECT_UID else 0)
             store32(reg + R_ID, 0)
             store32(reg + R_REF, 0)
-            store64(reg + R_NUM, 0)
             return
         if (kind & OBJECT_LOCK) == 0:
             store32(reg + R_ID, 0)

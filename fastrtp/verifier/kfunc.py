@@ -155,6 +155,8 @@ def _check_iter_arg(env: BpfVerifierEnv, proto: KfuncProto) -> tuple[int, int]:
         check_mem_access(env, 1, 0, 8, WRITE)
     elif spi < 0 or kind != STACK_ITER:
         env.reject(EINVAL, "expected an initialized iter_num as arg #0")
+    else:
+        env.lib.verifier_mark_stack_read(env.address, frame.frameno, spi, 1)
     return spi, frame.frameno
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from fastrtp.isa import BPF_ATOMIC, BPF_CLASS, BPF_MEM, BPF_MODE, BPF_ST
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import DESTRUCTIBLE, BtfField, fields_of, is_local, special_fields
+from fastrtp.verifier.fields import DESTRUCTIBLE, BtfField, fields_of, is_local, object_fields
 from fastrtp.verifier.regtype import (
     MEM_ALLOC,
     MEM_RCU,
     NON_OWN_REF,
     PTR_MAYBE_NULL,
     PTR_TO_BTF_ID,
+    PTR_TO_MAP_VALUE,
     PTR_TRUSTED,
     PTR_UNTRUSTED,
     base_type,
@@ -37,9 +38,9 @@ def kptr_at(env: BpfVerifierEnv, reg: BpfRegState, off: int) -> BtfField | None:
     return next((field for field in fields_of(env, reg.map) if field.name == "kptr" and field.offset == place), None)
 
 
-def pointee(env: BpfVerifierEnv, found: Any, field: BtfField) -> tuple[Any, int]:
-    """(BTF, type id) that a kptr points to; BTF None: the kernel's."""
-    btf, kernel_btf = found.btf, env.attr.kernel_btf
+def pointee(env: BpfVerifierEnv, btf: Any, field: BtfField) -> tuple[Any, int]:
+    """(BTF, type id) that a kptr points to, `btf` being where the field is from; BTF None: the kernel's."""
+    kernel_btf = env.attr.kernel_btf
     if is_local(btf, field.type_id, kernel_btf):
         return btf, field.type_id
     record = btf.type(field.type_id)
@@ -59,7 +60,7 @@ def check_map_kptr_access(
         env.reject(EACCES, "kptr in map can only be accessed using BPF_MEM instruction mode")
     if write and field.tag != "kptr_untrusted":
         env.reject(EACCES, "store to referenced kptr disallowed")
-    btf, type_id = pointee(env, reg.map, field)
+    btf, type_id = pointee(env, reg.map.btf, field)
     if not write:
         return BpfRegState(PTR_TO_BTF_ID | _load_flags(env, btf, type_id, field), ZERO, id=env.new_id(), map=btf, num=type_id)
     if BPF_CLASS(insn.code) == BPF_ST:
@@ -68,7 +69,7 @@ def check_map_kptr_access(
         return None
     value = env.regs[value_regno]
     if not register_is_null(value):
-        match_kptr_type(env, value_regno, value, reg.map, field)
+        match_kptr_type(env, value_regno, value, reg.map.btf, field)
     return None
 
 
@@ -79,14 +80,14 @@ def _load_flags(env: BpfVerifierEnv, btf: Any, type_id: int, field: BtfField) ->
     flags = PTR_MAYBE_NULL | MEM_RCU
     if btf is not None:
         flags |= MEM_ALLOC
-        if any(inner.name in GRAPH_NODES for inner in special_fields(btf, type_id)):
+        if any(inner.name in GRAPH_NODES for inner in object_fields(btf, type_id)):
             flags |= NON_OWN_REF
     return flags
 
 
-def match_kptr_type(env: BpfVerifierEnv, regno: int, reg: BpfRegState, found: Any, field: BtfField) -> None:
+def match_kptr_type(env: BpfVerifierEnv, regno: int, reg: BpfRegState, types: Any, field: BtfField) -> None:
     """A pointer may be put into the kptr: exactly the struct that it names. Errors: EACCES. Kernel: map_kptr_match_type."""
-    btf, type_id = pointee(env, found, field)
+    btf, type_id = pointee(env, types, field)
     allowed = PTR_MAYBE_NULL | (MEM_ALLOC if reg.map is not None else PTR_TRUSTED | MEM_RCU)
     if reg.map is None and field.tag == "kptr_untrusted":
         allowed |= PTR_UNTRUSTED
@@ -102,26 +103,31 @@ def match_kptr_type(env: BpfVerifierEnv, regno: int, reg: BpfRegState, found: An
     env.reject(EACCES, f"invalid kptr access, R{regno} type={shown} expected={reg_type_str(PTR_TO_BTF_ID)}{target}{more}")
 
 
-def kptr_of_arg(env: BpfVerifierEnv, regno: int, reg: BpfRegState) -> BtfField:
-    """The kptr that the first argument of bpf_kptr_xchg points at. Errors: EINVAL, EACCES. Kernel: process_kptr_func."""
-    if getattr(reg.map, "btf", None) is None:
+def kptr_of_arg(env: BpfVerifierEnv, regno: int, reg: BpfRegState) -> tuple[Any, BtfField]:
+    """(BTF, kptr) that the first argument of bpf_kptr_xchg points at, in a map value or an object of the program.
+
+    Errors: EINVAL, EACCES. Kernel: process_kptr_func.
+    """
+    in_map = base_type(reg.type) == PTR_TO_MAP_VALUE
+    if in_map and getattr(reg.map, "btf", None) is None:
         env.reject(EINVAL, f"map '{reg.map.name}' has to have BTF in order to use bpf_kptr_xchg")
     if reg.bounds.var_off.mask:
         env.reject(EINVAL, f"R{regno} doesn't have constant offset. kptr has to be at the constant offset")
-    if not any(field.name == "kptr" for field in fields_of(env, reg.map)):
+    fields = fields_of(env, reg.map) if in_map else object_fields(reg.map, reg.num)
+    if not any(field.name == "kptr" for field in fields):
         env.reject(EINVAL, f"R{regno} has no valid kptr")
     off = reg.off + reg.bounds.smin_value
-    field = kptr_at(env, reg, reg.off)
+    field = next((field for field in fields if field.name == "kptr" and field.offset == off), None)
     if field is None:
         env.reject(EACCES, f"off={off} doesn't point to kptr")
     if field.tag != "kptr":
         env.reject(EACCES, f"off={off} kptr isn't referenced kptr")
-    return field
+    return reg.map.btf if in_map else reg.map, field
 
 
-def kptr_xchg_result(env: BpfVerifierEnv, found: Any, field: BtfField) -> BpfRegState:
+def kptr_xchg_result(env: BpfVerifierEnv, types: Any, field: BtfField) -> BpfRegState:
     """What was in the kptr: now the program's, or NULL."""
-    btf, type_id = pointee(env, found, field)
+    btf, type_id = pointee(env, types, field)
     ident = env.acquire_reference(env.insn_idx)
     flags = PTR_MAYBE_NULL | (MEM_ALLOC if btf is not None else 0)
     return BpfRegState(PTR_TO_BTF_ID | flags, ZERO, id=ident, ref_obj_id=ident, map=btf, num=type_id)

@@ -31,6 +31,7 @@ from fastrtp.verifier.bounds_native import (
     coerce_to_size,
     coerce_to_size_sx,
 )
+from fastrtp.verifier.liveness_native import mark_stack_write
 from fastrtp.verifier.reason import (
     DO_ACCESS,
     OK,
@@ -236,6 +237,8 @@ def check_mem_access(
         return reason
     off += reg_off(reg)
     base = kind & 0xFF
+    if access == WRITE and kind != PTR_TO_STACK:
+        mark_stack_write(env, -1, 0)
     if kind == PTR_TO_STACK:
         reason = check_stack_access_within_bounds(env, regno, reg, off, size, access)
         if reason == OK and access == READ:

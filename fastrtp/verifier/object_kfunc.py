@@ -8,7 +8,7 @@ Kernel: kernel/bpf/verifier.c:check_kfunc_args, check_kfunc_call, ref_convert_ow
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EACCES, EINVAL
+from errno import E2BIG, EACCES, EINVAL
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from fastrtp.btf import BtfKind
 from fastrtp.btf.kfuncs import KfuncProto
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import BtfField, field_rows, fields_of, special_fields
+from fastrtp.verifier.fields import BTF_FIELDS_MAX, BtfField, field_rows, fields_of, object_fields
 from fastrtp.verifier.func import clear_caller_saved_regs, push_callback_call
 from fastrtp.verifier.mem import check_ptr_off_reg, check_reg_read
 from fastrtp.verifier.precision import mark_reg_precise
@@ -38,7 +38,6 @@ from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, BpfFuncState, BpfR
 from fastrtp.verifier.tnum import U32
 
 _OBJECT = PTR_TO_BTF_ID | MEM_ALLOC
-_MAX_SIZE = 4096 - 8 * 12
 _HEADS = {"list": ("bpf_list_head", "bpf_list_node"), "rbtree": ("bpf_rb_root", "bpf_rb_node")}
 
 
@@ -69,7 +68,7 @@ def _fields(env: BpfVerifierEnv, reg: BpfRegState) -> list[BtfField]:
     """Special fields of a map value or of an object. Kernel: reg_btf_record."""
     if base_type(reg.type) == PTR_TO_MAP_VALUE:
         return fields_of(env, reg.map)
-    return special_fields(reg.map, reg.num)
+    return object_fields(reg.map, reg.num)
 
 
 def _obj_new(env: BpfVerifierEnv, proto: KfuncProto) -> None:
@@ -86,20 +85,23 @@ def _obj_new(env: BpfVerifierEnv, proto: KfuncProto) -> None:
         env.reject(EINVAL, "bpf_obj_new/bpf_percpu_obj_new requires prog BTF")
     if not 0 < type_id < len(btf) or btf.type(type_id).kind != BtfKind.STRUCT:
         env.reject(EINVAL, "bpf_obj_new/bpf_percpu_obj_new type ID argument must be of a struct")
-    fields = special_fields(btf, type_id)
+    fields = object_fields(btf, type_id)
     size = btf.type(type_id).size
     rows = field_rows(btf, fields, env.attr.kernel_btf)
-    if len(rows) > 11 or len(rows) != len(fields) or size > _MAX_SIZE:
-        env.reject(EINVAL, f"bpf_obj_new of struct {btf.type(type_id).name}: {size} bytes with {len(fields)} special fields")
-    _note_operands(env, [size, len(rows), *(row.row for row in rows), *[0] * (11 - len(rows))])
+    if len(rows) > BTF_FIELDS_MAX:
+        env.reject(E2BIG, f"struct {btf.type(type_id).name} has {len(rows)} special fields, of at most {BTF_FIELDS_MAX}")
+    _note_operands(env, [size, len(rows), *(row.row for row in rows), *[0] * (BTF_FIELDS_MAX - len(rows))])
     _finish(env, proto, BpfRegState(_OBJECT, ZERO, map=btf, num=type_id))
 
 
 def _note_operands(env: BpfVerifierEnv, operands: list[int]) -> None:
-    """Constants that the native function gets behind env: the same whatever the path. Errors: EINVAL."""
+    """Constants that the native function gets behind env: the same whatever the path. Errors: EINVAL.
+
+    Differs: Linux takes the constants of the last path that it looked at for all, and so gives an object of the wrong size.
+    """
     aux, text = env.aux[env.insn_idx], ",".join(map(str, operands))
     if aux.operands not in ("", text):
-        env.reject(EINVAL, "one call with objects of different types is not implemented yet")
+        env.reject(EINVAL, "one call is made with objects of different types")
     aux.operands = text
 
 
@@ -178,8 +180,7 @@ def _node(env: BpfVerifierEnv, family: str, field: BtfField, root: BpfRegState, 
         env.reject(EINVAL, f"{kfunc} can only take non-owning or refcounted {name} pointer")
     if base_type(reg.type) != PTR_TO_BTF_ID or not reg.type & MEM_ALLOC or reg.type & PTR_MAYBE_NULL:
         env.reject(EINVAL, "arg#1 expected pointer to allocated object")
-    if reg.bounds.var_off.mask or reg.bounds.var_off.value:
-        env.reject(EINVAL, f"R2 doesn't have constant offset. {name} has to be at the constant offset")
+    check_ptr_off_reg(env, 2, reg, fixed_off_ok=True)
     if not any(inner.name == name and inner.offset == reg.off for inner in _fields(env, reg)):
         env.reject(EINVAL, f"{name} not found at offset={reg.off}")
     if reg.map is not root.map.btf or reg.num != field.type_id:
@@ -213,7 +214,7 @@ def _graph(env: BpfVerifierEnv, proto: KfuncProto, family: str, adds: bool) -> N
         if family == "rbtree":
             less = check_reg_read(env, 3)
             if less.type != PTR_TO_FUNC:
-                env.reject(EINVAL, "arg#2 expected pointer to func")
+                env.reject(EINVAL, "arg2 expected pointer to func")
             push_callback_call(env, less.num, partial(_set_less_state, _not_owned(env, root.map.btf, field)))
         _no_longer_owned(env, reg)
         clear_caller_saved_regs(env.frame)
@@ -229,14 +230,14 @@ def _graph(env: BpfVerifierEnv, proto: KfuncProto, family: str, adds: bool) -> N
 
 def _not_owned(env: BpfVerifierEnv, btf: Any, field: BtfField) -> BpfRegState:
     """A pointer to a node within a list or tree."""
-    counted = any(inner.name == "bpf_refcount" for inner in special_fields(btf, field.type_id))
+    counted = any(inner.name == "bpf_refcount" for inner in object_fields(btf, field.type_id))
     kind = _OBJECT | NON_OWN_REF | (MEM_RCU if counted else 0)
     return BpfRegState(kind, ZERO, off=field.node_at, map=btf, num=field.type_id)
 
 
 def _no_longer_owned(env: BpfVerifierEnv, owned: BpfRegState) -> None:
     """The list or tree owns it now. Kernel: ref_convert_owning_non_owning."""
-    counted = any(inner.name == "bpf_refcount" for inner in special_fields(owned.map, owned.num))
+    counted = any(inner.name == "bpf_refcount" for inner in object_fields(owned.map, owned.num))
     flags = NON_OWN_REF | (MEM_RCU if counted else 0)
     env.release_reference_nomark(owned.ref_obj_id)
     for frame in env.cur_state.frames:

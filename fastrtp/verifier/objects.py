@@ -14,10 +14,11 @@ from fastrtp.native.verifier_layout import (
     OBJECT_LOCK,
     OBJECT_MAPS,
     OBJECT_SOCKETS,
+    OBJECT_UID,
 )
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import fields_of, keeps_id
+from fastrtp.verifier.fields import fields_of, has_field, keeps_id
 
 _SOCKET_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_SOCKMAP, BpfMapType.BPF_MAP_TYPE_SOCKHASH, BpfMapType.BPF_MAP_TYPE_XSKMAP})
 _MAPS_OF_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS})
@@ -35,12 +36,14 @@ def is_constant(found: Any) -> bool:
 
 def describe(env: BpfVerifierEnv, found: Any) -> int:
     """`kind` of a map's VOBJECT."""
+    inner = getattr(found, "inner_map", None)
     facts = {
         OBJECT_FIELDS: bool(fields_of(env, found)),
         OBJECT_LOCK: keeps_id(env, found),
         OBJECT_MAPS: found.map_type in _MAPS_OF_MAPS,
         OBJECT_SOCKETS: found.map_type in _SOCKET_MAPS,
         OBJECT_CONST: is_constant(found),
-        OBJECT_INNER: hasattr(getattr(found, "inner_map", None), "key_size"),
+        OBJECT_INNER: hasattr(inner, "key_size"),
+        OBJECT_UID: inner is not None and has_field(env, inner, "bpf_timer"),
     }
     return sum(bit for bit, holds in facts.items() if holds)

@@ -1,7 +1,7 @@
 """Checkpoints: where a path comes to a state that was already shown safe it ends, and loops are told from progress.
 
 Kernel: kernel/bpf/verifier.c:is_state_visited, states_equal, func_states_equal, regsafe, stacksafe, refsafe,
-clear_singular_ids, update_branch_counts.
+clear_singular_ids, clean_live_states, update_branch_counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fastrtp.native.verifier_layout import (
     VREF,
 )
 from fastrtp.verifier.bounds_native import R_SMIN, bounds_unknown, range_within
+from fastrtp.verifier.liveness_native import clean_verifier_state
 from fastrtp.verifier.mem_native import E_INSN_IDX, insn_at
 from fastrtp.verifier.precision_native import is_precise, propagate_precision, regs_same, same_callsites
 from fastrtp.verifier.reason import OK, R_LOOP, R_NO_MEMORY, SAFE
@@ -56,6 +57,7 @@ from fastrtp.verifier.state_native import (
     S_REG,
     T_BACKEDGES,
     T_BRANCHES,
+    T_CLEANED,
     T_FIRST,
     T_HIT,
     T_IDX,
@@ -209,6 +211,8 @@ def _scalar_reg_for_stack(slot: int, unknown: int) -> int:
 def _slot_safe(env: int, old: int, cur: int, precise: int, exact: int, unknown: int) -> int:
     was = old + S_REG
     now = cur + S_REG
+    if load64(old) == 0 and exact == NOT_EXACT:
+        return 1
     if load8(old + 7) >= STACK_DYNPTR or load8(cur + 7) >= STACK_DYNPTR:
         # the same kind and state; how often an active iterator went round matters to EXACT alone
         if load64(old) != load64(cur) or load64(was + R_NUM) != load64(now + R_NUM):
@@ -254,7 +258,7 @@ def _func_states_equal(env: int, state: int, number: int, old: int, cur: int, li
             return 0
     for spi in range(old_count, cur_count):
         slot = slot_of(cur, spi)
-        if (exact == EXACT and load64(slot) != 0) or load8(slot + 7) >= STACK_DYNPTR:
+        if (exact == EXACT and load64(slot) != 0) or (exact != NOT_EXACT and load8(slot + 7) >= STACK_DYNPTR):
             return 0
     return 1
 
@@ -550,6 +554,8 @@ def is_state_visited(env: int) -> int:
             loop = open_since >= 0 and open_since <= load64(old + T_SEQ)
             # what `old` leads back to is bounded within one run of a helper only
             if not loop:
+                if not load64(old + T_CLEANED) and same_callsites(old, cur):
+                    clean_verifier_state(env, old)
                 hit = states_equal(env, old, cur, NOT_EXACT) != 0
             elif _same_activations(old, cur) != 0:
                 hit = states_equal(env, old, cur, RANGE_WITHIN) != 0

@@ -11,6 +11,7 @@ from fastrtp.native.intrinsics import device, load8, load32, load64, native, sto
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import VENV
 from fastrtp.verifier.bounds_native import R_MASK, R_SMAX, R_SMIN, R_UMAX, R_UMIN, R_VALUE
+from fastrtp.verifier.liveness_native import mark_stack_read, mark_stack_write
 from fastrtp.verifier.precision_native import mark_deps_precise, mark_reg_precise
 from fastrtp.verifier.reason import (
     DO_SLOTS,
@@ -266,7 +267,9 @@ def check_stack_write(env: int, reg: int, off: int, size: int, value_regno: int,
     """Store a register, the constant `imm` (IMM_VALUE), or unknown data (NO_VALUE)."""
     frame = _target(env, reg)
     low = off + load64(reg + R_SMIN)
-    if is_const(reg):
+    fixed = is_const(reg) != 0
+    mark_stack_write(env, load64(reg + R_NUM), 1 << ((-low - 1) >> 3) if fixed and size == 8 and (low & 7) == 0 else 0)
+    if fixed:
         return _write_fixed_off(env, frame, low, size, value_regno, imm, scratch)
     return _write_var_off(env, frame, low, off + load64(reg + R_SMAX) + size, value_regno, imm)
 
@@ -363,6 +366,7 @@ def check_stack_range_initialized(
                 return say(env, R_STACK_RANGE_SPECIAL, regno, low, at - low, size)
     if raw:
         return -1
+    mark_stack_read(env, load64(reg + R_NUM), low, high)
     if access == WRITE and high > low:
         _mark_bytes(frame, low, high, STACK_MISC)
     return OK
@@ -374,6 +378,7 @@ def check_stack_read(env: int, regno: int, reg: int, off: int, size: int, dst_re
     frame = _target(env, reg)
     low = load64(reg + R_SMIN) + off
     if is_const(reg):
+        mark_stack_read(env, load64(reg + R_NUM), low, low + size)
         return _read_fixed_off(env, frame, low, size, dst_regno)
     if dst_regno < 0:
         return say(env, R_STACK_VAR_HELPER, regno, off, size, 0)

@@ -24,6 +24,7 @@ from fastrtp.native.verifier_layout import (
     SLOTS_PER_FRAME,
     VENV,
     VFRAME,
+    VINSTANCE,
     VREF,
     VREFS,
     VREG,
@@ -47,6 +48,7 @@ T_MAY_GOTO, T_UNROLL = at(VSTATE, "may_goto_depth"), at(VSTATE, "callback_unroll
 T_NEXT, T_HIT, T_MISS, T_USERS = at(VSTATE, "next"), at(VSTATE, "hit_cnt"), at(VSTATE, "miss_cnt"), at(VSTATE, "users")
 T_BACKEDGES, T_NEXT_BACKEDGE = at(VSTATE, "backedges"), at(VSTATE, "next_backedge")
 T_ALL_NEXT, T_ALL_PREV, T_SIZE = at(VSTATE, "all_next"), at(VSTATE, "all_prev"), at(VSTATE, "size")
+T_CLEANED = at(VSTATE, "cleaned")
 T_FRAME_AT, T_PRECISE = at(VSTATE, "frame_at"), at(VSTATE, "precise")
 STATE_HEAD = VSTATE.itemsize
 ENV_SIZE = VENV.itemsize
@@ -55,6 +57,7 @@ E_BYTES, E_MAX_BYTES, E_NO_MEMORY = at(VENV, "bytes"), at(VENV, "max_bytes"), at
 E_SETS, E_SET_CNT, E_SET_MAX = at(VENV, "sets"), at(VENV, "set_cnt"), at(VENV, "set_max")
 E_UNIONS, E_UNION_MASK, E_UNION_CNT = at(VENV, "unions"), at(VENV, "union_mask"), at(VENV, "union_cnt")
 E_ID_GEN = at(VENV, "id_gen")
+E_INSTANCES, INSTANCE_NEXT, INSTANCE_MARKS = at(VENV, "instances"), at(VINSTANCE, "next"), at(VINSTANCE, "marks")
 E_TODO, E_TODO_MAX, E_OPEN, E_OPEN_MAX = at(VENV, "todo"), at(VENV, "todo_max"), at(VENV, "open_loops"), at(VENV, "open_max")
 E_OPEN_CNT, E_STATES = at(VENV, "open_cnt"), at(VENV, "states")
 REFS_NEXT, REFS_COUNT, REFS_HEAD, REF_SIZE = at(VREFS, "next"), at(VREFS, "count"), VREFS.itemsize, VREF.itemsize
@@ -499,6 +502,13 @@ def verifier_free(venv: int) -> int:
         after = load64(refs + REFS_NEXT)
         free(refs)
         refs = after
+    instance = load64(venv + E_INSTANCES)
+    while instance != 0:
+        after = load64(instance + INSTANCE_NEXT)
+        for number in range(MAX_CALL_FRAMES):
+            free(load64(instance + INSTANCE_MARKS + 8 * number))
+        free(instance)
+        instance = after
     free(load64(venv + E_SETS))
     free(load64(venv + E_UNIONS))
     free(load64(venv + E_TODO))

@@ -47,14 +47,14 @@ def precise_args(g: Generator) -> None:
     g.emit(0xBF, 1, 7)
     if kind in (THROUGH_POINTER, SPILLED):
         _stack_address(g, 1, -32)
-    g.emit(0xB7, 3, imm=rng.choice((8, 40, 47, 48)))
+    g.emit(0xB7, 3, imm=rng.choice((8, 40, 47, 48 if not g.rarely(0.9) else 30)))
     g.emit(0x85, 0, _STATIC_CALL, imm=kind)
     g.emit(0xBF, 9, 0)
     g.clobber()
     if kind in (THROUGH_POINTER, SPILLED):
         g.emit(0x79, 9, 10, -32)
     if kind != ACCESS:
-        if g.rarely(0.15):
+        if g.rarely(0.25):
             g.emit(0x57, 9, imm=31)
         _indexed(g, 9)
 
@@ -69,7 +69,7 @@ def body(g: Generator, kind: int) -> None:
         g.emit(0xB7, 0, imm=g.number()) if rng.random() < 0.5 else g.emit(0xBF, 0, 2)
     elif kind == RETURN_INDEX:
         g.emit(0xB7, 0, imm=rng.choice((0, 4, 40)))
-        g.emit(rng.choice((0xAD, 0xAD, 0xAE, 0xCD)), 2, 3, 1)
+        g.emit(0xAD if not g.rarely(0.2) else rng.choice((0xAE, 0xCD)), 2, 3, 1)
         g.emit(0x95)
         g.emit(0xBF if not g.rarely(0.2) else 0xBC, 0, 2)
         if g.rarely(0.3):
@@ -152,21 +152,23 @@ def linked_spills(g: Generator) -> None:
         checked, used = rng.choice(((a, b), (b, a)))
     else:
         checked = used = a
-    g.emit(rng.choice((0x25, 0x25, 0x26, 0x65, 0x35, 0x15)), checked, 0, 9999, rng.choice((8, 39, 47)))
+    code = 0x25 if size == 0x18 and not g.rarely(0.2) else 0x26 if not g.rarely(0.3) else rng.choice((0x65, 0x35, 0x15))
+    g.emit(code, checked, 0, 9999, rng.choice((8, 39, 47)))
     if checked == used:
         used = b
         mode = 0x81 if size != 0x18 and rng.random() < 0.3 else 0x61
         g.emit(mode & ~0x18 | size, b, 10, at)
     if rng.random() < 0.3:
         g.emit(0xBF, used, used, rng.choice((8, 16, 32)))
-    if rng.random() < 0.2:
+    if rng.random() < 0.35:
         g.emit(0x57, used, imm=rng.choice((31, 47)))
     _indexed(g, used)
 
 
 def far_jump(g: Generator) -> None:
-    """gotol over some arithmetic, or with a target that is decided later."""
+    """gotol over some arithmetic that another branch comes to."""
     skipped = g.rng.randrange(1, 4)
+    g.emit(0x15, 8, 0, 1, g.number())
     g.emit(0x06, imm=skipped)
     for _ in range(skipped):
         g.alu_low()
@@ -232,11 +234,12 @@ def string_helper(g: Generator) -> None:
 
 def _result_as_index(g: Generator) -> None:
     """r0, which is at most the size asked for, into the value."""
-    if not g.rarely(0.3):
-        g.emit(g.rng.choice((0xC5, 0xC5, 0xC6, 0x65)), 0, 0, 3, 0)
+    if not g.rarely():
+        g.emit(0xC5 if not g.rarely(0.1) else g.rng.choice((0xC6, 0x65)), 0, 0, 4, 0)
+    g.emit(0x25, 0, 0, 3, 47) if not g.rarely(0.2) else g.emit(0xB7, 2)
     g.emit(0xBF, 1, 7)
     g.emit(0x0F, 1, 0)
-    g.emit(0x71, 2, 1, g.rng.choice((0, -1, 0)))
+    g.emit(0x71, 2, 1, 0 if not g.rarely(0.1) else -1)
 
 
 def cpu_index(g: Generator) -> None:

@@ -123,7 +123,10 @@ def iterator(g: Generator) -> None:
     leave = len(g.out)
     g.emit(0x15, 0, off=0)
     g.emit(0x61, 9, 0, 0)
-    if g.rarely(0.05):
+    for r in (3, 4, 5):
+        if not g.rarely(0.02):
+            g.emit(0xB7, r, imm=g.number())
+    if g.rarely(0.03):
         g.emit(0x62, 0, 0, 0, 1)
     for _ in range(rng.randrange(0, 3)):
         rng.choice((type(g).alu_low, type(g).stack_low))(g) if rng.random() < 0.5 else g.emit(0xB7, rng.choice((3, 4, 5)), imm=1)

@@ -214,7 +214,8 @@ class Generator:
             self.emit(0x62 & ~0x18 | size, 10, 0, at + self.rng.choice((0, 8 - width)), self.number())
         r = self.rng.choice((1, 2, 3, 4, 5))
         self.emit(0x79, r, 10, at)
-        self.emit(0x71, 9, r, self.rng.choice((0, 8, -8, 40)) if src == 7 else (-8 if src == 10 else 0))
+        within = self.rng.choice((0, 8, 40)) if not self.rarely() else -8
+        self.emit(0x71, 9, r, {7: within, 10: -8}.get(src, 0))
         self.emit(0xB7, r, imm=self.number())
 
     def var_stack(self) -> None:
@@ -327,7 +328,7 @@ class Generator:
     def counted_loop(self) -> None:
         """A loop over an index, with an access in it."""
         r = 9
-        self.emit(0xB7, r, imm=self.rng.choice((0, 0, 1, -1)))
+        self.emit(0xB7, r, imm=self.rng.choice((0, 0, 1)) if not self.rarely() else -1)
         top = len(self.out)
         for _ in range(self.rng.randrange(0, 3)):
             self.rng.choice((Generator.alu_low, Generator.stack_low))(self)
@@ -350,7 +351,7 @@ class Generator:
     def clobber(self, registers: tuple[int, ...] = (1, 2, 3, 4, 5)) -> None:
         """Give the registers that a call leaves unreadable values again, most of the time."""
         for r in registers:
-            if not self.rarely(0.02):
+            if not self.rarely(0.005):
                 self.emit(0xB7, r, imm=self.number())
 
     def probe_read(self) -> None:
@@ -503,6 +504,8 @@ class Generator:
 
     def callee(self) -> None:
         self.emit(0xB7, 0, imm=self.number())
+        for r in (8, 9):
+            self.emit(0xB7, r, imm=self.number()) if not self.rarely(0.02) else None
         for at in (-8, -16, -32):
             self.emit(0x7A, 10, 0, at, self.number())
         for _ in range(self.rng.randrange(1, 6)):

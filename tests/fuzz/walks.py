@@ -19,7 +19,7 @@ def walk_program(g: Generator) -> None:
     g.emit(0xBF, 6, 1)
     for r in (0, 2, 3, 4, 5, 7, 8, 9):
         g.emit(0xB7, r)
-    g.emit(0x79, 7, 6, 8 * rng.randrange(4))
+    g.emit(0x79, 7, 6, 8 * rng.choice((0, 1, 1, 1, 2)))
     start = len(g.out)
     for _ in range(rng.randrange(2, 12)):
         rng.choice(STATEMENTS)(g)
@@ -31,7 +31,7 @@ def walk_program(g: Generator) -> None:
 
 def _argument(g: Generator) -> None:
     size = 0x79 if not g.rarely(0.1) else g.rng.choice((0x61, 0x69, 0x71))
-    g.emit(size, 7, 6, 8 * g.rng.randrange(4 if not g.rarely(0.1) else 13))
+    g.emit(size, 7, 6, 8 * (g.rng.choice((0, 0, 1, 1, 2)) if not g.rarely(0.1) else g.rng.randrange(13)))
 
 
 def _offset(g: Generator, width: int) -> int:

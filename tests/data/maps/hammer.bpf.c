@@ -26,6 +26,17 @@ struct record {
 	__u64 value, check;
 };
 
+struct wide {
+	__u64 key, other;
+	__u32 again;
+};
+
+struct note {
+	__u64 value;
+	__u32 cpu, size;
+	__u64 check[30];
+};
+
 MAP(counts, BPF_MAP_TYPE_HASH, 1024, __u64);
 MAP(lru_counts, BPF_MAP_TYPE_LRU_HASH, 1024, __u64);
 MAP(percpu_counts, BPF_MAP_TYPE_PERCPU_HASH, 1024, __u64);
@@ -43,6 +54,18 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 24);
 } ring SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} small SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, struct wide);
+	__type(value, __u64);
+} wide_churned SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
@@ -157,6 +180,29 @@ int global(__u64 *ctx)
 
 CHURN(churn, churned)
 CHURN(lru_churn, lru_churned)
+
+/* The same with keys of 24 bytes, in which all of a key's bytes say which it is. */
+SEC("raw_tp")
+int wide_churn(__u64 *ctx)
+{
+	struct wide key = { .key = ctx[0], .other = ~ctx[0], .again = ctx[0] };
+	__u32 what = ctx[1] & 3;
+	__u64 value = mark(ctx[0]), *found;
+
+	if (what == 0) {
+		bpf_map_delete_elem(&wide_churned, &key);
+	} else if (what == 1) {
+		found = bpf_map_lookup_elem(&wide_churned, &key);
+		if (found) {
+			value = *(volatile __u64 *)found;
+			if ((__u32)~value != value >> 32)
+				__sync_fetch_and_add(&torn, 1);
+		}
+	} else {
+		bpf_map_update_elem(&wide_churned, &key, &value, what == 2 ? BPF_ANY : BPF_NOEXIST);
+	}
+	return 0;
+}
 
 /* Each CPU's value is its own: in a new element it is 0 or what this CPU wrote. */
 SEC("raw_tp")
@@ -288,6 +334,20 @@ int ring_output(__u64 *ctx)
 
 	fill(&record, ctx);
 	if (bpf_ringbuf_output(&ring, &record, sizeof(record), 0))
+		__sync_fetch_and_add(&failed, 1);
+	return 0;
+}
+
+/* Records of 24 to 248 bytes into a ring of a page. */
+SEC("raw_tp")
+int ring_sizes(__u64 *ctx)
+{
+	__u32 size = 24 + (ctx[0] & 7) * 32;
+	struct note note = { .value = ctx[1], .cpu = bpf_get_smp_processor_id(), .size = size };
+
+	for (int i = 0; i < 29; i++)
+		note.check[i] = ~ctx[1];
+	if (bpf_ringbuf_output(&small, &note, size, 0))
 		__sync_fetch_and_add(&failed, 1);
 	return 0;
 }
