@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -22,6 +24,10 @@ _COMMANDS: dict[str, list[str]] = {
     "numpy": ["-c", "import numpy"],
 }
 
+_BUILD = "library_build"
+_UNHURRIED = 0.2
+"""Seconds for a comparison from which on there is time for what takes long."""
+
 
 def process(arguments: Sequence[str]) -> tuple[float, float]:
     """(ms of a process with these arguments, ms of `python -c pass`). RuntimeError when it fails."""
@@ -36,6 +42,24 @@ def process(arguments: Sequence[str]) -> tuple[float, float]:
     return best["ours"] / 1e6, best["pass"] / 1e6
 
 
+def library_build() -> tuple[float, float]:
+    """(ms of processor time that building the native library takes, all its processes; of `python -c pass`).
+
+    NotImplementedError in a quick run: it is half a minute.
+    """
+    if budget() < _UNHURRIED:
+        raise NotImplementedError("it takes half a minute: not with --quick")
+
+    def cpu_ms(arguments: Sequence[str]) -> float:
+        before = os.times()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True, cwd=_root())
+        after = os.times()
+        return (after.children_user + after.children_system - before.children_user - before.children_system) * 1e3
+
+    with tempfile.TemporaryDirectory(prefix="fastrtp-") as folder:
+        return cpu_ms(["-m", "fastrtp.native.build", folder, "native"]), cpu_ms(["-c", "pass"])
+
+
 def _root() -> str:
     spec = importlib.util.find_spec("bench")
     assert spec is not None
@@ -44,16 +68,17 @@ def _root() -> str:
 
 
 class Startup(Suite):
-    """ms until a process is done, the native library built and the caches warm."""
+    """ms until a process is done, the native library built and the caches warm; and processor time of that library's build."""
 
     title = "startup"
-    params: ClassVar[Sequence[str]] = tuple(_COMMANDS)
+    params: ClassVar[Sequence[str]] = (*_COMMANDS, _BUILD)
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        """import fastrtp, the help, a kernel, one with an object loaded, the demo, warmup; and numpy, which kernels need."""
+        """import fastrtp, the help, a kernel, one with an object loaded, the demo, warmup; numpy, for comparison; the build."""
         for name, arguments in _COMMANDS.items():
             yield Case(name, "ms", "python -c pass", functools.partial(process, arguments))
+        yield Case(_BUILD, "ms", "python -c pass", library_build)
 
     def setup_cache(self) -> Results:
         """Measure the suite."""

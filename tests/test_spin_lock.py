@@ -75,7 +75,7 @@ REFUSED = {
     "call while locked": (LOCK + "call bpf_ktime_get_ns\n" + UNLOCK + END, "function calls are not allowed while holding a lock"),
     "load of the lock": ("r1 = *(u32 *)(r6 +8)\n" + END, "bpf_spin_lock cannot be accessed directly by load/store"),
     "store that overlaps": ("*(u64 *)(r6 +4) = 0\n" + END, "bpf_spin_lock cannot be accessed directly by load/store"),
-    "a lock on the stack": ("*(u64 *)(r10 -16) = 0\nr1 = r10\nr1 += -16\ncall bpf_spin_lock\n" + END, "R1 type=fp expected=map_value"),
+    "a lock on the stack": ("*(u64 *)(r10 -16) = 0\nr1 = r10\nr1 += -16\ncall bpf_spin_lock\n" + END, "R1 type=fp expected=map_value, ptr_"),
     "another value's lock": (SECOND + LOCK + "r1 = r7\nr1 += 8\ncall bpf_spin_unlock\n" + END, "bpf_spin_unlock of different lock"),
     "a variable place": ("r7 = *(u64 *)(r6 +0)\nr7 &= 8\nr1 = r6\nr1 += r7\ncall bpf_spin_lock\n" + END, "R1 doesn't have constant offset. bpf_spin_lock has to be at the constant offset"),
 }  # fmt: skip

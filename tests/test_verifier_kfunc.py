@@ -104,3 +104,15 @@ def test_objects_in_objects(kernel: rtp.Kernel) -> None:
         assert list(dict(obj.maps[".bss"].items())[0]["boxes"]) == [0, 33, 0, 0]
         assert live(kernel) == 2
     assert live(kernel) == 0
+
+
+def test_lists_in_objects(kernel: rtp.Kernel) -> None:
+    """Each with a lock of its own; what is in a list goes with the object that holds it."""
+    with kernel.load(OBJECT, autoload=["bag"]) as obj, obj.attach():
+        fire = kernel.trace("sys_enter")
+        for number in (10, 20, 30):
+            fire(0, number)
+
+        assert list(dict(obj.maps[".bss"].items())[0]["boxes"]) == [0, 0, 0, 22]
+        assert live(kernel) == 4
+    assert live(kernel) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import ELOOP
 from types import SimpleNamespace
 from typing import Any
 
@@ -217,6 +218,22 @@ def test_objects_need_types_and_have_few_fields() -> None:
     assert (number, log[-1]) == (22, "bpf_obj_new/bpf_percpu_obj_new requires prog BTF")
     number, log = refused(make.format(many), btf=Btf.parse(w.dump()), kernel_btf=kernel, attach=event, **TP_BTF)
     assert (number, log[-1]) == (7, "struct many has 12 special fields, of at most 11")
+
+
+def test_no_object_comes_to_own_itself() -> None:
+    """A struct that is put into lists holds none of those that hold lists. Linux refuses the types as such."""
+    w = BtfWriter()
+    u64 = w.add_int("u64", 8)
+    node, head = w.add_struct("bpf_list_node", 24, [("a", u64, 0)]), w.add_struct("bpf_list_head", 16, [("a", u64, 0)])
+    lock = w.add_struct("bpf_spin_lock", 4, [("val", w.add_int("u32", 4), 0)])
+    nest = w.add_struct("nest", 48, [("node", node, 0), ("head", head, 192), ("lock", lock, 320)])
+    w.add(BtfKind.DECL_TAG, "contains:nest:node", nest, extra=[1])
+    kernel = kernel_with_tag("user")
+    event = AttachTarget("event", kernel.find("btf_trace_event") or 0)
+    make = f"r1 = {nest}\nr2 = 0\ncall kernel-function#{kfunc_id(None, 'bpf_obj_new_impl')}\nr0 = 0\nexit"
+
+    number, log = refused(make, btf=Btf.parse(w.dump()), kernel_btf=kernel, attach=event, **TP_BTF)
+    assert (number, log[-1]) == (ELOOP, "struct nest has nodes, and struct nest, which it holds, holds others")
 
 
 def test_kptr_xchg_needs_types() -> None:

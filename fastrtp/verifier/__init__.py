@@ -36,8 +36,8 @@ Checked:
 - kernel pointers: loads by the C type, which the code generator makes fault-free (btf_access.py)
 
 Not checked here: whether a tail-called program may be called (the map's affair), what attach checks against
-`max_ctx_offset`. Refused by name: kernel functions that are not in btf/kfuncs.py, workqueues, per-CPU kptrs, timers in inner
-maps, list heads in objects, dynptrs of packets and files, exceptions.
+`max_ctx_offset`. Refused by name: kernel functions that are not in btf/kfuncs.py, workqueues, per-CPU kptrs, dynptrs of
+packets and files, exceptions, one call that makes objects of different types.
 
 Kernel: kernel/bpf/verifier.c.
 """

@@ -86,7 +86,7 @@ _COMPATIBLE: dict[int, tuple[int, ...]] = {
     ArgType.ARG_PTR_TO_CTX: (PTR_TO_CTX,),
     ArgType.ARG_PTR_TO_BTF_ID: _BTF_TYPES,
     ArgType.ARG_PTR_TO_BTF_ID_SOCK_COMMON: _BTF_TYPES,
-    ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_MAP_VALUE,),
+    ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_MAP_VALUE, PTR_TO_BTF_ID | MEM_ALLOC),
     ArgType.ARG_PTR_TO_RINGBUF_MEM: (PTR_TO_MEM | MEM_RINGBUF,),
     ArgType.ARG_PTR_TO_PERCPU_BTF_ID: (PTR_TO_BTF_ID | MEM_PERCPU, PTR_TO_BTF_ID | MEM_PERCPU | PTR_TRUSTED),
     ArgType.ARG_PTR_TO_FUNC: (PTR_TO_FUNC,),
@@ -96,10 +96,6 @@ _COMPATIBLE: dict[int, tuple[int, ...]] = {
     ArgType.ARG_KPTR_XCHG_DEST: (PTR_TO_MAP_VALUE, PTR_TO_BTF_ID | MEM_ALLOC),
     ArgType.ARG_PTR_TO_DYNPTR: (PTR_TO_STACK, CONST_PTR_TO_DYNPTR),
 }
-_ALSO_NAMED: dict[int, tuple[int, ...]] = {
-    ArgType.ARG_PTR_TO_SPIN_LOCK: (PTR_TO_BTF_ID | MEM_ALLOC,),
-}
-"""Types that Linux takes too, and its message names: locks of the program's own objects cannot be taken here."""
 _ANY_OFFSET = frozenset(
     {PTR_TO_STACK, PTR_TO_PACKET, PTR_TO_PACKET_META, PTR_TO_MAP_KEY, PTR_TO_MAP_VALUE, PTR_TO_MEM, PTR_TO_BUF, SCALAR_VALUE}
 )
@@ -308,7 +304,7 @@ def _check_reg_type(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type:
     if fn.name == "kptr_xchg" and arg == 1:
         kind &= ~MEM_ALLOC
     if kind not in compatible:
-        expected = ", ".join(reg_type_str(t) for t in (*compatible, *_ALSO_NAMED.get(arg_type & 0xFF, ())))
+        expected = ", ".join(reg_type_str(t) for t in compatible)
         env.reject(EACCES, f"R{regno} type={reg_type_str(reg.type)} expected={expected}")
     if base_type(kind) == PTR_TO_BTF_ID and arg in fn.arg_btf:
         btf = env.attr.kernel_btf

@@ -14,6 +14,7 @@ from fastrtp.btf import BtfKind
 from fastrtp.errors import BpfError
 from fastrtp.maps.fields import FieldKind, FieldRow
 from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.regtype import PTR_TO_MAP_VALUE, base_type
 from fastrtp.verifier.state import BpfRegState
 
 _SPECIAL = {
@@ -239,15 +240,20 @@ def _check_kptr_place(env: BpfVerifierEnv, reg: BpfRegState, field: BtfField, of
 
 
 def check_field_pointer(env: BpfVerifierEnv, regno: int, reg: BpfRegState, name: str) -> None:
-    """A pointer into a map value points at its field `name`. Errors: EINVAL. Kernel: check_map_field_pointer."""
-    found = reg.map
+    """A pointer into a map value or an object points at its field `name`. Errors: EINVAL.
+
+    Kernel: check_map_field_pointer, process_spin_lock
+    """
+    found, in_map = reg.map, base_type(reg.type) == PTR_TO_MAP_VALUE
     if reg.bounds.var_off.mask:
         env.reject(EINVAL, f"R{regno} doesn't have constant offset. {name} has to be at the constant offset")
-    if getattr(found, "btf", None) is None:
+    if in_map and getattr(found, "btf", None) is None:
         env.reject(EINVAL, f"map '{found.name}' has to have BTF in order to use {name}")
-    places = [field.offset for field in fields_of(env, found) if field.name == name]
+    fields = fields_of(env, found) if in_map else object_fields(found, reg.num)
+    places = [field.offset for field in fields if field.name == name]
     if len(places) != 1:
-        env.reject(EINVAL, f"map '{found.name}' has no valid {name}")
+        owner = f"map '{found.name}'" if in_map else "local 'kptr'"
+        env.reject(EINVAL, f"{owner} has no valid {name}")
     off = reg.off + reg.bounds.smin_value
     if places[0] != off:
         env.reject(EINVAL, f"off {off} doesn't point to 'struct {name}' that is at {places[0]}")

@@ -1,4 +1,4 @@
-"""kptrs: pointers to kernel objects, or to objects of the program, in map values.
+"""kptrs: pointers to kernel objects, or to objects of the program, in map values and in objects of the program.
 
 Kernel: kernel/bpf/verifier.c:check_map_kptr_access, map_kptr_match_type, process_kptr_func, btf_ld_kptr_type.
 """

@@ -8,7 +8,7 @@ Kernel: kernel/bpf/verifier.c:check_kfunc_args, check_kfunc_call, ref_convert_ow
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import E2BIG, EACCES, EINVAL
+from errno import E2BIG, EACCES, EINVAL, ELOOP
 from functools import partial
 from typing import Any
 
@@ -34,11 +34,13 @@ from fastrtp.verifier.regtype import (
     SCALAR_VALUE,
     base_type,
 )
+from fastrtp.verifier.section import lock_ident
 from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, BpfFuncState, BpfRegState, BpfStackState, register_is_null
 from fastrtp.verifier.tnum import U32
 
 _OBJECT = PTR_TO_BTF_ID | MEM_ALLOC
 _HEADS = {"list": ("bpf_list_head", "bpf_list_node"), "rbtree": ("bpf_rb_root", "bpf_rb_node")}
+_ROOTS, _NODES = ({names[0] for names in _HEADS.values()}, {names[1] for names in _HEADS.values()})
 
 
 def check_object_kfunc(env: BpfVerifierEnv, proto: KfuncProto) -> None:
@@ -90,8 +92,24 @@ def _obj_new(env: BpfVerifierEnv, proto: KfuncProto) -> None:
     rows = field_rows(btf, fields, env.attr.kernel_btf)
     if len(rows) > BTF_FIELDS_MAX:
         env.reject(E2BIG, f"struct {btf.type(type_id).name} has {len(rows)} special fields, of at most {BTF_FIELDS_MAX}")
+    _check_cycle(env, btf, type_id, fields)
     _note_operands(env, [size, len(rows), *(row.row for row in rows), *[0] * (BTF_FIELDS_MAX - len(rows))])
     _finish(env, proto, BpfRegState(_OBJECT, ZERO, map=btf, num=type_id))
+
+
+def _check_cycle(env: BpfVerifierEnv, btf: Any, type_id: int, fields: list[BtfField]) -> None:
+    """What is owned itself holds no owners: nothing comes to own itself. Errors: ELOOP. Kernel: btf_check_and_fixup_fields."""
+    if not any(field.name in _NODES for field in fields):
+        return
+    for field in fields:
+        if field.name in _ROOTS and any(inner.name in _ROOTS for inner in object_fields(btf, field.type_id)):
+            within = btf.type(field.type_id).name
+            env.reject(ELOOP, f"struct {btf.type(type_id).name} has nodes, and struct {within}, which it holds, holds others")
+
+
+def _types_of(reg: BpfRegState) -> Any:
+    """The BTF that a map value's or an object's fields are from."""
+    return reg.map.btf if base_type(reg.type) == PTR_TO_MAP_VALUE else reg.map
 
 
 def _note_operands(env: BpfVerifierEnv, operands: list[int]) -> None:
@@ -152,8 +170,6 @@ def _head(env: BpfVerifierEnv, family: str) -> BtfField:
     reg = check_reg_read(env, 1)
     if reg.type not in (PTR_TO_MAP_VALUE, _OBJECT):
         env.reject(EINVAL, "arg#0 expected pointer to map value or allocated object")
-    if reg.type == _OBJECT:
-        env.reject(EINVAL, f"{name} in objects is not implemented yet")
     if reg.bounds.var_off.mask:
         env.reject(EINVAL, f"R1 doesn't have constant offset. {name} has to be at the constant offset")
     off = reg.off + reg.bounds.smin_value
@@ -161,7 +177,8 @@ def _head(env: BpfVerifierEnv, family: str) -> BtfField:
     field = next((field for field in fields if field.name == name and field.offset == off), None)
     if field is None:
         env.reject(EINVAL, f"{name} not found at offset={off}")
-    if not any(ref.kind == "lock" and ref.id == reg.id and ref.ptr is reg.map for ref in env.cur_state.refs):
+    ident, place = lock_ident(reg)
+    if not any(ref.kind == "lock" and ref.id == ident and ref.ptr is place for ref in env.cur_state.refs):
         lock = next((other.offset for other in fields if other.name == "bpf_spin_lock"), -22)
         env.reject(EINVAL, f"bpf_spin_lock at off={lock} must be held for {name}")
     return field
@@ -183,8 +200,8 @@ def _node(env: BpfVerifierEnv, family: str, field: BtfField, root: BpfRegState, 
     check_ptr_off_reg(env, 2, reg, fixed_off_ok=True)
     if not any(inner.name == name and inner.offset == reg.off for inner in _fields(env, reg)):
         env.reject(EINVAL, f"{name} not found at offset={reg.off}")
-    if reg.map is not root.map.btf or reg.num != field.type_id:
-        wanted, given = root.map.btf.type(field.type_id).name, reg.map.type(reg.num).name
+    if reg.map is not _types_of(root) or reg.num != field.type_id:
+        wanted, given = _types_of(root).type(field.type_id).name, reg.map.type(reg.num).name
         env.reject(
             EINVAL,
             f"operation on {head} expects arg#1 {name} at offset={field.node_at} in struct {wanted}, "
@@ -215,14 +232,14 @@ def _graph(env: BpfVerifierEnv, proto: KfuncProto, family: str, adds: bool) -> N
             less = check_reg_read(env, 3)
             if less.type != PTR_TO_FUNC:
                 env.reject(EINVAL, "arg2 expected pointer to func")
-            push_callback_call(env, less.num, partial(_set_less_state, _not_owned(env, root.map.btf, field)))
+            push_callback_call(env, less.num, partial(_set_less_state, _not_owned(env, _types_of(root), field)))
         _no_longer_owned(env, reg)
         clear_caller_saved_regs(env.frame)
         env.regs[0] = REG_UNKNOWN
         return
     if proto.name == "bpf_rbtree_remove":
         _node(env, family, field, root, False, proto.name)
-    made = _not_owned(env, root.map.btf, field)
+    made = _not_owned(env, _types_of(root), field)
     if proto.acquire:
         made = made.with_type(_OBJECT)
     _finish(env, proto, made)

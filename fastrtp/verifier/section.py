@@ -13,7 +13,7 @@ from fastrtp.helpers.table import HELPER_IDS
 from fastrtp.isa import BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL, Insn
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import check_field_pointer
-from fastrtp.verifier.regtype import NON_OWN_REF, PTR_TO_BTF_ID, base_type
+from fastrtp.verifier.regtype import NON_OWN_REF, PTR_TO_BTF_ID, PTR_TO_MAP_VALUE, base_type
 from fastrtp.verifier.state import REG_UNKNOWN, SLOT_MISC, BpfReferenceState, BpfRegState
 
 _SPIN_UNLOCK = HELPER_IDS["spin_unlock"]
@@ -40,22 +40,27 @@ def leave(env: BpfVerifierEnv, kind: str) -> bool:
     return False
 
 
+def lock_ident(reg: BpfRegState) -> tuple[int, Any]:
+    """(id, map or BTF): which lock the value or object of a register has. An object whose lock is taken is owned."""
+    return (reg.id if base_type(reg.type) == PTR_TO_MAP_VALUE else reg.ref_obj_id), reg.map
+
+
 def check_spin_lock(env: BpfVerifierEnv, regno: int, reg: BpfRegState, is_lock: bool) -> None:
-    """bpf_spin_lock or bpf_spin_unlock on a map value. Errors: EINVAL. Kernel: process_spin_lock."""
+    """bpf_spin_lock or bpf_spin_unlock on a map value or an object of the program. Errors: EINVAL. Kernel: process_spin_lock."""
     called = env.kfuncs.get(env.frame.callsite) if env.frame.in_callback_fn else None
     if called is not None and called.family == "rbtree":
         env.reject(EACCES, "can't spin_{lock,unlock} in rbtree cb")
     check_field_pointer(env, regno, reg, "bpf_spin_lock")
-    found = reg.map
+    ident, found = lock_ident(reg)
     held = [ref for ref in env.cur_state.refs if ref.kind == "lock"]
     if is_lock:
         if held:
             env.reject(EINVAL, "Locking two bpf_spin_locks are not allowed")
-        enter(env, "lock", reg.id, found)
+        enter(env, "lock", ident, found)
         return
     if not held:
         env.reject(EINVAL, "bpf_spin_unlock without taking a lock")
-    if held[-1].id != reg.id or held[-1].ptr is not found:
+    if held[-1].id != ident or held[-1].ptr is not found:
         env.reject(EINVAL, "bpf_spin_unlock of different lock")
     leave(env, "lock")
     forget_types(env, NON_OWN_REF)

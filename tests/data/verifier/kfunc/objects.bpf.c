@@ -63,7 +63,7 @@ struct bag { struct bpf_spin_lock lock; struct bpf_list_head head __contains(ite
 
 struct box { __u64 a; struct plain __kptr *own; struct task_struct __kptr_untrusted *seen; };
 
-struct held { __u64 count; struct box __kptr *box; struct plain __kptr *own; struct task_struct __kptr *task; struct task_struct __kptr_untrusted *seen; };
+struct held { __u64 count; struct box __kptr *box; struct bag __kptr *bag; struct plain __kptr *own; struct task_struct __kptr *task; struct task_struct __kptr_untrusted *seen; };
 struct { __uint(type, 2); __uint(max_entries, 2); __type(key, __u32); __type(value, struct held); } held SEC(".maps");
 struct { __uint(type, 2); __uint(max_entries, 2); __type(key, __u32); __type(value, struct plain); } numbers SEC(".maps");
 
@@ -97,17 +97,17 @@ int load_somewhere(__u64 *ctx)
 	if (!v)
 		return 0;
 	barrier_var(at);
-	return *(__u64 *)((void *)v + 16 + at) != 0;
+	return *(__u64 *)((void *)v + 24 + at) != 0;
 }
 
-/* expect: EACCES BPF_ST imm must be 0 when storing to kptr at off=32 */
+/* expect: EACCES BPF_ST imm must be 0 when storing to kptr at off=40 */
 SEC("?tp_btf/sys_enter")
 int store_constant(__u64 *ctx)
 {
 	struct held *v = element(&held, 0);
 
 	if (v)
-		asm volatile("*(u64 *)(%0 + 32) = 5" :: "r"(v) : "memory");
+		asm volatile("*(u64 *)(%0 + 40) = 5" :: "r"(v) : "memory");
 	return 0;
 }
 
@@ -117,7 +117,7 @@ int store_zero(__u64 *ctx)
 	struct held *v = element(&held, 0);
 
 	if (v)
-		asm volatile("*(u64 *)(%0 + 32) = 0" :: "r"(v) : "memory");
+		asm volatile("*(u64 *)(%0 + 40) = 0" :: "r"(v) : "memory");
 	return 0;
 }
 
@@ -128,7 +128,7 @@ int atomic_add(__u64 *ctx)
 	struct held *v = element(&held, 0);
 
 	if (v)
-		asm volatile("lock *(u64 *)(%0 + 32) += %1" :: "r"(v), "r"(1ULL) : "memory");
+		asm volatile("lock *(u64 *)(%0 + 40) += %1" :: "r"(v), "r"(1ULL) : "memory");
 	return 0;
 }
 
@@ -142,7 +142,7 @@ int xchg_somewhere(__u64 *ctx)
 	if (!v)
 		return 0;
 	barrier_var(at);
-	bpf_kptr_xchg((void *)v + 16 + at, NULL);
+	bpf_kptr_xchg((void *)v + 24 + at, NULL);
 	return 0;
 }
 
@@ -457,10 +457,9 @@ int head_on_the_stack(__u64 *ctx)
 	return 0;
 }
 
-/* expect: EINVAL bpf_list_head in objects is not implemented yet */
-/* differs: Linux asks for the object's lock */
+/* expect: EINVAL bpf_spin_lock at off=0 must be held for bpf_list_head */
 SEC("?tp_btf/sys_enter")
-int list_of_object(__u64 *ctx)
+int bag_unlocked(__u64 *ctx)
 {
 	struct bag *bag = bpf_obj_new(struct bag);
 
@@ -468,6 +467,110 @@ int list_of_object(__u64 *ctx)
 		bpf_list_pop_front(&bag->head);
 		bpf_obj_drop(bag);
 	}
+	return 0;
+}
+
+/* a bag of three items stays in the map; that of the event before is emptied of one, and dropped with the rest */
+SEC("?tp_btf/sys_enter")
+int bag(__u64 *ctx)
+{
+	struct held *v = element(&held, 0);
+	struct bpf_list_node *node;
+	struct bag *bag;
+	int i;
+
+	if (!v)
+		return 0;
+	bag = bpf_obj_new(struct bag);
+	if (!bag)
+		return 0;
+	for (i = 0; i < 3; i++) {
+		struct item *item = bpf_obj_new(struct item);
+
+		if (!item)
+			break;
+		item->key = ctx[1] + i;
+		bpf_spin_lock(&bag->lock);
+		bpf_list_push_front_impl(&bag->head, &item->list, NULL, 0);
+		bpf_spin_unlock(&bag->lock);
+	}
+	bag = bpf_kptr_xchg(&v->bag, bag);
+	if (!bag)
+		return 0;
+	bpf_spin_lock(&bag->lock);
+	node = bpf_list_pop_front(&bag->head);
+	bpf_spin_unlock(&bag->lock);
+	if (node) {
+		struct item *item = (void *)node - __builtin_offsetof(struct item, list);
+
+		boxes[3] = item->key;
+		bpf_obj_drop(item);
+	}
+	bpf_obj_drop(bag);
+	return 0;
+}
+
+/* expect: EINVAL bpf_spin_lock at off=0 must be held for bpf_list_head */
+SEC("?tp_btf/sys_enter")
+int bag_of_another_lock(__u64 *ctx)
+{
+	struct bag *bag = bpf_obj_new(struct bag), *other;
+
+	if (!bag)
+		return 0;
+	other = bpf_obj_new(struct bag);
+	if (other) {
+		bpf_spin_lock(&other->lock);
+		bpf_list_pop_front(&bag->head);
+		bpf_spin_unlock(&other->lock);
+		bpf_obj_drop(other);
+	}
+	bpf_obj_drop(bag);
+	return 0;
+}
+
+/* expect: EINVAL bpf_spin_unlock of different lock */
+SEC("?tp_btf/sys_enter")
+int bag_other_unlocked(__u64 *ctx)
+{
+	struct bag *bag = bpf_obj_new(struct bag), *other;
+
+	if (!bag)
+		return 0;
+	other = bpf_obj_new(struct bag);
+	if (other) {
+		bpf_spin_lock(&other->lock);
+		bpf_spin_unlock(&bag->lock);
+		bpf_obj_drop(other);
+	}
+	bpf_obj_drop(bag);
+	return 0;
+}
+
+/* expect: EINVAL function calls are not allowed while holding a lock */
+SEC("?tp_btf/sys_enter")
+int bag_dropped_locked(__u64 *ctx)
+{
+	struct bag *bag = bpf_obj_new(struct bag);
+
+	if (!bag)
+		return 0;
+	bpf_spin_lock(&bag->lock);
+	bpf_obj_drop(bag);
+	return 0;
+}
+
+/* expect: EINVAL local 'kptr' has no valid bpf_spin_lock */
+SEC("?tp_btf/sys_enter")
+int no_lock(__u64 *ctx)
+{
+	struct plain *made = bpf_obj_new(struct plain);
+
+	if (!made)
+		return 0;
+	bpf_spin_lock((void *)made);
+	bpf_spin_unlock((void *)made);
+	bpf_obj_drop(made);
 	return 0;
 }
 
