@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.machine import Machine
+from bench.rings import pieces, rings
 from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.jit.program import NativeProgram, NativeText, compile_program
 
@@ -56,6 +57,7 @@ class Direct:
         prog: Any = here.obj.programs[name].prog
         self._memory = here.kernel.memory
         maps = [bpf_map.map for bpf_map in prog.used_maps]
+        self._rings = rings(prog.used_maps)
         self.native: NativeProgram = compile_program(prog.verified, maps, name, self._memory, options)
 
     def run(self, events: int, keys: int = 1024) -> None:
@@ -63,6 +65,7 @@ class Direct:
         memory = self._memory
         memory.lib.machine_enter(memory.machine_address)
         try:
-            _code()[1](events, keys, self.native.entry, memory.env_of(0))
+            for piece in pieces(events, self._rings):
+                _code()[1](piece, keys, self.native.entry, memory.env_of(0))
         finally:
             memory.lib.machine_leave(memory.machine_address)

@@ -6,11 +6,15 @@ import ctypes
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench import loops, native
+from bench.rings import pieces, rings
+
+if TYPE_CHECKING:
+    from fastrtp.maps import RingBuf
 
 _PROTO = "u64 key, u64 value, u32 flags"
 _NAME = "bench_event"
@@ -28,6 +32,7 @@ class Machine:
         self.obj = self.kernel.load(native.SOURCES / "transition.bpf.o")
         memory = self.kernel.memory
         self._arguments = (self.tp.address, memory.env_of(0))
+        self.rings: list[RingBuf] = []
 
     @contextmanager
     def attached(self, names: Sequence[str]) -> Iterator[None]:
@@ -41,6 +46,8 @@ class Machine:
                     stack.callback(obj.close)
                 seen.add(name)
                 stack.callback(obj.programs[name].attach(_NAME).close)
+                self.rings += rings(obj.programs[name].prog.used_maps)
+            stack.callback(self.rings.clear)
             yield
 
     @contextmanager
@@ -73,15 +80,15 @@ class Machine:
             for record in records:
                 record.stats["active"] = 0
 
-    def fire(self, events: int, keys: int) -> int:
+    def fire(self, events: int, keys: int) -> None:
         """Events through the tracepoint and its programs' probes; it is this thread's turn meanwhile."""
         lib, address = self.kernel.memory.lib, self.kernel.memory.machine_address
         lib.machine_enter(address)
         try:
-            return loops.fire(events, keys, *self._arguments)
+            for piece in pieces(events, self.rings):
+                loops.fire(piece, keys, *self._arguments)
         finally:
             lib.machine_leave(address)
-
 
     @contextmanager
     def replaying(self, names: Sequence[str], keys: int, tier: str) -> Iterator[Replayed]:
@@ -129,6 +136,7 @@ class Replayed:
         tracepoints = {_NAME: here.tp}
         self._tier = tier
         self._chunk = CHUNK
+        self._rings = here.rings
         self._replay: LinkedReplay
         if tier == "fused":
             self._replay = FusedReplay(here.kernel, bound, tracepoints)
@@ -138,10 +146,12 @@ class Replayed:
 
     def play(self, events: int) -> None:
         """So many events, the recording from its start as often as it takes."""
-        while events > 0:
-            if self._replay.position == self._replay.events:
-                self._replay.rewind()
-            events -= self._replay.play(min(events, self._chunk))
+        for piece in pieces(events, self._rings):
+            left = piece
+            while left > 0:
+                if self._replay.position == self._replay.events:
+                    self._replay.rewind()
+                left -= self._replay.play(min(left, self._chunk))
         if self._replay.tier != self._tier:
             raise RuntimeError(f"the replay was {self._replay.tier}, not {self._tier}")
 

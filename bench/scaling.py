@@ -23,10 +23,9 @@ from typing import Any, ClassVar
 from bench import native
 from bench.cases import Case, Results, Suite
 from bench.measure import budget
+from bench.rings import ROOM, empty_rings, rings
 
 EVENTS = 400_000
-_RING_EVENTS = 30_000
-"""What a ring of 1 MiB takes without getting full."""
 _NATIVE_EVENTS = 2_000_000
 """So many that it does not matter what making a thread takes."""
 _ENOUGH, _PATIENCE = 20, 10
@@ -96,10 +95,11 @@ class Players:
         kernel = self._kernel()
         events = self._bound(kernel, *self._columns)
         made = self._stack.enter_context(player(kernel, events, cpus=count, window=None, chunk=self._events))
+        found = rings(kernel.maps)
 
         def play() -> None:
             made.rewind()
-            empty_rings(kernel)
+            empty_rings(found)
             made.run()
 
         return play
@@ -113,22 +113,14 @@ class Players:
         made = FusedReplay(kernel, events, {self._name: kernel.tracepoints[self._name]})
         self._stack.callback(made.close)
         made.prepare()
+        found = rings(kernel.maps)
 
         def play() -> None:
             made.rewind()
-            empty_rings(kernel)
+            empty_rings(found)
             made.run(None, self._events)
 
         return play
-
-
-def empty_rings(kernel: Any) -> None:
-    """Let rings be consumed, without the cost of it: one that is full would be all that is measured."""
-    from fastrtp.maps import RingBuf
-
-    for held in kernel.maps:
-        if isinstance(held.map, RingBuf):
-            held.map.record["consumer"], held.map.record["tight"] = held.map.record["producer"], 0
 
 
 @contextmanager
@@ -172,7 +164,7 @@ def best_rounds(plays: Mapping[str, tuple[Play, int]], seconds: float) -> dict[s
 @functools.cache
 def scaling(program: str, keys: int, own: bool, ordered: bool, native_kind: tuple[int, int] | None) -> dict[str, float]:
     """ns per event: on "two" threads and on "one", of C on "two_c" and "one_c" where there is a C form and a compiler."""
-    events = _RING_EVENTS if program.startswith("ringbuf") else EVENTS
+    events = ROOM if program.startswith("ringbuf") else EVENTS
     with ExitStack() as stack:
         players = Players(stack, program, keys, own=own, events=events)
         plays: dict[str, tuple[Play, int]] = {

@@ -109,14 +109,15 @@ VINSN = np.dtype(
         ("access", "u1"),  # base type of the pointer, ACCESS_MIXED
         ("pad", "<u2"),
         ("ptr_type", U4),
-        ("pad1", U4),
+        ("map", U4),  # number of the one map that a helper call works on, CALL_MAPS for several
         ("explored", I8),  # newest checkpoint
     ]
 )
 """An instruction, what is known of it beforehand, and what is learnt on the way."""
 
-PRUNE_POINT, FORCE_CHECKPOINT, CALLS_CALLBACK, ITER_NEXT = 1, 2, 4, 8
-"""`flags` of an instruction."""
+PRUNE_POINT, FORCE_CHECKPOINT, CALLS_CALLBACK, ITER_NEXT, CALL_ALLOWED = 1, 2, 4, 8, 16
+"""`flags` of an instruction. CALL_ALLOWED: the program may call this helper."""
+CALL_MAPS = (1 << 32) - 1
 HELPER_ROWS = 256
 HELPER_CALLS_BACK, HELPER_PRUNES = 1 << 8, 1 << 9
 """Facts on a helper beside its argument registers (bits 1 to 5)."""
@@ -125,12 +126,61 @@ ACCESS_MIXED = 0xFF
 VMEMO = np.dtype([("source", VREG), ("result", VREG)])
 """A load through `source` gave `result` (the latter alone for a constant)."""
 
-VOBJECT = np.dtype([("kind", I8), ("key_size", I8), ("value_size", I8), ("map_flags", I8), ("inner", I8)])
+VOBJECT = np.dtype(
+    [
+        ("kind", I8),
+        ("key_size", I8),
+        ("value_size", I8),
+        ("map_flags", I8),
+        ("inner", I8),
+        ("map_type", I8),
+        ("max_entries", I8),
+    ]
+)
 """A Python object that registers name: what the core needs of a map."""
 
 OBJECT_FIELDS, OBJECT_CONST, OBJECT_MAPS, OBJECT_SOCKETS, OBJECT_LOCK, OBJECT_INNER, OBJECT_UID = 1, 2, 4, 8, 16, 32, 64
 """`kind` of a map: its values have special fields; loads give constants; it holds maps, or sockets; a value's id is kept;
 `inner` is a map; pointers to inner maps are told apart, for their timers."""
+
+MAX_ARGS = 5
+VHELPER = np.dtype(
+    [
+        ("args", U4, MAX_ARGS),  # ArgType with flags
+        ("arg_size", U4, MAX_ARGS),  # bytes of memory of a fixed size
+        ("ret", U4),  # RetType with flags
+        ("nargs", U4),
+        ("flags", U4),
+        ("pad", U4),
+        ("maps", I8),  # bit t: works on maps of type t
+    ]
+)
+"""A row of the helper table, as the core needs it."""
+
+HELPER_NATIVE, HELPER_RET_NATIVE, HELPER_WRITES_MAP, HELPER_LOOKS_UP, HELPER_SIZED, HELPER_CPU = 1, 2, 4, 8, 16, 32
+HELPER_ACQUIRES, HELPER_XCHG = 64, 128
+"""`flags` of a helper: the core checks all of a call; it knows what comes back; no read-only map may be given; NULL only
+where there is no such element; gives no more than the size it was given; gives the number of a CPU; what it gives has
+to be released; kptr_xchg."""
+ARG_TYPES_MAX = 10
+"""Register types that go with a type of argument, a row of the table `arg_types`; 0 behind the last."""
+
+VCALL = np.dtype(
+    [
+        ("map", I8),  # number of the map, 0 for none
+        ("map_uid", I8),
+        ("raw_mode", I8),
+        ("raw_regno", I8),
+        ("access_size", I8),
+        ("mem_size", I8),
+        ("msize_max_value", I8),
+        ("ref_obj_id", I8),
+        ("release_regno", I8),
+        ("subprogno", I8),
+        ("const_map_key", I8),  # -1 where it is not known
+    ]
+)
+"""What earlier arguments of a call said. Kernel: struct bpf_call_arg_meta."""
 
 VINSTANCE = np.dtype(
     [
@@ -211,6 +261,11 @@ VENV = np.dtype(
         ("c", I8),
         ("d", I8),
         ("out_of_memory", I8),
+        ("helpers", I8),  # VHELPER[HELPER_ROWS]
+        ("arg_types", I8),
+        ("nr_cpu_ids", I8),
+        ("logged", I8),  # calls of functions and returns are to be shown
+        ("call", VCALL),
         ("scratch", VREG, 4),
     ]
 )

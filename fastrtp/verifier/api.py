@@ -76,7 +76,6 @@ class InsnAux:
     access: str | None = None
     map: int | None = None
     callback: int | None = None
-    map_ambiguous: bool = False
     callback_ambiguous: bool = False
     ptr_type: int = 0
     kfunc: str = ""

@@ -1,36 +1,75 @@
-"""Calls of helpers: who may call what, every argument against the helper table, what comes back.
+"""Calls of helpers: who may call what, and those calls that are not the core's alone (call_native.py).
 
-Kernel: kernel/bpf/verifier.c:check_helper_call, check_func_arg, check_reg_type, check_map_func_compatibility.
+Kernel: kernel/bpf/verifier.c:check_helper_call.
 """
 
 from __future__ import annotations
 
+import functools
 from errno import EINVAL
+from typing import Any
+
+import numpy as np
 
 from fastrtp.btf import BtfKind
-from fastrtp.helpers.argtype import MEM_RDONLY, PTR_MAYBE_NULL, RetType
+from fastrtp.helpers.argtype import MEM_RDONLY, PTR_MAYBE_NULL, ArgType, RetType
 from fastrtp.helpers.table import HELPER_IDS, HELPERS, HelperProto
 from fastrtp.isa import Insn, func_id_name
+from fastrtp.native.verifier_layout import (
+    CALL_ALLOWED,
+    HELPER_ACQUIRES,
+    HELPER_CPU,
+    HELPER_LOOKS_UP,
+    HELPER_NATIVE,
+    HELPER_RET_NATIVE,
+    HELPER_ROWS,
+    HELPER_SIZED,
+    HELPER_WRITES_MAP,
+    HELPER_XCHG,
+    VHELPER,
+)
 from fastrtp.uapi import BPF_F_SLEEPABLE
-from fastrtp.verifier.bounds import S32_MAX, S32_MIN, ZERO, reg_bounds_sync
-from fastrtp.verifier.call_args import CallArgMeta, check_func_arg
-from fastrtp.verifier.call_funcs import check_by_func, refuse_func_ip
-from fastrtp.verifier.call_maps import check_map_func_compatibility, ids, is_lookup_of_known_element, record_func_map
+from fastrtp.verifier.bounds import ZERO
+from fastrtp.verifier.call_args import ARG_CHECKS, CallArgMeta, check_func_arg
+from fastrtp.verifier.call_funcs import FUNC_CHECKS, refuse_func_ip
+from fastrtp.verifier.call_maps import WRITING, ids, map_types
 from fastrtp.verifier.dynptr import end_dynptr
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import has_field
-from fastrtp.verifier.func import clear_caller_saved_regs
 from fastrtp.verifier.kptr import kptr_xchg_result
 from fastrtp.verifier.refs import check_reference_leak, release_reference
-from fastrtp.verifier.regtype import PTR_TO_BTF_ID, PTR_TO_MAP_VALUE, PTR_TO_MEM
-from fastrtp.verifier.stack import mark_stack_written
-from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, BpfRegState, register_is_null, scalar
-from fastrtp.verifier.tnum import TNUM_UNKNOWN, U32, U64
-
-MAX_ERRNO = 4095
+from fastrtp.verifier.regtype import PTR_TO_BTF_ID, PTR_TO_MEM
+from fastrtp.verifier.state import BpfRegState
 
 _FN = HELPER_IDS
-_SIZED_RESULT = ids("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str")
+_FACTS = {
+    HELPER_WRITES_MAP: WRITING,
+    HELPER_LOOKS_UP: ids("map_lookup_elem"),
+    HELPER_SIZED: ids("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str"),
+    HELPER_CPU: ids("get_smp_processor_id"),
+    HELPER_ACQUIRES: ids("ringbuf_reserve"),
+    HELPER_XCHG: ids("kptr_xchg"),
+}
+_NATIVE_RETURNS = frozenset({RetType.RET_INTEGER, RetType.RET_VOID, RetType.RET_PTR_TO_MAP_VALUE})
+
+
+@functools.cache
+def helper_rows() -> Any:
+    """For the core: the helper table by number, and what else it has to know of each."""
+    rows = np.zeros(HELPER_ROWS, VHELPER)
+    for number, fn in HELPERS.items():
+        row = rows[number]
+        row["args"][: len(fn.args)] = fn.args
+        for arg, size in fn.arg_size.items():
+            row["arg_size"][arg] = size
+        row["ret"], row["nargs"] = fn.ret, len(fn.args)
+        row["maps"] = np.uint64(map_types(number)).astype("<i8")
+        flags = sum(flag for flag, numbers in _FACTS.items() if number in numbers)
+        if fn.ret & 0xFF in _NATIVE_RETURNS or flags & HELPER_ACQUIRES:
+            flags |= HELPER_RET_NATIVE
+            if number not in FUNC_CHECKS and not any(ArgType(arg & 0xFF) in ARG_CHECKS for arg in fn.args):
+                flags |= HELPER_NATIVE
+        row["flags"] = flags
+    return rows
 
 
 def get_helper_proto(env: BpfVerifierEnv, func_id: int) -> HelperProto:
@@ -47,68 +86,44 @@ def check_helper_call(env: BpfVerifierEnv, insn: Insn) -> None:
     """Check the call at the current instruction and set R0."""
     func_id = insn.imm
     fn = get_helper_proto(env, func_id)
-    name = f"{func_id_name(func_id)}#{func_id}"
     if fn.gpl_only and not env.gpl_compatible:
         env.reject(EINVAL, "cannot call GPL-restricted function from non-GPL compatible program")
     if fn.might_sleep and not env.attr.prog_flags & BPF_F_SLEEPABLE:
         env.reject(EINVAL, "helper call might sleep in a non-sleepable prog")
     if func_id == _FN["get_func_ip"]:
-        refuse_func_ip(env, name)
+        refuse_func_ip(env, f"{func_id_name(func_id)}#{func_id}")
     if env.attr.implemented_only and not fn.implemented:
         env.reject(EINVAL, f"helper bpf_{fn.name} is not implemented yet")
-    meta = CallArgMeta()
+    env.insn_table["flags"][env.insn_idx] |= CALL_ALLOWED
+    meta = CallArgMeta(env)
     for arg in range(len(fn.args)):
         check_func_arg(env, arg, meta, fn)
-    record_func_map(env, meta.map_ptr, func_id)
-    if meta.access_size:
-        mark_stack_written(env, meta.raw_regno, meta.access_size)
-    if meta.release_regno:
-        released = env.regs[meta.release_regno]
-        if meta.dynptr is not None:
-            end_dynptr(env, meta.dynptr.ref_obj_id)
-            release_reference(env, meta.dynptr.ref_obj_id)
-        elif meta.ref_obj_id and release_reference(env, meta.ref_obj_id):
-            pass
-        elif not register_is_null(released):
-            env.reject(EINVAL, f"func {name} reference has not been acquired before")
-    check_by_func(env, func_id, meta)
-    elided = is_lookup_of_known_element(meta.map_ptr, meta.const_map_key, func_id)
-    clear_caller_saved_regs(env.frame)
-    env.regs[0] = _return_value(env, fn, meta, elided)
-    check_map_func_compatibility(env, meta.map_ptr, func_id, name)
+    env.check(env.lib.verifier_finish_args(env.address, func_id))
+    if meta.dynptr is not None and meta.release_regno:
+        end_dynptr(env, meta.dynptr.ref_obj_id)
+        release_reference(env, meta.dynptr.ref_obj_id)
+    else:
+        env.check(env.lib.verifier_release(env.address))
+    check = FUNC_CHECKS.get(func_id)
+    if check is not None:
+        check(env, meta)
+    env.check(env.lib.verifier_finish_call(env.address, func_id))
+    if not helper_rows()["flags"][func_id] & HELPER_RET_NATIVE:
+        env.regs[0] = _return_value(env, fn, meta)
 
 
-def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elided: bool) -> BpfRegState:
+def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta) -> BpfRegState:
+    """What comes back, where that depends on C types or dynptrs."""
     base, flags = fn.ret & 0xFF, fn.ret & ~0xFF
-    if base == RetType.RET_INTEGER:
-        if fn.id in _SIZED_RESULT and meta.msize_max_value <= S32_MAX:
-            top = meta.msize_max_value
-            return scalar(reg_bounds_sync(TNUM_UNKNOWN, -MAX_ERRNO, top, 0, U64, max(S32_MIN, -MAX_ERRNO), top, 0, U32))
-        if fn.id == _FN["get_smp_processor_id"]:
-            top = env.attr.nr_cpu_ids - 1
-            return scalar(reg_bounds_sync(TNUM_UNKNOWN, 0, top, 0, top, 0, top, 0, top))
-        return REG_UNKNOWN
-    if base == RetType.RET_VOID:
-        return REG_NOT_INIT
-    ident = env.new_id() if flags & PTR_MAYBE_NULL and meta.kptr_field is None else 0
-    if base == RetType.RET_PTR_TO_MAP_VALUE:
-        if elided:
-            flags &= ~PTR_MAYBE_NULL
-            ident = env.new_id() if has_field(env, meta.map_ptr, "bpf_spin_lock") else 0
-        return BpfRegState(PTR_TO_MAP_VALUE | flags, ZERO, id=ident, map=meta.map_ptr, num=meta.map_uid)
-    if base == RetType.RET_PTR_TO_MEM:
-        ref = 0
-        if meta.dynptr is not None:
-            # a slice: dead with its dynptr
-            return BpfRegState(
-                PTR_TO_MEM | flags, ZERO, id=ident, ref_obj_id=meta.dynptr.ref_obj_id, map=meta.dynptr.id, num=meta.mem_size
-            )
-        if fn.name == "ringbuf_reserve":
-            ident = ref = env.acquire_reference(env.insn_idx)
-        return BpfRegState(PTR_TO_MEM | flags, ZERO, id=ident, ref_obj_id=ref, num=meta.mem_size)
-    btf = env.attr.kernel_btf
     if meta.kptr_field is not None:
         return kptr_xchg_result(env, meta.kptr_btf, meta.kptr_field)
+    ident = env.new_id() if flags & PTR_MAYBE_NULL else 0
+    if base == RetType.RET_PTR_TO_MEM and meta.dynptr is not None:
+        # a slice: dead with its dynptr
+        return BpfRegState(
+            PTR_TO_MEM | flags, ZERO, id=ident, ref_obj_id=meta.dynptr.ref_obj_id, map=meta.dynptr.id, num=meta.mem_size
+        )
+    btf = env.attr.kernel_btf
     if base == RetType.RET_PTR_TO_BTF_ID:
         type_id = btf.find(fn.ret_btf, BtfKind.STRUCT) if btf is not None else None
         if type_id is None:
@@ -120,5 +135,4 @@ def _return_value(env: BpfVerifierEnv, fn: HelperProto, meta: CallArgMeta, elide
     return None
 
 
-
-__all__ = ["check_helper_call", "check_reference_leak", "get_helper_proto"]
+__all__ = ["check_helper_call", "check_reference_leak", "get_helper_proto", "helper_rows"]

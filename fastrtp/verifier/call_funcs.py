@@ -5,8 +5,10 @@ Kernel: kernel/bpf/verifier.c:check_helper_call (its switch), set_*_callback_sta
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from errno import EACCES, EINVAL
 from functools import partial
+from types import MappingProxyType
 
 from fastrtp.btf import BtfKind
 from fastrtp.errors import ENOTSUPP
@@ -31,48 +33,58 @@ from fastrtp.verifier.regtype import (
 )
 from fastrtp.verifier.state import REG_UNKNOWN, BpfFuncState, BpfRegState
 
-_FN = HELPER_IDS
 
-def check_by_func(env: BpfVerifierEnv, func_id: int, meta: CallArgMeta) -> None:
-    """What single helpers need beyond their prototype."""
-    regs = env.regs
-    if func_id == _FN["tail_call"]:
-        check_reference_leak(env, "tail_call")
-    elif func_id == _FN["loop"]:
-        _note_callback(env, meta.subprogno)
-        mark_reg_precise(env, 1)
-        if env.frame.callback_depth < regs[1].bounds.umax_value:
-            push_callback_call(env, meta.subprogno, _set_loop_callback_state)
-        else:
-            env.frame.callback_depth = 0
-    elif func_id == _FN["for_each_map_elem"]:
-        if meta.map_ptr.map_type not in FOR_EACH_MAPS:
-            env.reject(ENOTSUPP, "callback function not allowed for map")
-        _note_callback(env, meta.subprogno)
-        push_callback_call(env, meta.subprogno, _set_map_elem_callback_state)
-    elif func_id == _FN["timer_set_callback"]:
-        _note_callback(env, meta.subprogno)
-        push_async_cb(env, meta.subprogno, meta.map_ptr)
-    elif func_id == _FN["find_vma"]:
-        _note_callback(env, meta.subprogno)
-        vma = env.attr.kernel_btf.find("vm_area_struct", BtfKind.STRUCT) if env.attr.kernel_btf is not None else None
-        if vma is None:
-            env.reject(EINVAL, "func bpf_find_vma#180: no struct vm_area_struct in the kernel's BTF")
-        push_callback_call(env, meta.subprogno, partial(_set_find_vma_callback_state, vma))
-    elif func_id == _FN["user_ringbuf_drain"]:
-        _note_callback(env, meta.subprogno)
-        push_callback_call(env, meta.subprogno, partial(_set_user_ringbuf_callback_state, env.new_id()))
-    elif func_id == _FN["dynptr_from_mem"]:
-        if regs[1].type != PTR_TO_MAP_VALUE:
-            env.reject(EACCES, f"Unsupported reg type {reg_type_str(regs[1].type)} for bpf_dynptr_from_mem data")
-    elif func_id == _FN["snprintf"]:
-        size = regs[5].bounds.var_off.value
-        if size % 8:
-            env.reject(EINVAL, f"R5 size {size} of the data array is no multiple of 8")
-        fmt = regs[3]
-        start = fmt.off + fmt.bounds.var_off.value
-        if not format_is_valid(fmt.map.read_value(start, fmt.map.value_size - start).partition(b"\0")[0], size // 8):
-            env.reject(EINVAL, "Invalid format string")
+def _check_tail_call(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
+    check_reference_leak(env, "tail_call")
+
+
+def _check_loop(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
+    _note_callback(env, meta.subprogno)
+    mark_reg_precise(env, 1)
+    if env.frame.callback_depth < env.regs[1].bounds.umax_value:
+        push_callback_call(env, meta.subprogno, _set_loop_callback_state)
+    else:
+        env.frame.callback_depth = 0
+
+
+def _check_for_each(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
+    if meta.map_ptr.map_type not in FOR_EACH_MAPS:
+        env.reject(ENOTSUPP, "callback function not allowed for map")
+    _note_callback(env, meta.subprogno)
+    push_callback_call(env, meta.subprogno, _set_map_elem_callback_state)
+
+
+def _check_timer_callback(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
+    _note_callback(env, meta.subprogno)
+    push_async_cb(env, meta.subprogno, meta.map_ptr)
+
+
+def _check_find_vma(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
+    _note_callback(env, meta.subprogno)
+    vma = env.attr.kernel_btf.find("vm_area_struct", BtfKind.STRUCT) if env.attr.kernel_btf is not None else None
+    if vma is None:
+        env.reject(EINVAL, "func bpf_find_vma#180: no struct vm_area_struct in the kernel's BTF")
+    push_callback_call(env, meta.subprogno, partial(_set_find_vma_callback_state, vma))
+
+
+def _check_user_ringbuf(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
+    _note_callback(env, meta.subprogno)
+    push_callback_call(env, meta.subprogno, partial(_set_user_ringbuf_callback_state, env.new_id()))
+
+
+def _check_dynptr_from_mem(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
+    if env.regs[1].type != PTR_TO_MAP_VALUE:
+        env.reject(EACCES, f"Unsupported reg type {reg_type_str(env.regs[1].type)} for bpf_dynptr_from_mem data")
+
+
+def _check_snprintf(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
+    size = env.regs[5].bounds.var_off.value
+    if size % 8:
+        env.reject(EINVAL, f"R5 size {size} of the data array is no multiple of 8")
+    fmt = env.regs[3]
+    start = fmt.off + fmt.bounds.var_off.value
+    if not format_is_valid(fmt.map.read_value(start, fmt.map.value_size - start).partition(b"\0")[0], size // 8):
+        env.reject(EINVAL, "Invalid format string")
 
 
 def refuse_func_ip(env: BpfVerifierEnv, name: str) -> None:
@@ -117,3 +129,17 @@ def _set_map_elem_callback_state(caller: BpfFuncState, callee: BpfFuncState) -> 
     callee.regs[3] = BpfRegState(PTR_TO_MAP_VALUE, ZERO, map=pointer.map, num=pointer.num)
     callee.regs[4], callee.deps[4] = caller.regs[3], caller.deps[3]
 
+
+FUNC_CHECKS: Mapping[int, Callable[[BpfVerifierEnv, CallArgMeta], None]] = MappingProxyType(
+    {
+        HELPER_IDS["tail_call"]: _check_tail_call,
+        HELPER_IDS["loop"]: _check_loop,
+        HELPER_IDS["for_each_map_elem"]: _check_for_each,
+        HELPER_IDS["timer_set_callback"]: _check_timer_callback,
+        HELPER_IDS["find_vma"]: _check_find_vma,
+        HELPER_IDS["user_ringbuf_drain"]: _check_user_ringbuf,
+        HELPER_IDS["dynptr_from_mem"]: _check_dynptr_from_mem,
+        HELPER_IDS["snprintf"]: _check_snprintf,
+    }
+)
+"""What single helpers need beyond their prototype, by number."""

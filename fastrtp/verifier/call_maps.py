@@ -1,20 +1,18 @@
-"""Which map types go with which helpers, and what a call says of the map that it works on.
+"""Which map types go with which helpers.
 
-Kernel: kernel/bpf/verifier.c:check_map_func_compatibility, record_func_map, record_func_key.
+Kernel: kernel/bpf/verifier.c:check_map_func_compatibility.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from errno import EACCES, EINVAL
-from typing import Any
 
 from fastrtp.helpers.table import HELPER_IDS
-from fastrtp.uapi import BPF_F_INNER_MAP, BPF_F_RDONLY_PROG, BpfMapType
-from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.uapi import BpfMapType
 
 _FN = HELPER_IDS
 _T = BpfMapType
+_MAP_TYPES = 64
 
 
 def ids(*names: str) -> frozenset[int]:
@@ -82,41 +80,15 @@ FOR_EACH_MAPS = frozenset(
         _T.BPF_MAP_TYPE_PERCPU_ARRAY,
     }
 )
-_WRITING = ids("map_delete_elem", "map_update_elem", "map_push_elem", "map_pop_elem")
-KEY_ELIDED = frozenset({_T.BPF_MAP_TYPE_ARRAY, _T.BPF_MAP_TYPE_PERCPU_ARRAY})
+WRITING = ids("map_delete_elem", "map_update_elem", "map_push_elem", "map_pop_elem")
+"""What may not be called with a read-only map."""
 
 
-def record_func_map(env: BpfVerifierEnv, found: Any, func_id: int) -> None:
-    """For the code generator: the one map that the call works on, and no writes to read-only maps."""
-    if func_id in _WRITING and found is not None and found.map_flags & BPF_F_RDONLY_PROG:
-        env.reject(EACCES, "write into map forbidden")
-    if found is None:
-        return
-    aux = env.aux[env.insn_idx]
-    index = next((i for i, used in enumerate(env.used_maps) if used is found), None)
-    if index is None or aux.map_ambiguous or aux.map not in (None, index):
-        aux.map, aux.map_ambiguous = None, True
-    else:
-        aux.map = index
-
-
-def is_lookup_of_known_element(found: Any, const_map_key: int, func_id: int) -> bool:
-    """A lookup in an array with a constant key below max_entries never gives NULL."""
-    return (
-        func_id == _FN["map_lookup_elem"]
-        and found is not None
-        and found.map_type in KEY_ELIDED
-        and not found.map_flags & BPF_F_INNER_MAP  # max_entries is then the template's, not the map's
-        and 0 <= const_map_key < found.max_entries
-    )
-
-
-def check_map_func_compatibility(env: BpfVerifierEnv, found: Any, func_id: int, name: str) -> None:
-    """The map's type allows the helper, and the helper the type. Errors: EINVAL."""
-    if found is None:
-        return
-    allowed = _MAP_FUNCS.get(found.map_type)
+def map_types(func_id: int) -> int:
+    """Types of maps that a helper works on: bit t for type t. Kernel: check_map_func_compatibility."""
     needed = _FUNC_MAPS.get(func_id)
-    if (allowed is not None and func_id not in allowed) or (needed is not None and found.map_type not in needed):
-        env.reject(EINVAL, f"cannot pass map_type {int(found.map_type)} into func {name}")
-
+    return sum(
+        1 << kind
+        for kind in range(_MAP_TYPES)
+        if (kind not in _MAP_FUNCS or func_id in _MAP_FUNCS[kind]) and (needed is None or kind in needed)
+    )

@@ -26,7 +26,7 @@ from fastrtp.verifier import reason as why
 from fastrtp.verifier.api import LoadAttr, VerifiedProgram
 from fastrtp.verifier.async_cb import do_check_async_callbacks
 from fastrtp.verifier.bounds import ZERO
-from fastrtp.verifier.call import check_helper_call, check_reference_leak
+from fastrtp.verifier.call import check_helper_call, check_reference_leak, helper_rows
 from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv, Limits
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit
@@ -89,7 +89,7 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         check_cfg(env)
         _check_attach(env)
         compute_live_registers(env)
-        env.start_core(Limits(insns=BPF_COMPLEXITY_LIMIT_INSNS), describe)
+        env.start_core(Limits(insns=BPF_COMPLEXITY_LIMIT_INSNS), describe, helper_rows())
         env.insn_log = InsnLog(env)
         if env.log.level & 2:
             env.insn_log.live_registers()

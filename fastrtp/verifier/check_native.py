@@ -1,4 +1,4 @@
-"""The loop over instructions: everything but calls, returns from functions, and what depends on types or names.
+"""The loop over instructions: everything but what depends on types or names, and callbacks.
 
 Kernel: kernel/bpf/verifier.c:do_check, do_check_insn, process_bpf_exit, pop_stack.
 """
@@ -40,6 +40,8 @@ from fastrtp.verifier.alu_insn_native import (
     insn_off,
     insn_src,
 )
+from fastrtp.verifier.call_native import check_helper_call
+from fastrtp.verifier.func_native import check_func_call, prepare_func_exit
 from fastrtp.verifier.jmp_native import B_IDX, B_LOG, B_PREV, B_STATE, BRANCH_SIZE, E_HEAD, E_HEAD_CNT, check_cond_jmp_op
 from fastrtp.verifier.mem_native import (
     E_INSN_IDX,
@@ -205,7 +207,9 @@ def _do_jmp(env: int, insn: int, code: int) -> int:
             or (src_regno != 0 and src_regno != BPF_PSEUDO_CALL and src_regno != BPF_PSEUDO_KFUNC_CALL)
         ):
             return say(env, R_RESERVED, CALL_FIELDS, 0, 0, 0)
-        return DO_CALL
+        if src_regno == 0:
+            return check_helper_call(env, insn)
+        return check_func_call(env, insn) if src_regno == BPF_PSEUDO_CALL else DO_CALL
     if op == BPF_JA:
         if code & BPF_X or src_regno or insn_dst(insn) or (insn_off(insn) if is_jmp32 else insn_imm(insn)):
             return say(env, R_RESERVED, JA_FIELDS, 0, 0, 0)
@@ -215,7 +219,9 @@ def _do_jmp(env: int, insn: int, code: int) -> int:
         if code & BPF_X or insn_imm(insn) or src_regno or insn_dst(insn) or is_jmp32:
             return say(env, R_RESERVED, EXIT_FIELDS, 0, 0, 0)
         cur = load64(env + E_CUR)
-        if load64(cur + T_NFRAMES) > 1 or has_refs(cur) or load64(frame_of(cur, 0) + F_SUBPROG) != 0:
+        if load64(cur + T_NFRAMES) > 1:
+            return prepare_func_exit(env)
+        if has_refs(cur) or load64(frame_of(cur, 0) + F_SUBPROG) != 0:
             return DO_EXIT
         reason = check_reg_read(env, 0)
         return PATH_DONE if reason == OK else reason

@@ -18,6 +18,7 @@ from fastrtp.native.layout import at
 from fastrtp.native.library import library
 from fastrtp.native.verifier_layout import (
     ACCESS_MIXED,
+    CALL_MAPS,
     FULL_STATE,
     MAX_CALL_FRAMES,
     REG_SIZE,
@@ -30,6 +31,7 @@ from fastrtp.native.verifier_layout import (
 )
 from fastrtp.uapi import BPF_F_ANY_ALIGNMENT, BPF_F_STRICT_ALIGNMENT, BPF_F_TEST_STATE_FREQ, BpfProgType
 from fastrtp.verifier.api import InsnAux, LoadAttr, SubprogInfo, VerifierStats
+from fastrtp.verifier.call_table import arg_types
 from fastrtp.verifier.log import Refusal, VerifierLog
 from fastrtp.verifier.refuse import refuse
 from fastrtp.verifier.regtype import (
@@ -107,7 +109,9 @@ class _Objects(Space):
             inner = getattr(thing, "inner_map", None)
             other = self.number(inner) if hasattr(inner, "key_size") else 0
             kind = self._env.describe(self._env, thing)
-            self.table[number] = (kind, thing.key_size, thing.value_size, thing.map_flags, other)
+            self.table[number] = (
+                kind, thing.key_size, thing.value_size, thing.map_flags, other, thing.map_type, thing.max_entries
+            )  # fmt: skip
 
 
 class _Current(BpfVerifierState):
@@ -189,10 +193,10 @@ class BpfVerifierEnv:
     c = _Count("c")
     d = _Count("d")
 
-    def start_core(self, limits: Limits, describe: Callable[[BpfVerifierEnv, Any], int]) -> None:
+    def start_core(self, limits: Limits, describe: Callable[[BpfVerifierEnv, Any], int], helpers: Any) -> None:
         """Hand the program to the core: what was found of its shape, and room to work in. Raises Refusal (ENOMEM).
 
-        `describe`: the `kind` of a map's VOBJECT.
+        `describe`: the `kind` of a map's VOBJECT; `helpers`: a VHELPER for each number.
         """
         self.describe = describe
         self.space = _Objects(self)
@@ -217,6 +221,10 @@ class BpfVerifierEnv:
             "idmap": self._idmap.ctypes.data,
             "strict_alignment": int(self.strict_alignment),
             "test_state_freq": int(self.test_state_freq),
+            "helpers": helpers.ctypes.data,
+            "arg_types": arg_types().ctypes.data,
+            "nr_cpu_ids": self.attr.nr_cpu_ids,
+            "logged": int(self.log.enabled),
             "insn_limit": limits.insns,
             "max_bytes": limits.bytes,
         }
@@ -254,12 +262,19 @@ class BpfVerifierEnv:
             if access:
                 aux.access = _ACCESS_NAME[access]
                 aux.ptr_type = kind
+        for index in np.flatnonzero(table["map"]).tolist():
+            self._note_map(self.aux[index], int(table["map"][index]))
         for subprog, depth in zip(self.subprogs, self._depths.tolist(), strict=True):
             subprog.stack_depth = depth
         self.last_idx, self.tp_access = self.insn_idx, self.max_tp_access
         self.lib.verifier_free(self.address)
         for name in ("cur_state", "frame", "regs", "space", "insn_log", "describe"):
             self.__dict__.pop(name, None)  # views of what is gone; they refer to this object, too
+
+    def _note_map(self, aux: InsnAux, number: int) -> None:
+        """The one map that a call works on, by its index in `used_maps`."""
+        found = self.space.objects[number] if number != CALL_MAPS else None
+        aux.map = next((i for i, used in enumerate(self.used_maps) if used is found), None)
 
     def restart(self, subprogno: int) -> None:
         """A fresh state at the first instruction of a function."""
@@ -356,9 +371,10 @@ class BpfVerifierEnv:
 
     def acquire_reference(self, insn_idx: int) -> int:
         """A new resource that has to be released. Kernel: acquire_reference."""
-        ref = BpfReferenceState(self.new_id(), insn_idx)
-        self.cur_state.refs = (*self.cur_state.refs, ref)
-        return ref.id
+        ident = self.lib.verifier_acquire_reference(self.address, insn_idx)
+        if not ident:
+            self.reject(12, "no memory for the verifier's states")
+        return ident
 
     def release_reference_nomark(self, ref_obj_id: int) -> bool:
         """Forget a resource; whether it was held."""

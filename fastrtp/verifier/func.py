@@ -8,15 +8,17 @@ check_max_stack_depth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import E2BIG, EACCES, EINVAL
+from errno import E2BIG, EACCES
 
 from fastrtp.isa import BPF_CALL, BPF_JMP, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, Insn
 from fastrtp.uapi import MAX_BPF_STACK, MAX_CALL_FRAMES
+from fastrtp.verifier import reason as why
 from fastrtp.verifier.async_cb import check_return_range
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.global_func import check_global_call
 from fastrtp.verifier.precision import find_prev_entry, mark_reg_precise, widen_imprecise_scalars
-from fastrtp.verifier.regtype import PTR_TO_STACK, SCALAR_VALUE
+from fastrtp.verifier.refuse import refuse
+from fastrtp.verifier.regtype import SCALAR_VALUE
 from fastrtp.verifier.resolve import LD_IMM64
 from fastrtp.verifier.state import REG_UNKNOWN, BpfFuncState, BpfVerifierState
 from fastrtp.verifier.subprog_args import subprog_is_global
@@ -37,15 +39,11 @@ def setup_func_entry(
     caller = state.frames[-1]
     callee = state.push_frame(callsite, subprogno)
     if callee is None:
-        env.reject(E2BIG, f"the call stack of {MAX_CALL_FRAMES + 1} frames is too deep")
+        env.a = MAX_CALL_FRAMES + 1
+        refuse(env, why.R_CALL_DEPTH)
     fill(caller, callee)
     env.subprogs[caller.subprogno].callees.add(subprogno)
     return callee
-
-
-def _copy_args(caller: BpfFuncState, callee: BpfFuncState) -> None:
-    callee.regs[1:6] = caller.regs[1:6]
-    callee.deps[1:6] = caller.deps[1:6]
 
 
 def check_func_call(env: BpfVerifierEnv, insn: Insn) -> int:
@@ -58,8 +56,9 @@ def check_func_call(env: BpfVerifierEnv, insn: Insn) -> int:
         clear_caller_saved_regs(caller)
         env.regs[0] = REG_UNKNOWN
         return env.insn_idx + 1
-    setup_func_entry(env, env.cur_state, subprogno, env.insn_idx, _copy_args)
-    clear_caller_saved_regs(caller)
+    env.insn_table["memo"][env.insn_idx] = subprogno + 1  # the core enters it by itself from now on
+    env.subprogs[caller.subprogno].callees.add(subprogno)
+    env.check(env.lib.verifier_enter_func(env.address, subprogno))
     env.refresh()
     if env.log.enabled:
         env.insn_log.call(caller, env.frame)
@@ -83,26 +82,24 @@ def prepare_func_exit(env: BpfVerifierEnv) -> int:
     """Return from a frame: the instruction to go on with, the call itself again where it was a callback."""
     state = env.cur_state
     callee, caller = state.frames[-1], state.frames[-2]
-    r0 = callee.regs[0]
-    if r0.type == PTR_TO_STACK:
-        env.reject(EINVAL, "cannot return stack pointer to the caller")
-    if callee.in_callback_fn:
+    reason = env.lib.verifier_leave_func(env.address)
+    if reason == why.DO_EXIT:
+        r0 = callee.regs[0]
         if r0.type != SCALAR_VALUE:
             env.reject(EACCES, "R0 not a scalar value")
         mark_reg_precise(env, 0)
         check_return_range(env, "callback", r0, callee.callback_ret_range or (0, 1))
         target = callee.callsite
     else:
-        caller.regs[0] = r0
-        caller.deps[0] = callee.deps[0]
-        target = callee.callsite + 1
+        env.check(reason)
+        target = env.insn_idx
     if env.log.enabled:
         env.insn_log.back(callee, caller, target)
-    in_callback_fn = callee.in_callback_fn
-    state.pop_frame()
+    if reason == why.DO_EXIT:
+        state.pop_frame()
+        env.from_callback = callee.in_callback_fn
     env.refresh()
-    env.from_callback = in_callback_fn
-    if in_callback_fn:
+    if reason == why.DO_EXIT:
         previous = find_prev_entry(env, state, target)
         if previous is not None:
             widen_imprecise_scalars(env, previous, state)

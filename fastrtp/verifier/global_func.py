@@ -184,7 +184,7 @@ def _check_offset(env: BpfVerifierEnv, regno: int, reg: BpfRegState) -> None:
     """Kernel: check_func_arg_reg_off."""
     base = base_type(reg.type)
     if base not in _ANY_OFFSET:
-        check_ptr_off_reg(env, regno, reg, fixed_off_ok=base == PTR_TO_BTF_ID)
+        check_ptr_off_reg(env, regno, fixed_off_ok=base == PTR_TO_BTF_ID)
 
 
 def _check_mem_reg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, size: int) -> None:
@@ -217,7 +217,7 @@ def _check_btf_reg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg: Subpr
     btf = env.attr.kernel_btf
     if not _struct_ids_match(env, reg, arg.btf_id):
         env.reject(EACCES, f"R{regno} is of type {btf.type(reg.num).name} but {btf.type(arg.btf_id).name} is expected")
-    check_ptr_off_reg(env, regno, reg, fixed_off_ok=True)
+    check_ptr_off_reg(env, regno, fixed_off_ok=True)
 
 
 def _struct_ids_match(env: BpfVerifierEnv, reg: BpfRegState, wanted: int) -> bool:

@@ -1,11 +1,10 @@
 """Loads, stores and areas given to helpers: the core's rules (mem_native.py), and those that depend on types and names.
 
-Kernel: kernel/bpf/verifier.c:check_mem_access, check_helper_mem_access, check_mem_size_reg, check_ptr_off_reg.
+Kernel: kernel/bpf/verifier.c:check_mem_access, check_helper_mem_access, check_ptr_off_reg.
 """
 
 from __future__ import annotations
 
-from errno import EACCES
 from typing import Any
 
 from fastrtp.isa import (
@@ -28,21 +27,17 @@ from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import check_map_fields
 from fastrtp.verifier.kptr import check_map_kptr_access, kptr_at
 from fastrtp.verifier.objects import is_constant
-from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.refuse import refuse
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_MAP,
     NOT_INIT,
     PTR_TO_CTX,
     PTR_TO_MAP_VALUE,
-    reg_type_str,
 )
 from fastrtp.verifier.slots import destroy_if_dynptr, unmark_iter
 from fastrtp.verifier.stack import READ, WRITE
 from fastrtp.verifier.state import BPF_REG_FP, REG_UNKNOWN, BpfRegState, const_scalar
-from fastrtp.verifier.tnum import tnum_strn
 
-BPF_MAX_VAR_SIZ = 1 << 29
 SIZE_BYTES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 _NO_VALUE = -1
 """A store of unknown data; a load that goes nowhere."""
@@ -57,15 +52,9 @@ def check_reg_read(env: BpfVerifierEnv, regno: int) -> BpfRegState:
     return reg
 
 
-def check_ptr_off_reg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, fixed_off_ok: bool = False) -> None:
+def check_ptr_off_reg(env: BpfVerifierEnv, regno: int, fixed_off_ok: bool = False) -> None:
     """A pointer that must be as it was given (or, `fixed_off_ok`, plus a known non-negative offset)."""
-    if reg.off < 0:
-        env.reject(EACCES, f"negative offset {reg_type_str(reg.type)} ptr R{regno} off={reg.off} disallowed")
-    if not fixed_off_ok and reg.off:
-        env.reject(EACCES, f"dereference of modified {reg_type_str(reg.type)} ptr R{regno} off={reg.off} disallowed")
-    var_off = reg.bounds.var_off
-    if var_off.mask or var_off.value:
-        env.reject(EACCES, f"variable {reg_type_str(reg.type)} access var_off={tnum_strn(var_off)} disallowed")
+    env.check(env.lib.verifier_ptr_off_reg(env.address, regno, fixed_off_ok))
 
 
 def check_ptr_alignment(env: BpfVerifierEnv, regno: int, off: int, size: int) -> None:
@@ -116,7 +105,7 @@ def check_typed_access(
         elif access == READ:
             loaded = _read_const_map_value(reg, off, size, is_ldsx)
     elif kind == PTR_TO_CTX:
-        check_ptr_off_reg(env, regno, reg)
+        check_ptr_off_reg(env, regno)
         loaded = check_ctx_access(env, off, size, access)
     elif kind == CONST_PTR_TO_MAP:
         loaded = check_map_ptr_access(env, regno, reg, off, size, access)
@@ -192,21 +181,4 @@ def check_helper_mem_access(
     return reason < 0
 
 
-def check_mem_size_reg(env: BpfVerifierEnv, regno: int, access: int, zero_ok: bool, raw_mode: bool) -> bool:
-    """The size in `regno` of the area in the register before it, whatever value it has. Kernel: check_mem_size_reg."""
-    reg = env.regs[regno]
-    b = reg.bounds
-    if b.var_off.mask:
-        raw_mode = False
-    if b.smin_value < 0:
-        env.reject(EACCES, f"R{regno} min value is negative, either use unsigned or 'var &= const'")
-    if b.umin_value == 0 and not zero_ok:
-        env.reject(EACCES, f"R{regno} invalid zero-sized read: u64=[{b.umin_value},{b.umax_value}]")
-    if b.umax_value >= BPF_MAX_VAR_SIZ:
-        env.reject(EACCES, f"R{regno} unbounded memory access, use 'var &= const' or 'if (var < const)'")
-    filled = check_helper_mem_access(env, regno - 1, b.umax_value, access, zero_ok, raw_mode)
-    mark_reg_precise(env, regno)
-    return filled
-
-
-__all__ = ["BPF_REG_FP", "check_helper_mem_access", "check_mem_access", "check_mem_size_reg", "check_reg_read"]
+__all__ = ["BPF_REG_FP", "check_helper_mem_access", "check_mem_access", "check_reg_read"]

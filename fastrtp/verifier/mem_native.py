@@ -3,7 +3,7 @@
 Accesses that depend on C types, the context, special fields of map values and constants of frozen maps are Python's:
 `DO_ACCESS` asks for them.
 Kernel: kernel/bpf/verifier.c:check_mem_access, check_mem_region_access, check_map_access_type, check_ptr_alignment,
-check_helper_mem_access, check_atomic.
+check_ptr_off_reg, check_helper_mem_access, check_atomic.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ from fastrtp.verifier.reason import (
     R_MISALIGNED,
     R_NO_REG,
     R_NOT_READ_OK,
+    R_OFF_FIXED,
+    R_OFF_NEGATIVE,
+    R_OFF_VARIABLE,
     R_PTR_MISMATCH,
     R_READ_ONLY_MEM,
     R_TP_OFF,
@@ -411,31 +414,54 @@ def verifier_alignment(venv: int, regno: int, off: int, size: int) -> int:
     return check_ptr_alignment(venv, regno, current_reg(venv, regno), off, size, 1)
 
 
-@native()
-def verifier_helper_mem(venv: int, regno: int, size: int, access: int, zero_ok: int, raw_mode: int) -> int:
-    """An area of `size` bytes given to a helper. -1: stack that the helper will fill; DO_ACCESS: a value with special fields.
-
-    Kernel: check_helper_mem_access.
-    """
-    reg = current_reg(venv, regno)
+@device
+def check_helper_mem_access(env: int, regno: int, size: int, access: int, zero_ok: int, raw_mode: int) -> int:
+    """An area of `size` bytes given to a helper. -1: stack that the helper will fill; DO_ACCESS: a value with special fields."""
+    reg = current_reg(env, regno)
     kind = load32(reg + R_TYPE)
     off = reg_off(reg)
     if kind == PTR_TO_STACK:
-        return check_stack_range_initialized(venv, regno, reg, off, size, zero_ok, access, raw_mode)
+        return check_stack_range_initialized(env, regno, reg, off, size, zero_ok, access, raw_mode)
     if kind == PTR_TO_MAP_VALUE:
-        map = object_of(venv, reg)
-        reason = check_map_access_type(venv, regno, map, off, size, access)
+        map = object_of(env, reg)
+        reason = check_map_access_type(env, regno, map, off, size, access)
         if reason == OK:
-            reason = check_mem_region_access(venv, regno, reg, off, size, load64(map + O_VALUE_SIZE), zero_ok)
-        return DO_ACCESS if reason == OK and (load64(map + O_KIND) & OBJECT_FIELDS) != 0 else reason
+            reason = check_mem_region_access(env, regno, reg, off, size, load64(map + O_VALUE_SIZE), zero_ok)
+        if reason == OK and (load64(map + O_KIND) & OBJECT_FIELDS) != 0:
+            return say(env, DO_ACCESS, regno, size, 0, 0)
+        return reason
     if kind == PTR_TO_MAP_KEY:
         if access == WRITE:
-            return say(venv, R_CANNOT_WRITE, regno, 0, 0, 0)
-        return check_mem_region_access(venv, regno, reg, off, size, load64(object_of(venv, reg) + O_KEY_SIZE), 0)
+            return say(env, R_CANNOT_WRITE, regno, 0, 0, 0)
+        return check_mem_region_access(env, regno, reg, off, size, load64(object_of(env, reg) + O_KEY_SIZE), 0)
     if (kind & 0xFF) == PTR_TO_MEM and (kind & PTR_MAYBE_NULL) == 0:
         if access == WRITE and (kind & MEM_RDONLY) != 0:
-            return say(venv, R_CANNOT_WRITE, regno, 0, 0, 0)
-        return check_mem_region_access(venv, regno, reg, off, size, load64(reg + R_NUM), zero_ok)
+            return say(env, R_CANNOT_WRITE, regno, 0, 0, 0)
+        return check_mem_region_access(env, regno, reg, off, size, load64(reg + R_NUM), zero_ok)
     if zero_ok and size == 0 and register_is_null(reg):
         return OK
-    return say(venv, R_EXPECTED_FP, regno, 0, 0, 0)
+    return say(env, R_EXPECTED_FP, regno, 0, 0, 0)
+
+
+@native()
+def verifier_helper_mem(venv: int, regno: int, size: int, access: int, zero_ok: int, raw_mode: int) -> int:
+    """`check_helper_mem_access` for Python."""
+    return check_helper_mem_access(venv, regno, size, access, zero_ok, raw_mode)
+
+
+@device
+def check_ptr_off_reg(env: int, regno: int, reg: int, fixed_off_ok: int) -> int:
+    """A pointer that must be as it was given (or, `fixed_off_ok`, plus a known non-negative offset)."""
+    if reg_off(reg) < 0:
+        return say(env, R_OFF_NEGATIVE, regno, 0, 0, 0)
+    if not fixed_off_ok and reg_off(reg) != 0:
+        return say(env, R_OFF_FIXED, regno, 0, 0, 0)
+    if not is_const(reg) or load64(reg + R_VALUE) != 0:
+        return say(env, R_OFF_VARIABLE, regno, 0, 0, 0)
+    return OK
+
+
+@native()
+def verifier_ptr_off_reg(venv: int, regno: int, fixed_off_ok: int) -> int:
+    """`check_ptr_off_reg` for Python."""
+    return check_ptr_off_reg(venv, regno, current_reg(venv, regno), fixed_off_ok)

@@ -141,7 +141,7 @@ def _check_release_off(env: BpfVerifierEnv, reg: BpfRegState) -> None:
     if reg.ref_obj_id:
         if reg.off:
             env.reject(EINVAL, "R1 must have zero offset when passed to release func or trusted arg to kfunc")
-        check_ptr_off_reg(env, 1, reg)
+        check_ptr_off_reg(env, 1)
 
 
 def _refcount_acquire(env: BpfVerifierEnv, proto: KfuncProto) -> None:
@@ -197,7 +197,7 @@ def _node(env: BpfVerifierEnv, family: str, field: BtfField, root: BpfRegState, 
         env.reject(EINVAL, f"{kfunc} can only take non-owning or refcounted {name} pointer")
     if base_type(reg.type) != PTR_TO_BTF_ID or not reg.type & MEM_ALLOC or reg.type & PTR_MAYBE_NULL:
         env.reject(EINVAL, "arg#1 expected pointer to allocated object")
-    check_ptr_off_reg(env, 2, reg, fixed_off_ok=True)
+    check_ptr_off_reg(env, 2, fixed_off_ok=True)
     if not any(inner.name == name and inner.offset == reg.off for inner in _fields(env, reg)):
         env.reject(EINVAL, f"{name} not found at offset={reg.off}")
     if reg.map is not _types_of(root) or reg.num != field.type_id:

@@ -8,9 +8,10 @@ from __future__ import annotations
 OK, PATH_DONE, SAFE, YIELD, ALL_DONE = range(5)
 """Go on; the path ended; it was pruned; asked to pause; no path is left."""
 
-DO_CALL, DO_EXIT, DO_LOAD, DO_LD_IMM64, DO_SLOTS, DO_ACCESS = range(10, 16)
+DO_CALL, DO_EXIT, DO_LOAD, DO_LD_IMM64, DO_SLOTS, DO_ACCESS, DO_ARG = range(10, 17)
 """A call; a return; a load whose result depends on types (a); a constant that names something; a store (a: frame, b..c: slots)
-into special slots, to be repeated; an access (a: register) of a kind that Python knows."""
+into special slots, to be repeated; an access (a: register; of a helper's area, b: its size) or an argument of a kind that
+Python knows."""
 
 RUN, RUN_ENTERED, RUN_ENTER, RUN_STEP, RUN_NEXT_PATH = range(5)
 """What `verifier_run` is to do."""
@@ -71,4 +72,24 @@ REFUSALS = 100
     R_EXPECTED_FP,
     R_CANNOT_WRITE,
     R_ADDR_SPACE_CAST,
-) = range(REFUSALS, REFUSALS + 54)
+    R_OFF_NEGATIVE,
+    R_OFF_FIXED,
+    R_OFF_VARIABLE,
+    R_ARG_TYPE,
+    R_ARG_UNREFERENCED,
+    R_ARG_TWO_REFS,
+    R_ARG_RELEASE_OFF,
+    R_ARG_TIMER_MAP,
+    R_ARG_KEY_MAP,
+    R_ARG_VALUE_MAP,
+    R_SIZE_NEGATIVE,
+    R_SIZE_ZERO,
+    R_SIZE_UNBOUNDED,
+    R_ALLOC_UNKNOWN,
+    R_ALLOC_TOO_LARGE,
+    R_CALL_RDONLY_MAP,
+    R_CALL_NOT_ACQUIRED,
+    R_CALL_MAP_TYPE,
+    R_CALL_DEPTH,
+    R_RETURN_STACK,
+) = range(REFUSALS, REFUSALS + 74)

@@ -9,23 +9,11 @@ from errno import EINVAL
 
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.section import check_sections_closed
-from fastrtp.verifier.state import REG_UNKNOWN, SLOT_MISC
 
 
 def release_reference(env: BpfVerifierEnv, ref_obj_id: int) -> bool:
     """Give a resource back: every pointer to it is dead. False: it was not held."""
-    if not env.release_reference_nomark(ref_obj_id):
-        return False
-    for frame in env.cur_state.frames:
-        for regno, reg in enumerate(frame.regs):
-            if reg.ref_obj_id == ref_obj_id:
-                frame.regs[regno] = REG_UNKNOWN
-                frame.deps[regno] = 0
-        for spi, slot in frame.stack.items():
-            if slot.spilled_ptr.ref_obj_id == ref_obj_id:
-                frame.stack[spi] = SLOT_MISC
-                frame.stack_deps[spi] = 0
-    return True
+    return bool(env.lib.verifier_release_reference(env.address, ref_obj_id))
 
 
 def check_reference_leak(env: BpfVerifierEnv, prefix: str) -> None:

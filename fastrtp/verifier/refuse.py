@@ -11,8 +11,10 @@ from errno import E2BIG, EACCES, EFAULT, EINVAL, ENOMEM, ENOSPC
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+from fastrtp.isa import func_id_name
 from fastrtp.uapi import MAX_BPF_STACK
 from fastrtp.verifier import reason as why
+from fastrtp.verifier.call_table import expected_types
 from fastrtp.verifier.log import Refusal, print_frame
 from fastrtp.verifier.regtype import (
     PTR_TO_CTX,
@@ -89,6 +91,30 @@ _MESSAGES: Mapping[int, tuple[int, str]] = MappingProxyType(
         why.R_ATOMIC_POINTER: (EACCES, "BPF_ATOMIC {verb} R{a} {name} is not allowed"),
         why.R_PTR_MISMATCH: (EINVAL, "same insn cannot be used with different pointers"),
         why.R_EXPECTED_FP: (EACCES, "R{a} type={name} expected=fp"),
+        why.R_OFF_NEGATIVE: (EACCES, "negative offset {name} ptr R{a} off={off} disallowed"),
+        why.R_OFF_FIXED: (EACCES, "dereference of modified {name} ptr R{a} off={off} disallowed"),
+        why.R_OFF_VARIABLE: (EACCES, "variable {name} access var_off={var_off} disallowed"),
+        why.R_ARG_TYPE: (EACCES, "R{a} type={name} expected={expected}"),
+        why.R_ARG_UNREFERENCED: (EINVAL, "R{a} must be referenced when passed to release function"),
+        why.R_ARG_TWO_REFS: (EACCES, "more than one arg with ref_obj_id R{a} {b} {c}"),
+        why.R_ARG_RELEASE_OFF: (
+            EINVAL, "R{a} must have zero offset when passed to release func or trusted arg to kfunc"
+        ),
+        why.R_ARG_TIMER_MAP: (
+            EINVAL, "timer pointer in R1 map_uid={b} doesn't match map pointer in R2 map_uid={c}"
+        ),
+        why.R_ARG_KEY_MAP: (EACCES, "invalid map_ptr to access map->key"),
+        why.R_ARG_VALUE_MAP: (EACCES, "invalid map_ptr to access map->value"),
+        why.R_SIZE_NEGATIVE: (EACCES, "R{a} min value is negative, either use unsigned or 'var &= const'"),
+        why.R_SIZE_ZERO: (EACCES, "R{a} invalid zero-sized read: u64=[{umin},{umax}]"),
+        why.R_SIZE_UNBOUNDED: (EACCES, "R{a} unbounded memory access, use 'var &= const' or 'if (var < const)'"),
+        why.R_ALLOC_UNKNOWN: (EACCES, "R{a} is not a known constant'"),
+        why.R_ALLOC_TOO_LARGE: (EACCES, "R{a} allocation size {umin} is too large"),
+        why.R_CALL_RDONLY_MAP: (EACCES, "write into map forbidden"),
+        why.R_CALL_NOT_ACQUIRED: (EINVAL, "func {func} reference has not been acquired before"),
+        why.R_CALL_MAP_TYPE: (EINVAL, "cannot pass map_type {a} into func {func}"),
+        why.R_CALL_DEPTH: (E2BIG, "the call stack of {a} frames is too deep"),
+        why.R_RETURN_STACK: (EINVAL, "cannot return stack pointer to the caller"),
     }
 )
 _OPCODE_MESSAGES = ("invalid BPF_ALU opcode {a:x}", "invalid BPF_JMP/JMP32 opcode {a:x}")
@@ -139,6 +165,9 @@ class _Operands(Mapping[str, Any]):
             return (" read from", " write to")[env.b]
         if name == "verb":
             return ("loads from", "stores into")[env.b]
+        if name == "func":
+            func_id = env.insns[env.insn_idx].imm
+            return f"{func_id_name(func_id)}#{func_id}"
         if name == "cast":
             return _CAST_LIMITS[env.a]
         if name == "old":
@@ -156,6 +185,12 @@ class _Operands(Mapping[str, Any]):
             return _ALIGN_DESC.get(base_type(reg.type), "")
         if name == "value_size":
             return reg.map.value_size
+        if name == "umin":
+            return bounds.umin_value
+        if name == "umax":
+            return bounds.umax_value
+        if name == "expected":
+            return ", ".join(reg_type_str(kind) for kind in expected_types(env.b))
         if name == "low":
             return bounds.smin_value + env.c
         if name == "place":

@@ -7,7 +7,7 @@ check_stack_range_initialized.
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, load8, load32, load64, native, store8, store32, store64, ule
+from fastrtp.native.intrinsics import device, load8, load32, load64, store8, store32, store64, ule
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import VENV
 from fastrtp.verifier.bounds_native import R_MASK, R_SMAX, R_SMIN, R_UMAX, R_UMIN, R_VALUE
@@ -390,40 +390,35 @@ def check_stack_read(env: int, regno: int, reg: int, off: int, size: int, dst_re
     return OK
 
 
-@native()
-def verifier_mark_stack_written(venv: int, regno: int, size: int) -> int:
+@device
+def mark_stack_written(env: int, reg: int, size: int) -> None:
     """A helper filled `size` bytes at the fixed offset in a register: they are data now."""
-    reg = reg_of(top_frame(load64(venv + E_CUR)), regno)
     low = reg_off(reg) + load64(reg + R_SMIN)
     if size != 0:
-        _mark_bytes(_target(venv, reg), low, low + size, STACK_MISC)
-    return 0
+        _mark_bytes(_target(env, reg), low, low + size, STACK_MISC)
 
 
-@native()
-def verifier_constant_map_key(venv: int, regno: int, key_size: int) -> int:
-    """1 with the key in `a`, when a stack pointer points at one known number. Kernel: get_constant_map_key."""
-    reg = reg_of(top_frame(load64(venv + E_CUR)), regno)
+@device
+def constant_map_key(env: int, reg: int, key_size: int) -> int:
+    """The key, when a stack pointer points at one known number; -1 where not. Kernel: get_constant_map_key."""
     if load32(reg + R_TYPE) != PTR_TO_STACK or not is_const(reg):
-        return 0
+        return -1
     off = reg_off(reg) + load64(reg + R_SMIN)
     at = -off - 1
-    frame = _target(venv, reg)
+    frame = _target(env, reg)
     if (at >> 3) >= load64(frame + F_NSLOTS) or (at & 7) + 1 < key_size:
-        return 0
+        return -1
     slot = slot_of(frame, at >> 3)
     zeros = 0
     for i in range(key_size):
         zeros += 1 if load8(slot + (at & 7) - i) == STACK_ZERO else 0
     if zeros == key_size:
-        store64(venv + E_A, 0)
-        return 1
+        return 0
     spilled = slot + S_REG
     if (off & 7) != 0 or load8(slot + 7) != STACK_SPILL or load32(spilled + R_TYPE) != SCALAR_VALUE:
-        return 0
+        return -1
     if spilled_bytes(slot) != key_size or not is_const(spilled):
-        return 0
-    mark_deps_precise(venv, load32(spilled + R_DEPS))
+        return -1
+    mark_deps_precise(env, load32(spilled + R_DEPS))
     value = load64(spilled + R_UMIN)
-    store64(venv + E_A, value & 0xFFFFFFFF if key_size == 4 else value)
-    return 1
+    return value & 0xFFFFFFFF if key_size == 4 else value

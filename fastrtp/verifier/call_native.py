@@ -1,0 +1,531 @@
+"""Calls of helpers: every argument against its row of the helper table, what comes back.
+
+Of a call that Python has a part in (DO_CALL) it takes each step itself, and asks the core for what is here.
+Kernel: kernel/bpf/verifier.c:check_helper_call, check_func_arg, check_reg_type, check_func_arg_reg_off,
+check_mem_size_reg, record_func_map, check_map_func_compatibility.
+"""
+
+from __future__ import annotations
+
+from fastrtp.helpers.argtype import (
+    MEM_ALIGNED,
+    MEM_ALLOC,
+    MEM_FIXED_SIZE,
+    MEM_RDONLY,
+    MEM_UNINIT,
+    MEM_WRITE,
+    OBJ_RELEASE,
+    PTR_MAYBE_NULL,
+    ArgType,
+    RetType,
+)
+from fastrtp.native.intrinsics import device, load16, load32, load64, lshr, memset, native, store32, store64, ule
+from fastrtp.native.layout import at
+from fastrtp.native.verifier_layout import (
+    ARG_TYPES_MAX,
+    CALL_ALLOWED,
+    CALL_MAPS,
+    HELPER_ACQUIRES,
+    HELPER_CPU,
+    HELPER_LOOKS_UP,
+    HELPER_NATIVE,
+    HELPER_RET_NATIVE,
+    HELPER_ROWS,
+    HELPER_SIZED,
+    HELPER_WRITES_MAP,
+    HELPER_XCHG,
+    OBJECT_LOCK,
+    VCALL,
+    VENV,
+    VHELPER,
+    VINSN,
+    VOBJECT,
+)
+from fastrtp.uapi import BPF_F_INNER_MAP, BPF_F_RDONLY_PROG, BpfMapType
+from fastrtp.verifier.alu_insn_native import insn_imm
+from fastrtp.verifier.bounds_native import (
+    R_MASK,
+    R_SMIN,
+    R_UMAX,
+    R_UMIN,
+    S32_MAX,
+    S32_MIN,
+    bounds_const,
+    reg_bounds_sync,
+    set_ranges32,
+    set_ranges64,
+)
+from fastrtp.verifier.mem_native import (
+    E_INSN_IDX,
+    E_OBJECTS,
+    O_FLAGS,
+    O_KEY_SIZE,
+    O_KIND,
+    O_VALUE_SIZE,
+    OBJECT_SIZE,
+    check_helper_mem_access,
+    check_ptr_alignment,
+    check_ptr_off_reg,
+    check_reg_read,
+    current_reg,
+    insn_at,
+)
+from fastrtp.verifier.precision_native import mark_reg_precise
+from fastrtp.verifier.reason import (
+    DO_ACCESS,
+    DO_ARG,
+    DO_CALL,
+    OK,
+    R_ALLOC_TOO_LARGE,
+    R_ALLOC_UNKNOWN,
+    R_ARG_KEY_MAP,
+    R_ARG_RELEASE_OFF,
+    R_ARG_TIMER_MAP,
+    R_ARG_TWO_REFS,
+    R_ARG_TYPE,
+    R_ARG_UNREFERENCED,
+    R_ARG_VALUE_MAP,
+    R_CALL_MAP_TYPE,
+    R_CALL_NOT_ACQUIRED,
+    R_CALL_RDONLY_MAP,
+    R_SIZE_NEGATIVE,
+    R_SIZE_UNBOUNDED,
+    R_SIZE_ZERO,
+)
+from fastrtp.verifier.refs_native import acquire_reference, in_section, release_reference
+from fastrtp.verifier.regtype import (
+    PTR_TO_BTF_ID,
+    PTR_TO_BUF,
+    PTR_TO_MAP_KEY,
+    PTR_TO_MAP_VALUE,
+    PTR_TO_MEM,
+    PTR_TO_PACKET,
+    PTR_TO_PACKET_META,
+    PTR_TO_STACK,
+    SCALAR_VALUE,
+)
+from fastrtp.verifier.stack_native import READ, WRITE, constant_map_key, mark_stack_written, register_is_null, say
+from fastrtp.verifier.state_native import (
+    E_CUR,
+    R_ID,
+    R_MAP,
+    R_NUM,
+    R_REF,
+    R_TYPE,
+    mark_not_init,
+    mark_unknown,
+    new_id,
+    reg_clear,
+    reg_of,
+    reg_off,
+    top_frame,
+)
+
+E_HELPERS, E_ARG_TYPES, E_CPUS = at(VENV, "helpers"), at(VENV, "arg_types"), at(VENV, "nr_cpu_ids")
+CALL = at(VENV, "call")
+C_MAP, C_MAP_UID, C_RAW_MODE = CALL + at(VCALL, "map"), CALL + at(VCALL, "map_uid"), CALL + at(VCALL, "raw_mode")
+C_RAW_REGNO, C_ACCESS_SIZE = CALL + at(VCALL, "raw_regno"), CALL + at(VCALL, "access_size")
+C_MEM_SIZE, C_MSIZE_MAX = CALL + at(VCALL, "mem_size"), CALL + at(VCALL, "msize_max_value")
+C_REF, C_RELEASE, C_SUBPROG = CALL + at(VCALL, "ref_obj_id"), CALL + at(VCALL, "release_regno"), CALL + at(VCALL, "subprogno")
+C_KEY, CALL_SIZE = CALL + at(VCALL, "const_map_key"), VCALL.itemsize
+H_ARGS, H_ARG_SIZE, H_RET, H_NARGS = at(VHELPER, "args"), at(VHELPER, "arg_size"), at(VHELPER, "ret"), at(VHELPER, "nargs")
+H_FLAGS, H_MAPS, HELPER_SIZE = at(VHELPER, "flags"), at(VHELPER, "maps"), VHELPER.itemsize
+O_MAP_TYPE, O_MAX_ENTRIES = at(VOBJECT, "map_type"), at(VOBJECT, "max_entries")
+I_FLAGS, I_MAP = at(VINSN, "flags"), at(VINSN, "map")
+
+ARG_DONTCARE, ARG_ANYTHING = int(ArgType.ARG_DONTCARE), int(ArgType.ARG_ANYTHING)
+ARG_CONST_MAP_PTR = int(ArgType.ARG_CONST_MAP_PTR)
+ARG_PTR_TO_MAP_KEY, ARG_PTR_TO_MAP_VALUE = int(ArgType.ARG_PTR_TO_MAP_KEY), int(ArgType.ARG_PTR_TO_MAP_VALUE)
+ARG_PTR_TO_MEM, ARG_CONST_SIZE = int(ArgType.ARG_PTR_TO_MEM), int(ArgType.ARG_CONST_SIZE)
+ARG_CONST_SIZE_OR_ZERO, ARG_ALLOC_SIZE = int(ArgType.ARG_CONST_SIZE_OR_ZERO), int(ArgType.ARG_CONST_ALLOC_SIZE_OR_ZERO)
+ARG_PTR_TO_CTX, ARG_PTR_TO_RINGBUF_MEM = int(ArgType.ARG_PTR_TO_CTX), int(ArgType.ARG_PTR_TO_RINGBUF_MEM)
+ARG_PTR_TO_STACK, ARG_PTR_TO_FUNC = int(ArgType.ARG_PTR_TO_STACK), int(ArgType.ARG_PTR_TO_FUNC)
+ARG_SOCK_COMMON = int(ArgType.ARG_PTR_TO_BTF_ID_SOCK_COMMON)
+ARG_PTR_TO_DYNPTR, ARG_KPTR_XCHG_DEST = int(ArgType.ARG_PTR_TO_DYNPTR), int(ArgType.ARG_KPTR_XCHG_DEST)
+RET_INTEGER, RET_VOID, RET_MAP_VALUE = int(RetType.RET_INTEGER), int(RetType.RET_VOID), int(RetType.RET_PTR_TO_MAP_VALUE)
+MAP_ARRAY, MAP_PERCPU_ARRAY = int(BpfMapType.BPF_MAP_TYPE_ARRAY), int(BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY)
+BPF_MAX_VAR_SIZ = 1 << 29
+MAX_ERRNO = 4095
+U32 = 0xFFFFFFFF
+CALLER_SAVED = 6
+ANY_OFFSET = (
+    (1 << PTR_TO_STACK) | (1 << PTR_TO_PACKET) | (1 << PTR_TO_PACKET_META) | (1 << PTR_TO_MAP_KEY) | (1 << PTR_TO_MAP_VALUE)
+    | (1 << PTR_TO_MEM) | (1 << PTR_TO_BUF) | (1 << SCALAR_VALUE)
+)  # fmt: skip
+
+
+@device
+def helper_row(env: int, func_id: int) -> int:
+    """The row of a helper that exists."""
+    return load64(env + E_HELPERS) + func_id * HELPER_SIZE
+
+
+@device
+def _map_at(env: int) -> int:
+    """The record of the map that the call works on."""
+    return load64(env + E_OBJECTS) + load64(env + C_MAP) * OBJECT_SIZE
+
+
+@device
+def begin_call(env: int) -> None:
+    """Nothing is known of the arguments yet."""
+    memset(env + CALL, 0, CALL_SIZE)
+    store64(env + C_SUBPROG, -1)
+    store64(env + C_KEY, -1)
+
+
+@device
+def clear_caller_saved_regs(frame: int) -> None:
+    """R0 to R5 are gone after a call."""
+    for regno in range(CALLER_SAVED):
+        mark_not_init(reg_of(frame, regno))
+
+
+@device
+def check_reg_type(env: int, row: int, arg: int) -> int:
+    """The register is read, and is of a type that goes with the argument's."""
+    regno = arg + 1
+    arg_type = load32(row + H_ARGS + 4 * arg)
+    base = arg_type & 0xFF
+    if base == ARG_DONTCARE:
+        return OK
+    reason = check_reg_read(env, regno)
+    if reason != OK or base == ARG_ANYTHING:
+        return reason
+    reg = current_reg(env, regno)
+    if (arg_type & PTR_MAYBE_NULL) != 0 and register_is_null(reg) != 0:
+        return OK
+    kind = load32(reg + R_TYPE)
+    if arg_type & MEM_RDONLY:
+        kind &= ~MEM_RDONLY
+    if arg_type & PTR_MAYBE_NULL:
+        kind &= ~PTR_MAYBE_NULL
+    if load32(row + H_FLAGS) & HELPER_XCHG and arg == 1:
+        kind &= ~MEM_ALLOC
+    types = load64(env + E_ARG_TYPES) + 4 * ARG_TYPES_MAX * base
+    for index in range(ARG_TYPES_MAX):
+        if load32(types + 4 * index) == kind:
+            return OK
+    return say(env, R_ARG_TYPE, regno, base, 0, 0)
+
+
+@device
+def _check_func_arg_reg_off(env: int, regno: int, reg: int, arg_type: int) -> int:
+    if (arg_type & OBJ_RELEASE) != 0 and (arg_type & 0xFF) != ARG_PTR_TO_DYNPTR:
+        if reg_off(reg) != 0:
+            return say(env, R_ARG_RELEASE_OFF, regno, 0, 0, 0)
+        return check_ptr_off_reg(env, regno, reg, 0)
+    base = load32(reg + R_TYPE) & 0xFF
+    if (ANY_OFFSET >> base) & 1:
+        return OK
+    return check_ptr_off_reg(env, regno, reg, 1 if base == PTR_TO_BTF_ID else 0)
+
+
+@device
+def _note_filled(env: int, reason: int, regno: int, size: int) -> int:
+    """An area of -1 is stack that the helper will fill."""
+    if reason != -1:
+        return reason
+    store64(env + C_RAW_REGNO, regno)
+    store64(env + C_ACCESS_SIZE, size)
+    return OK
+
+
+@device
+def _check_map_ptr(env: int, reg: int) -> int:
+    number = load32(reg + R_MAP)
+    known = load64(env + C_MAP)
+    uid = load64(env + C_MAP_UID)
+    if known != 0 and (known != number or uid != load64(reg + R_NUM)):
+        return say(env, R_ARG_TIMER_MAP, 0, uid, load64(reg + R_NUM), 0)
+    store64(env + C_MAP, number)
+    store64(env + C_MAP_UID, load64(reg + R_NUM))
+    return OK
+
+
+@device
+def _elides_key(map: int) -> int:
+    """Whether every index below max_entries has an element."""
+    kind = load64(map + O_MAP_TYPE)
+    return 1 if kind == MAP_ARRAY or kind == MAP_PERCPU_ARRAY else 0
+
+
+@device
+def _check_map_key(env: int, regno: int, reg: int) -> int:
+    if load64(env + C_MAP) == 0:
+        return say(env, R_ARG_KEY_MAP, 0, 0, 0, 0)
+    map = _map_at(env)
+    reason = check_helper_mem_access(env, regno, load64(map + O_KEY_SIZE), READ, 0, 0)
+    if reason == OK and _elides_key(map):
+        store64(env + C_KEY, constant_map_key(env, reg, load64(map + O_KEY_SIZE)))
+    return reason
+
+
+@device
+def _check_map_value(env: int, regno: int, reg: int, arg_type: int) -> int:
+    if register_is_null(reg) != 0 and (arg_type & PTR_MAYBE_NULL) != 0:
+        return OK
+    if load64(env + C_MAP) == 0:
+        return say(env, R_ARG_VALUE_MAP, 0, 0, 0, 0)
+    size = load64(_map_at(env) + O_VALUE_SIZE)
+    access = WRITE if arg_type & MEM_WRITE else READ
+    reason = check_helper_mem_access(env, regno, size, access, 0, 1 if arg_type & MEM_UNINIT else 0)
+    return _note_filled(env, reason, regno, size)
+
+
+@device
+def _check_mem(env: int, regno: int, reg: int, arg_type: int, size: int) -> int:
+    raw_mode = 1 if arg_type & MEM_UNINIT else 0
+    store64(env + C_RAW_MODE, raw_mode)
+    if (arg_type & MEM_FIXED_SIZE) == 0:
+        return OK
+    access = WRITE if arg_type & MEM_WRITE else READ
+    reason = _note_filled(env, check_helper_mem_access(env, regno, size, access, 0, raw_mode), regno, size)
+    if reason == OK and (arg_type & MEM_ALIGNED) != 0:
+        return check_ptr_alignment(env, regno, reg, 0, size, 1)
+    return reason
+
+
+@device
+def _check_mem_size(env: int, regno: int, reg: int, access: int, zero_ok: int) -> int:
+    """The size of the area in the register before it, whatever value it has."""
+    raw_mode = load64(env + C_RAW_MODE)
+    umax = load64(reg + R_UMAX)
+    store64(env + C_MSIZE_MAX, umax)
+    if load64(reg + R_MASK) != 0:
+        raw_mode = 0
+    if load64(reg + R_SMIN) < 0:
+        return say(env, R_SIZE_NEGATIVE, regno, 0, 0, 0)
+    if load64(reg + R_UMIN) == 0 and not zero_ok:
+        return say(env, R_SIZE_ZERO, regno, 0, 0, 0)
+    if not ule(umax, BPF_MAX_VAR_SIZ - 1):
+        return say(env, R_SIZE_UNBOUNDED, regno, 0, 0, 0)
+    reason = check_helper_mem_access(env, regno - 1, umax, access, zero_ok, raw_mode)
+    if reason == OK or reason == -1 or reason == DO_ACCESS:
+        mark_reg_precise(env, regno)
+    return _note_filled(env, reason, regno - 1, umax)
+
+
+@device
+def _check_alloc_size(env: int, regno: int, reg: int) -> int:
+    if load64(reg + R_MASK) != 0:
+        return say(env, R_ALLOC_UNKNOWN, regno, 0, 0, 0)
+    size = load64(reg + R_UMIN)
+    store64(env + C_MEM_SIZE, size & U32)
+    if not ule(size, U32):
+        # the helper takes 64 bits: a truncated size would promise less memory than it checks, never more
+        return say(env, R_ALLOC_TOO_LARGE, regno, 0, 0, 0)
+    mark_reg_precise(env, regno)
+    return OK
+
+
+@device
+def check_func_arg(env: int, row: int, arg: int) -> int:
+    """An argument of the right type: what its value must be, and what it says of others. DO_ARG, DO_ACCESS: see reason.py."""
+    regno = arg + 1
+    arg_type = load32(row + H_ARGS + 4 * arg)
+    base = arg_type & 0xFF
+    if base == ARG_DONTCARE or base == ARG_ANYTHING:
+        return OK
+    reg = current_reg(env, regno)
+    null = register_is_null(reg)
+    if not null or (arg_type & PTR_MAYBE_NULL) == 0:
+        reason = _check_func_arg_reg_off(env, regno, reg, arg_type)
+        if reason != OK:
+            return reason
+    ref = load32(reg + R_REF)
+    if arg_type & OBJ_RELEASE:
+        if base != ARG_PTR_TO_DYNPTR and ref == 0 and not null:
+            return say(env, R_ARG_UNREFERENCED, regno, 0, 0, 0)
+        store64(env + C_RELEASE, regno)
+    if ref != 0 and base != ARG_KPTR_XCHG_DEST:
+        if load64(env + C_REF) != 0:
+            return say(env, R_ARG_TWO_REFS, regno, ref, load64(env + C_REF), 0)
+        store64(env + C_REF, ref)
+    if base == ARG_CONST_MAP_PTR:
+        return _check_map_ptr(env, reg)
+    if base == ARG_PTR_TO_MAP_KEY:
+        return _check_map_key(env, regno, reg)
+    if base == ARG_PTR_TO_MAP_VALUE:
+        return _check_map_value(env, regno, reg, arg_type)
+    if base == ARG_PTR_TO_MEM:
+        return _check_mem(env, regno, reg, arg_type, load32(row + H_ARG_SIZE + 4 * arg))
+    if base == ARG_CONST_SIZE or base == ARG_CONST_SIZE_OR_ZERO:
+        access = WRITE if load32(row + H_ARGS + 4 * arg - 4) & MEM_WRITE else READ
+        return _check_mem_size(env, regno, reg, access, 1 if base == ARG_CONST_SIZE_OR_ZERO else 0)
+    if base == ARG_ALLOC_SIZE:
+        return _check_alloc_size(env, regno, reg)
+    if base == ARG_PTR_TO_FUNC:
+        store64(env + C_SUBPROG, load64(reg + R_NUM))
+        return OK
+    plain = base == ARG_PTR_TO_CTX or base == ARG_PTR_TO_RINGBUF_MEM or base == ARG_PTR_TO_STACK or base == ARG_SOCK_COMMON
+    return OK if plain else DO_ARG
+
+
+@device
+def finish_args(env: int, row: int) -> int:
+    """For the code generator the one map that the call works on; the area that the helper fills is data."""
+    number = load64(env + C_MAP)
+    if number != 0:
+        if (load32(row + H_FLAGS) & HELPER_WRITES_MAP) != 0 and (load64(_map_at(env) + O_FLAGS) & BPF_F_RDONLY_PROG) != 0:
+            return say(env, R_CALL_RDONLY_MAP, 0, 0, 0, 0)
+        insn = insn_at(env)
+        known = load32(insn + I_MAP)
+        if known != number:
+            store32(insn + I_MAP, number if known == 0 else CALL_MAPS)
+    size = load64(env + C_ACCESS_SIZE)
+    if size != 0:
+        mark_stack_written(env, current_reg(env, load64(env + C_RAW_REGNO)), size)
+    return OK
+
+
+@device
+def _release(env: int) -> int:
+    """What a helper gives back was acquired, or is NULL."""
+    regno = load64(env + C_RELEASE)
+    if regno == 0:
+        return OK
+    null = register_is_null(current_reg(env, regno))
+    ref = load64(env + C_REF)
+    if (ref == 0 or release_reference(env, load64(env + E_CUR), ref) == 0) and not null:
+        return say(env, R_CALL_NOT_ACQUIRED, 0, 0, 0, 0)
+    return OK
+
+
+@device
+def _is_known_element(env: int, flags: int) -> int:
+    """A lookup in an array with a constant key below max_entries never gives NULL."""
+    if (flags & HELPER_LOOKS_UP) == 0 or load64(env + C_MAP) == 0:
+        return 0
+    map = _map_at(env)
+    if not _elides_key(map) or (load64(map + O_FLAGS) & BPF_F_INNER_MAP) != 0:
+        return 0  # an inner map's max_entries is the template's, not the map's
+    key = load64(env + C_KEY)
+    return 1 if key >= 0 and key < load64(map + O_MAX_ENTRIES) else 0
+
+
+@device
+def _set_integer(env: int, r0: int, flags: int) -> None:
+    """A number; what is known of it beforehand."""
+    mark_unknown(r0)
+    top = load64(env + C_MSIZE_MAX)
+    if (flags & HELPER_SIZED) != 0 and ule(top, S32_MAX):
+        set_ranges64(r0, -MAX_ERRNO, top, 0, -1)
+        set_ranges32(r0, max(S32_MIN, -MAX_ERRNO), top, 0, U32)
+        reg_bounds_sync(r0)
+    elif flags & HELPER_CPU:
+        top = load64(env + E_CPUS) - 1
+        set_ranges64(r0, 0, top, 0, top)
+        set_ranges32(r0, 0, top, 0, top)
+        reg_bounds_sync(r0)
+
+
+@device
+def _set_return_value(env: int, r0: int, row: int) -> None:
+    """What comes back. Kernel: check_helper_call."""
+    ret = load32(row + H_RET)
+    flags = load32(row + H_FLAGS)
+    base = ret & 0xFF
+    if (flags & HELPER_RET_NATIVE) == 0 or base == RET_VOID:
+        return
+    if base == RET_INTEGER:
+        _set_integer(env, r0, flags)
+        return
+    kind = PTR_TO_MEM | (ret & ~0xFF)
+    ident = new_id(env) if ret & PTR_MAYBE_NULL else 0
+    ref = 0
+    if base == RET_MAP_VALUE:
+        kind = PTR_TO_MAP_VALUE | (ret & ~0xFF)
+        if _is_known_element(env, flags):
+            kind &= ~PTR_MAYBE_NULL
+            ident = new_id(env) if load64(_map_at(env) + O_KIND) & OBJECT_LOCK else 0
+    elif flags & HELPER_ACQUIRES:
+        ref = acquire_reference(env, load64(env + E_CUR), load64(env + E_INSN_IDX))
+        ident = ref
+    reg_clear(r0, kind)
+    bounds_const(r0, 0)
+    store32(r0 + R_ID, ident)
+    store32(r0 + R_REF, ref)
+    if base == RET_MAP_VALUE:
+        store32(r0 + R_MAP, load64(env + C_MAP))
+        store64(r0 + R_NUM, load64(env + C_MAP_UID))
+    else:
+        store64(r0 + R_NUM, load64(env + C_MEM_SIZE))
+
+
+@device
+def finish_call(env: int, row: int) -> int:
+    """R1 to R5 are gone, R0 is what comes back where the core knows it; the map's type goes with the helper."""
+    frame = top_frame(load64(env + E_CUR))
+    clear_caller_saved_regs(frame)
+    _set_return_value(env, reg_of(frame, 0), row)
+    if load64(env + C_MAP) != 0:
+        kind = load64(_map_at(env) + O_MAP_TYPE)
+        if (lshr(load64(row + H_MAPS), kind) & 1) == 0:
+            return say(env, R_CALL_MAP_TYPE, kind, 0, 0, 0)
+    return OK
+
+
+@device
+def check_helper_call(env: int, insn: int) -> int:
+    """A call that the program may make and that is all the core's; DO_CALL where Python has a part in it."""
+    func_id = insn_imm(insn)
+    if func_id < 0 or func_id >= HELPER_ROWS or (load16(insn + I_FLAGS) & CALL_ALLOWED) == 0:
+        return DO_CALL
+    row = helper_row(env, func_id)
+    if (load32(row + H_FLAGS) & HELPER_NATIVE) == 0 or in_section(load64(env + E_CUR)):
+        return DO_CALL
+    begin_call(env)
+    for arg in range(load32(row + H_NARGS)):
+        reason = check_reg_type(env, row, arg)
+        if reason == OK:
+            reason = check_func_arg(env, row, arg)
+        if reason == DO_ACCESS:
+            return DO_CALL  # Python begins anew: what was done so far does not hurt
+        if reason != OK:
+            return reason
+    reason = finish_args(env, row)
+    if reason == OK:
+        reason = _release(env)
+    if reason == OK:
+        reason = finish_call(env, row)
+    if reason == OK:
+        store64(env + E_INSN_IDX, load64(env + E_INSN_IDX) + 1)
+    return reason
+
+
+@native()
+def verifier_begin_call(venv: int) -> int:
+    """`begin_call` for Python."""
+    begin_call(venv)
+    return 0
+
+
+@native()
+def verifier_arg_type(venv: int, func_id: int, arg: int) -> int:
+    """`check_reg_type` for Python."""
+    return check_reg_type(venv, helper_row(venv, func_id), arg)
+
+
+@native()
+def verifier_func_arg(venv: int, func_id: int, arg: int) -> int:
+    """`check_func_arg` for Python."""
+    return check_func_arg(venv, helper_row(venv, func_id), arg)
+
+
+@native()
+def verifier_finish_args(venv: int, func_id: int) -> int:
+    """`finish_args` for Python."""
+    return finish_args(venv, helper_row(venv, func_id))
+
+
+@native()
+def verifier_release(venv: int) -> int:
+    """`_release` for Python."""
+    return _release(venv)
+
+
+@native()
+def verifier_finish_call(venv: int, func_id: int) -> int:
+    """`finish_call` for Python."""
+    return finish_call(venv, helper_row(venv, func_id))
