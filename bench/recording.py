@@ -7,6 +7,7 @@ a pass over as many events with nothing to do for any of them.
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,12 +36,28 @@ def _pass_over(path: Path) -> int:
     return int(np.frombuffer(data, np.uint64, len(data) // 8).sum())
 
 
-def importing() -> tuple[float, float]:
+@functools.cache
+def _folder() -> Any:
+    """A folder that goes when the process ends."""
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def perf_data() -> Path:
+    """A file with the recording as perf record would have written it."""
+    from bench.perf_data import from_trace_dat
+
+    path = Path(_folder().name) / "perf.data"
+    path.write_bytes(from_trace_dat(recording()[1]))
+    return path
+
+
+def importing(perf: bool = False) -> tuple[float, float]:
     """(ns per event of Recording.open, ns per event of one pass over the file)."""
     from fastrtp.record import Recording
 
-    path = recording()[1]
-    events = opened().events
+    path = perf_data() if perf else recording()[1]
+    events = Recording.open(path).events
     best = best_ns(
         {"open": times(lambda: Recording.open(path)), "pass": times(lambda: _pass_over(path))}, max(2 * budget(), 0.3), rounds=3
     )
@@ -122,13 +139,15 @@ class Replay(Suite):
 
     title = "replay"
     params: ClassVar[Sequence[str]] = (
-        "import", "nothing_attached", *(f"{name}_{tier}" for name in _replay_names() for tier in _TIERS), "prepare",
+        "import", "import_perf_data", "nothing_attached",
+        *(f"{name}_{tier}" for name in _replay_names() for tier in _TIERS), "prepare",
     )  # fmt: skip
 
     @classmethod
     def cases(cls) -> Iterable[Case]:
-        """Import, the bare loop, each object's programs in both tiers, preparation."""
+        """Import of either form, the bare loop, each object's programs in both tiers, preparation."""
         yield Case("import", "ns", "one pass over the file", importing)
+        yield Case("import_perf_data", "ns", "one pass over the file", functools.partial(importing, perf=True))
         yield Case("nothing_attached", "ns", "empty compiled loop", nothing_attached)
         for name in _replay_names():
             for tier in _TIERS:

@@ -68,7 +68,8 @@ def info_command(recording: Path, instance: str, form: str, top: int) -> None:
     out.print(f"{plain(recording)}: {number(info['events'])} events{span}{rate}", style="bold", soft_wrap=True)
     rows = table("", "", header=False)
     facts = {
-        "host": info["host"], "clock": info["clock"], "cpus": f"{info['cpus']} ({_by_cpu(info['by_cpu'])})", "pids": info["pids"],
+        "host": info["host"], **info["facts"], "clock": info["clock"], "cpus": f"{info['cpus']} ({_by_cpu(info['by_cpu'])})",
+        "pids": info["pids"],
         "lost": _by_cpu(info["lost"]) or "nothing", "gaps": _by_cpu(info["gaps"]), "overrun": _by_cpu(info["overrun"]),
         "of unknown kind": _by_kind(info["unknown"]), "instances": ", ".join(info["instances"]),
         "notes": "; ".join(info["notes"]),

@@ -96,8 +96,8 @@ def replay_command(
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
-    RECORDING is a trace.dat file of trace-cmd, or a folder that `fastrtp import` wrote. Ctrl-C ends the replay; results so far
-    are shown.
+    RECORDING is a trace.dat file of trace-cmd, a perf.data file of perf record, or a folder that `fastrtp import` wrote. Ctrl-C
+    ends the replay; results so far are shown.
     """
     structs = dict(_pair(text) for text in records)
     options = Options(form, maps, top, structs, trace_pipe, output, then, stats, *_threads(cpus, window))

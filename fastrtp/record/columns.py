@@ -84,7 +84,7 @@ def gather_table(data: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: N
     for spec in fmt.fields:
         if spec.variable:
             starts, sizes = _locate(spec, fields.get(spec.name), lengths, fmt)
-            fields[spec.name], heaps[spec.name] = _gather_heap(data, offsets + starts, sizes)
+            fields[spec.name], heaps[spec.name] = gather_heap(data, offsets + starts, sizes)
     return EventTable(fmt.name, fmt.system, fields, fmt, heaps, len(offsets))
 
 
@@ -119,9 +119,10 @@ def _locate(
     return np.where(sizes > 0, starts, 0), sizes
 
 
-def _gather_heap(
+def gather_heap(
     data: NDArray[np.uint8], starts: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Pieces of `data` as a variable-length column and its heap."""
     from fastrtp.native.library import library
 
     column = np.empty(len(sizes), LOCATION)

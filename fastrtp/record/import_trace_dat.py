@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastrtp.errors import RecordingError
 
-from .columns import EventTable, gather_table
-from .event_format import EventFormat, parse_event_format
+from .event_tables import common_fields, event_tables
 from .recording import Recording
-from .ring_buffer import CommonFields, Pages, Records, read_pages, scan
+from .ring_buffer import read_pages, scan
 from .trace_dat import TraceDat
 from .trace_dat_options import TraceBuffer
 
@@ -27,12 +26,14 @@ def import_trace_dat(path: Path, progress: Progress | None = None, instance: str
     """Read one instance (the top one by default) of a trace.dat file."""
     trace = TraceDat(path)
     buffer = _pick(trace, instance)
-    common = _common_fields(trace)
+    common = common_fields(trace.formats, trace.header_page.commit_size, trace.path)
     pages = read_pages(trace, buffer, progress)
     header = trace.header_page
     page_size = buffer.page_size if instance else max(buffer.page_size, trace.sub_buffer_size)
     records = scan(pages, page_size, header.commit_size, header.data_offset, common, None if trace.compressed else progress)
-    tables, event, row, known, unknown = _tables(trace, pages, records)
+    tables, event, row, known, unknown = event_tables(
+        pages.data, records.type, records.offset, records.length, trace.formats, header.commit_size
+    )
     if known is not None:
         for name in ("time", "cpu", "pid"):
             setattr(records, name, getattr(records, name)[known])
@@ -73,54 +74,6 @@ def _pick(trace: TraceDat, instance: str) -> TraceBuffer:
         return TraceBuffer("", 0, "", trace.page_size)
     names = ", ".join(repr(buffer.name) for buffer in trace.buffers) or "none"
     raise RecordingError(f"{trace.path}: no instance {instance!r}; there are: {names}")
-
-
-def _common_fields(trace: TraceDat) -> CommonFields:
-    """The common fields from the first format that has them: they are the same in all."""
-    for type_id in sorted(trace.formats):
-        fmt = _parse(trace, type_id)
-        kind, pid = fmt.field("common_type"), fmt.field("common_pid")
-        if kind is not None and pid is not None:
-            if (kind.size, pid.size) != (2, 4):
-                raise RecordingError(
-                    f"{trace.path}: event {fmt.name}: common_type and common_pid of {kind.size} and {pid.size} bytes"
-                )
-            return CommonFields(kind.offset, pid.offset, max(kind.offset + 2, pid.offset + 4))
-    return CommonFields()
-
-
-def _parse(trace: TraceDat, type_id: int) -> EventFormat:
-    system, text = trace.formats[type_id]
-    return parse_event_format(text, system, trace.header_page.commit_size)
-
-
-def _tables(
-    trace: TraceDat, pages: Pages, records: Records
-) -> tuple[list[EventTable], NDArray[np.uint16], NDArray[np.uint32], NDArray[np.bool_] | None, dict[int, int]]:
-    counts = np.bincount(records.type, minlength=1)
-    present = np.flatnonzero(counts)
-    unknown = {int(type_id): int(counts[type_id]) for type_id in present if int(type_id) not in trace.formats}
-    number = np.zeros(1 << 16, np.uint16)
-    order = np.argsort(records.type, kind="stable")
-    row = np.empty(len(order), np.uint32)
-    tables: list[EventTable] = []
-    offset, length = records.offset[order], records.length[order]
-    at = 0
-    for type_id in present.tolist():
-        count = int(counts[type_id])
-        mine = slice(at, at + count)
-        at += count
-        if type_id in unknown:
-            continue
-        number[type_id] = len(tables)
-        row[order[mine]] = np.arange(count, dtype=np.uint32)
-        tables.append(gather_table(pages.data, offset[mine], length[mine], _parse(trace, type_id)))
-    event = number[records.type]
-    known: NDArray[Any] | None = None
-    if unknown:
-        known = ~np.isin(records.type, np.array(list(unknown), np.uint16))
-        event, row = event[known], row[known]
-    return tables, event, row, known, unknown
 
 
 def _nanoseconds(trace: TraceDat, time: NDArray[np.int64], clock: str) -> NDArray[np.int64]:

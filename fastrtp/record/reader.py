@@ -1,4 +1,4 @@
-"""ByteReader: bounds-checked little-endian reads over a section of a file.
+"""ByteReader: bounds-checked little-endian reads over a section of a mapped file.
 
 Every read says what it wants; past the end that becomes a `RecordingError` with the section, the offset and the
 number of bytes, so that a truncated file names its first missing piece. A count read from a file is checked against
@@ -6,6 +6,10 @@ the bytes that are left before anything is allocated for it.
 """
 
 from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
 
 from fastrtp.errors import RecordingError
 
@@ -69,3 +73,23 @@ class ByteReader:
             raise self.error(f"{what} has no end within {len(window)} bytes")
         self.offset += length + 1
         return window[:length].decode("utf-8", "replace")
+
+    def sized_string(self, what: str) -> str:
+        """A text behind its length as a u32, padded with NULs."""
+        size = self.count(1, f"length of {what}")
+        return bytes(self.bytes(size, what)).partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def map_file(path: Path) -> memoryview:
+    """The bytes of a file, mapped. RecordingError for an empty one and for what cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise RecordingError(f"{path}: empty file")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, RecordingError):
+            raise
+        raise RecordingError(f"{path}: {error}") from error

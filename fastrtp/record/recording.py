@@ -33,7 +33,8 @@ class Recording:
 
     `time`: ns (or the units of `clock`), `cpu`, `pid` (common_pid), `event` (index into `tables`) and `row` (within that
     table) of every event, in time order. `lost`: events that the recorder counted as lost, by CPU; `gaps`: losses of
-    unknown number. `unknown`: records whose type has no format, by type id. `comms`: names saved at the end of recording.
+    unknown number. `unknown`: records whose type has no format, by type id. `comms`: names saved at the end of recording;
+    `groups`: thread groups of threads, where the recorder told them. `facts`: what else it told of itself, for people.
     """
 
     time: NDArray[np.int64]
@@ -43,6 +44,7 @@ class Recording:
     pid: NDArray[np.int32]
     tables: list[EventTable]
     comms: dict[int, str] = field(default_factory=dict)
+    groups: dict[int, int] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     gaps: dict[int, int] = field(default_factory=dict)
     overrun: dict[int, int] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Recording:
     uname: str = ""
     cpus: int = 0
     instances: list[str] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     printk: dict[int, str] = field(default_factory=dict)
     source: str = ""
@@ -58,11 +61,17 @@ class Recording:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], progress: Progress | None = None, instance: str = "") -> Recording:
-        """Read a trace.dat file, or map a folder that `save` wrote. RecordingError says what is wrong with it and where.
+        """Read a trace.dat or perf.data file, or map a folder that `save` wrote. RecordingError: what is wrong with it and where.
 
         `progress(done_bytes, total_bytes)` is called now and then. `instance`: a trace instance other than the top one.
         """
+        from .perf_data import is_perf_data
+
         path = Path(path)
+        if is_perf_data(path):
+            from .import_perf_data import import_perf_data
+
+            return import_perf_data(path, progress, instance)
         if path.is_dir():
             from .columnar import open_folder
 
@@ -119,10 +128,10 @@ class Recording:
     def tgids(self) -> dict[int, int]:
         """Thread group of every pid that is known to be a thread of another; a pid that is missing here is its own.
 
-        Learnt from the clone flags of task_newtask: recorded threads only, so a thread older than the recording counts
-        as a process of its own.
+        Told by perf, or learnt from the clone flags of task_newtask: then recorded threads only, so a thread older than the
+        recording counts as a process of its own.
         """
-        tgids: dict[int, int] = {}
+        tgids = dict(self.groups)
         for index, table in enumerate(self.tables):
             if table.name == "task_newtask" and table.has_integers("pid", "clone_flags"):
                 parents = self.pid[self.positions[index]].tolist()
@@ -155,6 +164,7 @@ class Recording:
             "pids": len(np.unique(self.pid)),
             "clock": self.clock,
             "host": self.uname,
+            "facts": dict(self.facts),
             "lost": {cpu: count for cpu, count in self.lost.items() if count},
             "gaps": {cpu: count for cpu, count in self.gaps.items() if count},
             "overrun": {cpu: count for cpu, count in self.overrun.items() if count},

@@ -6,7 +6,6 @@ Metadata is read when the file is opened, kallsyms when it is asked for. Format:
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,11 @@ from fastrtp.errors import RecordingError
 from . import trace_dat_options as options
 from . import trace_dat_sections as sections
 from .compression import check_algorithm, decompress
-from .reader import ByteReader
+from .reader import ByteReader, map_file
 from .trace_dat_options import CpuBuffer, TraceBuffer, TraceOptions
 from .trace_dat_sections import FormatText, HeaderPage
 
 MAGIC = b"\x17\x08\x44tracing"
-PERF_MAGIC = b"PERFILE2"
 _SECTION_NAMES = {
     0: "options", 3: "buffer", 16: "headers", 17: "ftrace events", 18: "event formats", 19: "kallsyms", 20: "printk",
     21: "command lines",
@@ -39,7 +37,7 @@ class TraceDat:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.data = _map(self.path)
+        self.data = map_file(self.path)
         self.header_page = HeaderPage()
         self.formats: dict[int, FormatText] = {}
         self.options = TraceOptions()
@@ -50,10 +48,8 @@ class TraceDat:
         self.compressed = False
         self._kallsyms: Callable[[], bytes] = bytes
         reader = ByteReader(self.data, "initial format")
-        if bytes(reader.data[: len(PERF_MAGIC)]) == PERF_MAGIC:
-            raise RecordingError(f"{self.path}: a perf.data file, which this version does not read: trace.dat files are")
         if bytes(reader.data[: len(MAGIC)]) != MAGIC:
-            raise RecordingError(f"{self.path}: not a trace.dat file: begins with {bytes(reader.data[:10])!r}")
+            raise RecordingError(f"{self.path}: neither a trace.dat nor a perf.data file: begins {bytes(reader.data[:10])!r}")
         reader.offset = len(MAGIC)
         number = reader.string("version", 16)
         if number not in ("6", "7"):
@@ -207,17 +203,3 @@ class TraceDat:
                         f"{self.path}: truncated: {name} of CPU {cpu.cpu} takes {cpu.size} bytes at offset {cpu.offset:#x}, "
                         f"the file ends at {len(self.data):#x}"
                     )
-
-
-def _map(path: Path) -> memoryview:
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise RecordingError(f"{path}: empty file")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise RecordingError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        if isinstance(error, RecordingError):
-            raise
-        raise RecordingError(f"{path}: {error}") from error

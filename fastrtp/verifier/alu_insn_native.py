@@ -213,7 +213,7 @@ def _check_sane_offset(env: int, reg: int, type: int) -> int:
         if value <= -BPF_MAX_VAR_OFF or value >= BPF_MAX_VAR_OFF:
             return say(env, R_MATH_VALUE, type, value, 0, 0)
     off = reg_off(reg)
-    if load32(reg + R_TYPE) != SCALAR_VALUE and (off <= -BPF_MAX_VAR_OFF or off >= BPF_MAX_VAR_OFF):
+    if off <= -BPF_MAX_VAR_OFF or off >= BPF_MAX_VAR_OFF:  # of a linked number: its distance, as Linux has it
         return say(env, R_MATH_OFF, type, off, 0, 0)
     smin = load64(reg + R_SMIN)
     if smin == -(1 << 63):

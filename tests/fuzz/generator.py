@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastrtp.isa import Insn
+from fastrtp.uapi import BPF_F_STRICT_ALIGNMENT, BPF_F_TEST_STATE_FREQ
 
 from . import calls, features, owned
 from .walks import TRACEPOINTS, walk_program
@@ -23,6 +24,8 @@ NUMBERS = (0, 1, -1, 2, 7, 8, 15, 16, 31, 32, 40, 44, 48, 63, 64, 255, 256, 0x7F
 ATOMICS = (0x00, 0x01, 0x40, 0x41, 0x50, 0x51, 0xA0, 0xA1, 0xE1, 0xF1)
 BOUNDS = (4, 8, 8, 16, 16, 32, 40, 44, 47)
 OPEN, FUNC = 9999, 9999
+FLAGS = (*[0] * 6, BPF_F_STRICT_ALIGNMENT, *[BPF_F_TEST_STATE_FREQ] * 4)
+"""Of the load: with the last one a state is kept at every place where paths may join, so that more of them are pruned."""
 
 
 @dataclass(frozen=True)
@@ -579,4 +582,4 @@ def generate(seed: int, number: int) -> Program:
         walk_program(generator)
         return Program(generator.out, 0, rng.choice(TRACEPOINTS))
     insns = generator.program()
-    return Program(insns, int(rng.random() < 0.1), "", tuple(generator.globals))
+    return Program(insns, rng.choice(FLAGS), "", tuple(generator.globals))
