@@ -9,7 +9,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -69,8 +68,8 @@ def test_every_command_has_help(command: str) -> None:
     assert fine(command, "--help").startswith(f"Usage: fastrtp {command}")
 
 
-def test_help_is_quick_and_imports_nothing_large() -> None:
-    """The promise: under 0.2 s (the best of five: the machine has other things to do), without numba and its like."""
+def test_help_imports_nothing_large() -> None:
+    """What it takes is measured by the startup suite of bench/."""
     heavy = ["numba", "llvmlite", "pyarrow", "IPython", "numpy", "rich", "zstandard"]
     code = (
         "import sys\n"
@@ -78,14 +77,9 @@ def test_help_is_quick_and_imports_nothing_large() -> None:
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
     )
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert ended.stderr.strip() == "[]"
-    assert min(times) < 0.2
 
 
 def test_demo_shows_three_results_and_a_rate() -> None:

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrtp.record import EventTable, Recording
-from fastrtp.record.columns import LOCATION
+from fastrtp.record.columns import LOCATION, gather_heap
 
 _NAMES = ("kernel_stack", "user_stack")
 _END = np.uint64(0xFFFFFFFFFFFFFFFF)
 _CALLER = "caller"
 
 Addresses = NDArray[np.uint64]
+Places = NDArray[np.int64]
 
 
 def _tables(recording: Recording) -> dict[int, int]:
@@ -38,23 +39,21 @@ def stack_columns(recording: Recording) -> tuple[Addresses, Addresses] | None:
     if not numbers or not recording.events:
         return None
     owners = _owners(recording, np.isin(recording.event, list(numbers)))
-    stacks: list[NDArray[np.uint64]] = []
-    places: list[tuple[int, int, int]] = []
-    size = 0
+    found = []
     for number, which in numbers.items():
-        table = recording.tables[number]
-        for row, position in enumerate(recording.positions[number].tolist()):
-            owner = int(owners[position])
-            if owner < 0:
-                continue
-            callers = _callers(table, row, which)
-            places.append((owner, which, size))
-            stacks += [np.array([len(callers)], np.uint64), callers]
-            size += 1 + len(callers)
-    memory = np.concatenate(stacks) if stacks else np.zeros(1, np.uint64)
+        owner = owners[recording.positions[number]]
+        words, counts = _callers(recording.tables[number], which)
+        kept = owner >= 0
+        found.append((owner[kept], which, words[np.repeat(kept, counts)], counts[kept]))
+    memory = np.zeros(max(sum(len(words) + len(counts) for _, _, words, counts in found), 1), np.uint64)
     columns = np.zeros((recording.events, 2), np.uint64)
-    for owner, which, at in places:
-        columns[owner, which] = memory.ctypes.data + 8 * at
+    size = 0
+    for owner, which, words, counts in found:
+        heads = size + np.cumsum(counts + 1) - (counts + 1)
+        memory[heads] = counts
+        memory[_within(heads + 1, counts)] = words
+        columns[owner, which] = np.uint64(memory.ctypes.data) + heads.astype(np.uint64) * np.uint64(8)
+        size += len(words) + len(counts)
     return columns, memory
 
 
@@ -63,16 +62,32 @@ def _has_callers(table: EventTable) -> bool:
     return column is not None and (column.dtype == LOCATION or column.ndim == 2)
 
 
-def _callers(table: EventTable, row: int, which: int) -> NDArray[np.uint64]:
-    """Addresses, innermost first; a user stack ends at the first 0, one of an old kernel at ULONG_MAX."""
+def _within(starts: Places, counts: Places) -> Places:
+    """start, start + 1, ... start + count - 1 of every pair, one after the other."""
+    ends = np.cumsum(counts)
+    return np.repeat(starts - (ends - counts), counts) + np.arange(int(ends[-1]) if len(ends) else 0)
+
+
+def _callers(table: EventTable, which: int) -> tuple[Addresses, Places]:
+    """(the addresses of all rows, innermost first; how many each row has). A user stack ends at the first 0, one of an old
+    kernel at ULONG_MAX.
+    """
     column: Any = table.fields[_CALLER]
     if column.dtype == LOCATION:
-        data = table.bytes_at(_CALLER, row)
-        callers = np.frombuffer(data[: len(data) // 8 * 8], np.uint64)
+        heap = table.heaps[_CALLER]
+        starts = np.minimum(column["offset"], len(heap)).astype(np.int64)
+        sizes = np.minimum(column["len"].astype(np.int64), len(heap) - starts) // 8 * 8
+        words = gather_heap(heap, starts, sizes)[1].view(np.uint64)
+        counts = sizes // 8
     else:
-        callers = column[row].astype(np.uint64)
-    ends = np.flatnonzero((callers == _END) | ((callers == 0) if which else False))
-    return callers[: int(ends[0])] if len(ends) else callers
+        words = column.astype(np.uint64).reshape(-1)
+        counts = np.full(len(column), column.shape[1], np.int64)
+    starts = np.cumsum(counts) - counts
+    ends = np.flatnonzero((words == _END) | ((words == 0) if which else False))
+    rows, first = np.unique(np.repeat(np.arange(len(counts)), counts)[ends], return_index=True)
+    kept = counts.copy()
+    kept[rows] = ends[first] - starts[rows]
+    return words[_within(starts, kept)], kept
 
 
 def _owners(recording: Recording, is_stack: NDArray[np.bool_]) -> NDArray[np.int64]:
