@@ -104,11 +104,11 @@ def is_branch_taken(a: int, b: int, op: int, is_jmp32: int) -> int:
             return -1
         return equal if op == BPF_JEQ else 1 - equal
     if op == BPF_JSET:
-        if bm != 0:
+        if am != 0 and bm != 0:
             return -1
         if (av & bv) != 0:
             return 1
-        return 0 if ((av | am) & bv) == 0 else -1
+        return 0 if ((av | am) & (bv | bm)) == 0 else -1
     if op == BPF_JGT or op == BPF_JGE or op == BPF_JLT or op == BPF_JLE:
         if is_jmp32:
             min1, max1, min2, max2 = load32(a + R_U32_MIN), load32(a + R_U32_MAX), load32(b + R_U32_MIN), load32(b + R_U32_MAX)
