@@ -24,6 +24,7 @@ DIFFERS = {
     "call: a helper without a body here": "Linux has it",
     "call: snprintf with data of an odd size": "Linux says nothing",
     "call: a record of more bytes than the helper's argument holds": "Linux keeps the lower 32 bits of the size",
+    "call: memory that may be NULL: the zero of one path, and any number of the other": "Linux prunes the second path",
     "form: an fd that is no map": "the descriptor's number",
     "form: a kernel function that libbpf poisoned, alive": "Linux looks at R0 first",
     "memory: one of two frozen values is not known to be the first": "Linux refuses the load itself, with ENOTSUPP and no word",

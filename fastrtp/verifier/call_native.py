@@ -79,6 +79,8 @@ from fastrtp.verifier.reason import (
     R_ALLOC_TOO_LARGE,
     R_ALLOC_UNKNOWN,
     R_ARG_KEY_MAP,
+    R_ARG_NULL,
+    R_ARG_NULL_OBJECT,
     R_ARG_RELEASE_OFF,
     R_ARG_TIMER_MAP,
     R_ARG_TWO_REFS,
@@ -182,6 +184,16 @@ def clear_caller_saved_regs(frame: int) -> None:
 
 
 @device
+def _check_btf_null(env: int, regno: int, kind: int, arg_type: int) -> int:
+    """A pointer to a kernel object that may be NULL is for arguments that may, and that do not give the object away."""
+    if kind & 0xFF != PTR_TO_BTF_ID or kind & PTR_MAYBE_NULL == 0:
+        return OK
+    if kind & MEM_ALLOC:
+        return say(env, R_ARG_NULL_OBJECT, regno, 0, 0, 0)  # Linux's switch over the types has forgotten it
+    return OK if arg_type & (PTR_MAYBE_NULL | OBJ_RELEASE) == PTR_MAYBE_NULL else say(env, R_ARG_NULL, regno, 0, 0, 0)
+
+
+@device
 def check_reg_type(env: int, row: int, arg: int) -> int:
     """The register is read, and is of a type that goes with the argument's."""
     regno = arg + 1
@@ -194,6 +206,7 @@ def check_reg_type(env: int, row: int, arg: int) -> int:
         return reason
     reg = current_reg(env, regno)
     if (arg_type & PTR_MAYBE_NULL) != 0 and register_is_null(reg) != 0:
+        mark_reg_precise(env, regno)  # Linux does not: another path could then come by with any number for a pointer
         return OK
     kind = load32(reg + R_TYPE)
     if arg_type & MEM_RDONLY:
@@ -205,7 +218,7 @@ def check_reg_type(env: int, row: int, arg: int) -> int:
     types = load64(env + E_ARG_TYPES) + 4 * ARG_TYPES_MAX * base
     for index in range(ARG_TYPES_MAX):
         if load32(types + 4 * index) == kind:
-            return OK
+            return _check_btf_null(env, regno, load32(reg + R_TYPE), arg_type)
     return say(env, R_ARG_TYPE, regno, base, 0, 0)
 
 

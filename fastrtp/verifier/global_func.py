@@ -20,6 +20,7 @@ from fastrtp.verifier.dynptr import check_dynptr_arg
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.log import Refusal
 from fastrtp.verifier.mem import check_helper_mem_access, check_ptr_off_reg, check_reg_read
+from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_DYNPTR,
     MEM_RCU,
@@ -190,6 +191,7 @@ def _check_offset(env: BpfVerifierEnv, regno: int, reg: BpfRegState) -> None:
 def _check_mem_reg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, size: int) -> None:
     """The function may read and write that many bytes; a pointer that may be NULL is looked at as if it were not."""
     if register_is_null(reg):
+        mark_reg_precise(env, regno)  # the function reads through it when it is not 0, which no other path may bring
         return
     try:
         if reg.type & PTR_MAYBE_NULL:
@@ -209,6 +211,7 @@ def _check_btf_reg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg: Subpr
     """Kernel: check_reg_type for ARG_PTR_TO_BTF_ID."""
     nullable = arg.arg_type & PTR_MAYBE_NULL
     if nullable and register_is_null(reg):
+        mark_reg_precise(env, regno)
         return
     kind = reg.type & ~PTR_MAYBE_NULL if nullable else reg.type
     if kind not in _BTF_TYPES:

@@ -12,6 +12,7 @@ from fastrtp.isa import BPF_ATOMIC, BPF_CLASS, BPF_MEM, BPF_MODE, BPF_ST
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import DESTRUCTIBLE, BtfField, fields_of, is_local, object_fields
+from fastrtp.verifier.precision import mark_reg_precise
 from fastrtp.verifier.regtype import (
     MEM_ALLOC,
     MEM_RCU,
@@ -68,7 +69,9 @@ def check_map_kptr_access(
             env.reject(EACCES, f"BPF_ST imm must be 0 when storing to kptr at off={field.offset}")
         return None
     value = env.regs[value_regno]
-    if not register_is_null(value):
+    if register_is_null(value):
+        mark_reg_precise(env, value_regno)
+    else:
         match_kptr_type(env, value_regno, value, reg.map.btf, field)
     return None
 

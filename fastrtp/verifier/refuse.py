@@ -95,6 +95,8 @@ _MESSAGES: Mapping[int, tuple[int, str]] = MappingProxyType(
         why.R_OFF_FIXED: (EACCES, "dereference of modified {name} ptr R{a} off={off} disallowed"),
         why.R_OFF_VARIABLE: (EACCES, "variable {name} access var_off={var_off} disallowed"),
         why.R_ARG_TYPE: (EACCES, "R{a} type={name} expected={expected}"),
+        why.R_ARG_NULL: (EACCES, "Possibly NULL pointer passed to helper arg{a}"),
+        why.R_ARG_NULL_OBJECT: (EFAULT, "verifier bug: invalid PTR_TO_BTF_ID register for type match"),
         why.R_ARG_UNREFERENCED: (EINVAL, "R{a} must be referenced when passed to release function"),
         why.R_ARG_TWO_REFS: (EACCES, "more than one arg with ref_obj_id R{a} {b} {c}"),
         why.R_ARG_RELEASE_OFF: (

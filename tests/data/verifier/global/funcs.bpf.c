@@ -924,6 +924,28 @@ int trusted_without_a_name(__u64 *ctx)
 	return reads_anonymous(0);
 }
 
+/* The zero of one path passes for a pointer; the other path comes by with whatever the event had. */
+/* expect: EINVAL Caller passes invalid args into func#1 ('sum') */
+/* says: R1 type=scalar expected=fp */
+/* differs: Linux takes the second path for one that it has seen, as nothing needs the exact zero */
+SEC("raw_tp/a")
+int zero_or_any_number(__u64 *ctx)
+{
+	struct pair *pair;
+
+	/* long enough for a state to be kept where the paths meet */
+	asm volatile("%0 = *(u64 *)(%1 + 8)\n"
+		     "%1 = *(u64 *)(%1 + 0)\n"
+		     "if %1 == 1 goto +0\n"
+		     "if %1 > 5 goto +8\n"
+		     "r0 = 1\nr0 = 2\nr0 = 3\nr0 = 4\nr0 = 5\nr0 = 6\nr0 = 7\n"
+		     "%0 = 0\n"
+		     : "=&r"(pair), "+r"(ctx)
+		     :
+		     : "r0");
+	return sum(pair);
+}
+
 /* what the kernel takes and this verifier refuses by name */
 
 __weak __noinline int in_arena(int *p __arg(arena))

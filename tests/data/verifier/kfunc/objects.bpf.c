@@ -674,3 +674,35 @@ int timer_of_another_inner(__u64 *ctx)
 		bpf_timer_init(&value->timer, other, 1);
 	return 0;
 }
+
+/* expect: EACCES Possibly NULL pointer passed to helper arg2 */
+SEC("tp_btf/sched_switch")
+int unchecked_task(__u64 *ctx)
+{
+	struct task_struct *next = (struct task_struct *)ctx[2];
+	__u32 key = 0;
+	struct held *v = bpf_map_lookup_elem(&held, &key);
+
+	if (!v)
+		return 0;
+	next = bpf_kptr_xchg(&v->task, bpf_task_acquire(next));
+	if (next)
+		bpf_task_release(next);
+	return 0;
+}
+
+/* expect: EFAULT verifier bug: invalid PTR_TO_BTF_ID register for type match */
+SEC("tp_btf/sched_switch")
+int unchecked_object(__u64 *ctx)
+{
+	__u32 key = 0;
+	struct held *v = bpf_map_lookup_elem(&held, &key);
+	struct plain *own;
+
+	if (!v)
+		return 0;
+	own = bpf_kptr_xchg(&v->own, bpf_obj_new(struct plain));
+	if (own)
+		bpf_obj_drop(own);
+	return 0;
+}
