@@ -5,7 +5,7 @@ Kernel: kernel/bpf/verifier.c:check_cond_jmp_op, is_branch_taken, sync_linked_re
 
 from __future__ import annotations
 
-from fastrtp.isa import BPF_ADD, BPF_JCOND, BPF_JEQ, BPF_JMP, BPF_JMP32, BPF_JNE, BPF_MAY_GOTO, BPF_X
+from fastrtp.isa import BPF_ADD, BPF_JCOND, BPF_JEQ, BPF_JMP, BPF_JMP32, BPF_JNE, BPF_MAY_GOTO, BPF_REG_FP, BPF_X
 from fastrtp.native.intrinsics import device, load8, load32, load64, native, stack_bytes, store32, store64
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import (
@@ -76,6 +76,8 @@ from fastrtp.verifier.state_native import (
     top_frame,
 )
 
+LINKED_REGS_MAX = 6
+
 E_HEAD, E_HEAD_CNT, E_HEAD_MAX, E_LOG_POS = at(VENV, "head"), at(VENV, "head_cnt"), at(VENV, "head_max"), at(VENV, "log_pos")
 B_STATE, B_IDX = at(VBRANCH, "state"), at(VBRANCH, "insn_idx")
 B_PREV, B_LOG = at(VBRANCH, "prev_insn_idx"), at(VBRANCH, "log_pos")
@@ -145,6 +147,30 @@ def _has_base(reg: int, base: int) -> int:
     """Whether a scalar has the id `base`, or is linked to what has."""
     ident = load32(reg + R_ID)
     return 1 if ident != 0 and (ident & ~BPF_ADD_CONST) == base and load32(reg + R_TYPE) == SCALAR_VALUE else 0
+
+
+@device
+def _limit_linked(env: int, base: int, seen: int) -> int:
+    """No more than LINKED_REGS_MAX follow one jump: the others are linked no longer. How many were met, with `seen` before.
+
+    Kernel: collect_linked_regs, LINKED_REGS_MAX; what both operands are linked to counts twice, as there.
+    """
+    cur = load64(env + E_CUR)
+    for up in range(load64(cur + T_NFRAMES)):
+        frame = frame_of(cur, load64(cur + T_NFRAMES) - 1 - up)
+        for regno in range(BPF_REG_FP):
+            reg = reg_of(frame, regno)
+            if _has_base(reg, base):
+                seen += 1
+                if seen > LINKED_REGS_MAX:
+                    store32(reg + R_ID, 0)
+        for spi in range(load64(frame + F_NSLOTS)):
+            reg = slot_of(frame, spi) + S_REG
+            if _has_base(reg, base):
+                seen += 1
+                if seen > LINKED_REGS_MAX:
+                    store32(reg + R_ID, 0)
+    return seen
 
 
 @device
@@ -374,6 +400,11 @@ def check_cond_jmp_op(env: int, insn: int) -> int:
             mark_reg_precise(env, src_regno)
         store64(env + E_INSN_IDX, idx + 1 + (insn_off(insn) if taken else 0))
         return OK
+    linked = 0
+    if reg_source and src_number and load32(src + R_ID) != 0:
+        linked = _limit_linked(env, load32(src + R_ID) & ~BPF_ADD_CONST, 0)
+    if dst_number and load32(dst + R_ID) != 0:
+        _limit_linked(env, load32(dst + R_ID) & ~BPF_ADD_CONST, linked)
     if dst_number and src_number:
         _join_deps(env, dst, src, reg_source)
     other = push_stack(env, idx + 1 + insn_off(insn), 0)
