@@ -64,6 +64,7 @@ _KEY_SIZE = at(MAP, "key_size")
 _VALUE_SIZE = at(MAP, "value_size")
 _POOLS = at(MAP, "pools")
 _FRESH = at(MAP, "fresh")
+_LOCK = at(MAP, "lock")
 _CPUS = at(MAP, "cpus")
 _FIELDS = at(MAP, "fields")
 _MAP_MACHINE = at(MAP, "machine")
@@ -77,7 +78,7 @@ _POOL_COUNT = at(HTAB_POOL, "count")
 _POOL_HAND = at(HTAB_POOL, "hand")
 _U32 = 0xFFFFFFFF
 _LINK_SIZE = 4
-_BATCH = 32
+_REGION = 8192
 _PATIENCE = 1000
 
 _LRU_HASH, _LRU_PERCPU_HASH = 9, 10
@@ -274,23 +275,28 @@ def _alloc(map: int, elem_size: int, max_entries: int, own: int) -> int:
 
 @device
 def _take_fresh(map: int, own: int) -> int:
-    """The first of a batch of elements that were never used; the others become the pool's."""
-    entries = load64(map + _MAX_ENTRIES)
-    while True:
-        fresh = load_acquire(map + _FRESH)
-        batch = entries - fresh
-        if batch <= 0:
-            return 0
+    """The first of a batch of elements that were never used; the others become the pool's.
+
+    With several CPUs a batch is two pages: a processor fetches lines around those that it is asked for, and would take them
+    from the CPU that counts in them.
+    """
+    number = 0
+    spin_lock(map + _LOCK)  # whoever finds none left finds those of the batch in its owner's pool
+    fresh = load64(map + _FRESH)
+    batch = load64(map + _MAX_ENTRIES) - fresh
+    if batch > 0:
+        number = fresh + 1
         if smp() == 0:
             batch = 1
-        elif batch > _BATCH:
-            batch = _BATCH - (fresh & (_BATCH - 1))
-        if cmpxchg64(map + _FRESH, fresh, fresh + batch) == fresh:
-            break
-    while batch > 1:
-        _push(map, _pool(map, own), fresh + batch, load64(map + _ELEM_SIZE))
-        batch -= 1
-    return fresh + 1
+        else:
+            share = max(_REGION // load64(map + _ELEM_SIZE), 1)
+            batch = min(batch, share - fresh % share)
+        store64(map + _FRESH, fresh + batch)
+        while batch > 1:
+            _push(map, _pool(map, own), fresh + batch, load64(map + _ELEM_SIZE))
+            batch -= 1
+    spin_unlock(map + _LOCK)
+    return number
 
 
 @device

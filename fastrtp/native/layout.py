@@ -153,7 +153,7 @@ MAP = np.dtype(
         ("fresh", I8),  # hash, stacks: elements never used so far (they are handed out in order)
         ("count", I8),  # stacks: elements in use
         ("free", I8),  # stacks: first of the freed elements
-        ("lock", I8),  # stacks: held while one is looked for and put in
+        ("lock", I8),  # hash: held while unused elements are handed out; stacks: while one is looked for and put in
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
         *((f"gap{number}", I8) for number in range(3)),
         ("producer", I8),  # ringbuf: positions in bytes, growing for ever
