@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, load32, load64
+from fastrtp.native.intrinsics import cmpxchg32, device, load32, load64, load_acquire32, smp, store32, store_release32
 from fastrtp.native.layout import HTAB_ELEM, MAP, at
+from fastrtp.native.smp_native import wait_turn
 
 _VALUES = at(MAP, "values")
 _ELEM_SIZE = at(MAP, "elem_size")
@@ -49,3 +50,31 @@ def htab_value(map: int, number: int) -> int:
     if size != 0:
         return load64(map + _PERCPU) - size + number * size
     return htab_element(map, number, load64(map + _ELEM_SIZE)) + load64(map + _VALUE_AT)
+
+
+@device
+def htab_hold(element: int) -> bool:
+    """Keep an element from being freed, and its value from being written by others."""
+    state = load32(element + _STATE)
+    return state & (IN_USE | HELD) == IN_USE and cmpxchg32(element + _STATE, state, state | HELD) == state
+
+
+@device
+def htab_let_go(element: int, used: int) -> None:
+    """End that; `used`: REFERENCED, or 0 to leave that as it is."""
+    store_release32(element + _STATE, (load32(element + _STATE) | used) & ~HELD)
+
+
+@device
+def htab_take_out(element: int) -> None:
+    """Mark an element that was in the map as one that is not. Its bucket is held."""
+    if smp() == 0:
+        store32(element + _STATE, 0)
+        return
+    spins = 0
+    while True:
+        state = load_acquire32(element + _STATE)
+        if state & HELD == 0 and cmpxchg32(element + _STATE, state, 0) == state:
+            return
+        wait_turn(spins)
+        spins += 1

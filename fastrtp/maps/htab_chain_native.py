@@ -1,0 +1,109 @@
+"""Chains of hash maps: buckets, the links that lead to elements, and how a key is found (hashtab_native.py has the design).
+
+Kernel: kernel/bpf/hashtab.c:lookup_elem_raw, lookup_nulls_elem_raw, htab_lock_bucket.
+"""
+
+from __future__ import annotations
+
+from fastrtp.maps.bytes_native import bytes_equal, bytes_hash
+from fastrtp.maps.htab_elem_native import htab_element, htab_key_at
+from fastrtp.native.intrinsics import cmpxchg32, device, load32, load64, load_acquire32, opaque, smp, store_release32
+from fastrtp.native.layout import HTAB_BUCKET, MAP, at
+from fastrtp.native.smp_native import load32_shared, wait_turn
+
+_SLOTS = at(MAP, "slots")
+_LINKS = at(MAP, "links")
+_BUCKET_SIZE = HTAB_BUCKET.itemsize
+_SEQ = at(HTAB_BUCKET, "seq")
+_U32 = 0xFFFFFFFF
+_LINK_SIZE = 4
+
+
+@device
+def htab_bucket(map: int, hash: int, mask: int) -> int:
+    """Address of the bucket of a hash."""
+    return load64(map + _SLOTS) + (hash & mask) * _BUCKET_SIZE
+
+
+@device
+def htab_tag(hash: int, mask: int) -> int:
+    """What a link to a key has beside the element's number."""
+    return hash & _U32 & ~mask
+
+
+@device
+def htab_link_of(map: int, number: int) -> int:
+    """Address of the link from an element to the next of its chain."""
+    return load64(map + _LINKS) + number * _LINK_SIZE
+
+
+@device
+def htab_find_link(map: int, hash: int, key: int, key_size: int, elem_size: int, mask: int) -> int:
+    """Address of the link to the key's element, 0 when it is not in the chain."""
+    link = htab_bucket(map, hash, mask)
+    while True:
+        word = load32_shared(link)
+        if word == 0:
+            return 0
+        if (word ^ hash) & _U32 & ~mask == 0:
+            element = htab_element(map, word & mask, elem_size)
+            if bytes_equal(element + htab_key_at(key_size), key, key_size):
+                return link
+        link = htab_link_of(map, word & mask)
+
+
+@device
+def _walk(map: int, hash: int, key: int, key_size: int, elem_size: int, mask: int) -> int:
+    """Number of the key's element in the chain, or 0."""
+    word = load32_shared(htab_bucket(map, hash, mask))
+    while word != 0:
+        other = (word ^ hash) & _U32 & ~mask
+        number = word & mask
+        if smp() != 0:  # the address depends on the tag: a processor that guesses the branch would fetch another CPU's line
+            number &= opaque((other - 1) >> 63)
+        if other == 0:
+            element = htab_element(map, number, elem_size)
+            if bytes_equal(element + htab_key_at(key_size), key, key_size):
+                return number
+        word = load32_shared(htab_link_of(map, word & mask))
+    return 0
+
+
+@device
+def htab_find(map: int, key: int, key_size: int, elem_size: int, mask: int) -> int:
+    """Number of the key's element, or 0."""
+    hash = bytes_hash(key, key_size)
+    if smp() == 0:
+        return _walk(map, hash, key, key_size, elem_size, mask)
+    bucket = htab_bucket(map, hash, mask)
+    spins = 0
+    while True:
+        seq = load_acquire32(bucket + _SEQ)
+        number = _walk(map, hash, key, key_size, elem_size, mask)
+        if number != 0:
+            return number
+        if seq & 1 == 0 and load_acquire32(bucket + _SEQ) == seq:
+            return 0
+        wait_turn(spins)
+        spins += 1
+
+
+@device
+def htab_lock_bucket(bucket: int) -> None:
+    """Hold a bucket: its sequence number is odd until it is given back."""
+    if smp() == 0:
+        return
+    spins = 0
+    while True:
+        seq = load_acquire32(bucket + _SEQ)
+        if seq & 1 == 0 and cmpxchg32(bucket + _SEQ, seq, seq + 1) == seq:
+            return
+        wait_turn(spins)
+        spins += 1
+
+
+@device
+def htab_unlock_bucket(bucket: int) -> None:
+    """Give it back; whoever looked meanwhile sees that it has changed."""
+    if smp() != 0:
+        store_release32(bucket + _SEQ, load32(bucket + _SEQ) + 1)
