@@ -224,7 +224,7 @@ class Shadow(Interpreter):
         return 0
 
     def unknown(self, *_: int) -> int:
-        return self.rng.getrandbits(32)
+        return self.rng.choice((0, self.rng.getrandbits(8), self.rng.getrandbits(32)))  # a pid of nobody is 0
 
     def cpu(self, *_: int) -> int:
         return 0
