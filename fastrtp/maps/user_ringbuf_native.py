@@ -11,7 +11,13 @@ from errno import EBUSY, EINVAL
 from fastrtp.native.intrinsics import call_subprog, load32, load64, native, stack_bytes, store32, store64
 from fastrtp.native.layout import MAP, at
 from fastrtp.native.smp_native import give64, take64
-from fastrtp.uapi import BPF_MAX_USER_RINGBUF_SAMPLES, BPF_RINGBUF_DISCARD_BIT, BPF_RINGBUF_HDR_SZ
+from fastrtp.uapi import (
+    BPF_MAX_USER_RINGBUF_SAMPLES,
+    BPF_RB_FORCE_WAKEUP,
+    BPF_RB_NO_WAKEUP,
+    BPF_RINGBUF_DISCARD_BIT,
+    BPF_RINGBUF_HDR_SZ,
+)
 
 _VALUES = at(MAP, "values")
 _SIZE = at(MAP, "max_entries")
@@ -19,14 +25,13 @@ _PRODUCER = at(MAP, "producer")
 _CONSUMER = at(MAP, "consumer")
 _BUSY = at(MAP, "count")
 _LENGTH = (1 << 30) - 1
-_WAKEUP_FLAGS = 3
 
 
 @native()
 def bpf_user_ringbuf_drain(map: int, callback: int, data: int, flags: int, env: int) -> int:
     """How many samples the callback saw, until it returned 1; -EINVAL (flags), -EBUSY (in a callback of its own, or
     while another CPU drains it)."""
-    if (flags & ~_WAKEUP_FLAGS) != 0:
+    if (flags & ~(BPF_RB_NO_WAKEUP | BPF_RB_FORCE_WAKEUP)) != 0:
         return -EINVAL
     if not take64(map + _BUSY):
         return -EBUSY

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from . import perf_data_layout as layout
 from . import trace_dat_sections as sections
 from .perf_data_attr import ATTR_LIMIT
 from .reader import ByteReader
@@ -24,7 +25,7 @@ _STRINGS = {_HOSTNAME: "host name", _OSRELEASE: "kernel release", _VERSION: "ver
             _CPUDESC: "kind of CPU"}  # fmt: skip
 _MAGIC = b"\x17\x08\x44tracing"
 _WITH_CMDLINES = 6
-_MAX_CPUS = 1 << 16
+_MAX_CPUS = layout.MAX_CPU + 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

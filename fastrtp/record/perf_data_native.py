@@ -8,6 +8,7 @@ Kernel: include/uapi/linux/perf_event.h (enum perf_event_type), kernel/events/co
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import device, load16, load32, load64, native, store16, store32, store64
+from fastrtp.trace.perf_attr import PERF_RECORD_SAMPLE
 
 from . import perf_data_layout as layout
 
@@ -59,7 +60,7 @@ def perf_data_walk(state: int) -> int:
             error = -step
             break
         kind = load32(data + at)
-        if kind == layout.RECORD_SAMPLE:
+        if kind == PERF_RECORD_SAMPLE:
             samples += 1
         elif kind < 128:
             mask = low if kind < 64 else high
@@ -132,7 +133,7 @@ def perf_data_samples(state: int) -> int:
         if step < 0:
             error = -step
             break
-        if load32(record) != layout.RECORD_SAMPLE:
+        if load32(record) != PERF_RECORD_SAMPLE:
             at += step
             continue
         if id_at != 0:

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from . import perf_data_layout as layout
 from .perf_data import PerfData
 from .perf_data_attr import PerfAttr, Trailer
 from .perf_data_streams import COMM, FORK, LOST, LOST_SAMPLES, THROTTLE
@@ -17,7 +18,6 @@ from .reader import ByteReader
 
 _COMM_LEN = 15
 _PID_MAX = 1 << 31
-_MAX_CPU = 1 << 16
 
 
 class _TaskEvent(NamedTuple):
@@ -64,7 +64,7 @@ class _Trailers:
     def cpu(self, reader: ByteReader) -> int:
         """0 when it has none, or none that can be."""
         cpu = self._word(reader, self._of(reader).cpu, 4)
-        return cpu if cpu < _MAX_CPU else 0
+        return cpu if cpu <= layout.MAX_CPU else 0
 
     def _word(self, reader: ByteReader, back: int, size: int) -> int:
         at = reader.end - back

@@ -45,7 +45,6 @@ __all__ = [
     "type_flag",
 ]
 
-BPF_BASE_TYPE_BITS = 8
 
 (
     NOT_INIT,

@@ -17,7 +17,6 @@ from fastrtp.verifier.state import REG_UNKNOWN, SLOT_INVALID, SLOT_MISC, STACK_D
 
 SPECIAL = frozenset({STACK_DYNPTR, STACK_ITER})
 ALL_DYNPTR = bytes([STACK_DYNPTR]) * 8
-ALL_ITER = bytes([STACK_ITER]) * 8
 
 
 def unmark_iter(frame: BpfFuncState, spi: int) -> None:
