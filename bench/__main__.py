@@ -1,7 +1,7 @@
 """`python -m bench`: every suite, or some, as one table with baselines and ratios; and tables of results kept as JSON.
 
-    python -m bench [SUITE[:CASES] ...] [--quick] [--json FILE] [--markdown]
-    python -m bench report FILE [--compare OLD] [--markdown] [--threshold X] [--strict]
+python -m bench [SUITE[:CASES] ...] [--quick] [--json FILE] [--markdown]
+python -m bench report FILE [--compare OLD] [--markdown] [--threshold X] [--strict]
 """
 
 from __future__ import annotations

@@ -19,8 +19,6 @@ NAME = "generated"
 PROTO = "u64 key, u64 value, u32 flags"
 
 
-
-
 def bound(kernel: Kernel, cpu: Any, key: Any, value: Any, name: str = NAME) -> BoundRecording:
     """One event for each item, in the order of the columns, a microsecond apart. The tracepoint is added to the kernel.
 

@@ -245,9 +245,7 @@ def refusal_html(error: VerifierError) -> str:
 def verified_html(program: Any) -> str:
     """An accepted program: what it took, its functions, the log in folds where it was asked for."""
     stats = program.stats
-    numbers = [
-        (stats.insn_processed, stats.total_states, stats.peak_states, stats.time_ns / 1e6, program.max_ctx_offset)
-    ]
+    numbers = [(stats.insn_processed, stats.total_states, stats.peak_states, stats.time_ns / 1e6, program.max_ctx_offset)]
     columns = ("instructions processed", "states", "at most", "ms", "bytes of context")
     functions = [(s.name or f"func#{i}", s.end - s.start, s.stack_depth) for i, s in enumerate(program.subprogs)]
     tables = table_html(columns, numbers) + table_html(("function", "instructions", "bytes of stack"), functions)

@@ -231,6 +231,7 @@ class BpfTaskFdType(IntEnum):
     BPF_FD_TYPE_UPROBE = 4
     BPF_FD_TYPE_URETPROBE = 5
 
+
 class BpfStatsType(IntEnum):
     """What BPF_ENABLE_STATS switches on. Kernel: enum bpf_stats_type."""
 

@@ -237,9 +237,7 @@ def test_info_summarises() -> None:
 
 def test_list_prints_prototypes() -> None:
     """C prototypes, without the probe's own argument."""
-    assert fine("list", "sched_switch") == (
-        "void sched_switch(bool, struct task_struct *, struct task_struct *, unsigned int)\n"
-    )
+    assert fine("list", "sched_switch") == ("void sched_switch(bool, struct task_struct *, struct task_struct *, unsigned int)\n")
     assert len(fine("list").splitlines()) == 693
     rows = json.loads(fine("list", "sched_sw*", "--format", "json"))
     assert [row["name"] for row in rows] == ["sched_swap_numa", "sched_switch"]
@@ -376,9 +374,7 @@ def test_usage_errors_are_one_line_too() -> None:
     assert error_line("nocommand", status=2) == "no such command 'nocommand' (see fastrtp --help)"
     assert error_line("replay", RUNQLAT, status=2) == "missing argument 'RECORDING' (see fastrtp replay --help)"
     assert "--record takes MAP=STRUCT" in error_line("replay", RUNQLAT, RECORDING, "--record", "x", status=2)
-    assert "choose with --map one of enqueued, runqlat" in error_line(
-        "replay", RUNQLAT, RECORDING, "--format", "arrow", status=2
-    )
+    assert "choose with --map one of enqueued, runqlat" in error_line("replay", RUNQLAT, RECORDING, "--format", "arrow", status=2)
     assert run().exit_code == 2
 
 

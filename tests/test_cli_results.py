@@ -148,7 +148,7 @@ def _map(kernel: Kernel, fd: int) -> Map:
 
 
 def test_equal_names_of_key_and_value_are_told_apart() -> None:
-    """"key." and "value." come in front."""
+    """ "key." and "value." come in front."""
     from fastrtp.replay.tables import column_names, leaves
 
     writer = BtfWriter()

@@ -205,8 +205,13 @@ def open_tp(name: Any = b"bpf_trigger_tp\0", prog: Any = Fd("prog"), *, save: st
 def run(prog: Any = Fd("prog"), **fields: Any) -> Call:
     return call("PROG_TEST_RUN", prog_fd=prog, **fields)
 
+
 def tp_btf(target: str | int = "btf_trace_bpf_trigger_tp", code: bytes = MOV7, *, save: str = "", **fields: Any) -> Call:
-    fields = {"prog_type": 26, "expected_attach_type": 23, "attach_btf_id": BtfId(target) if isinstance(target, str) else target} | fields
+    fields = {
+        "prog_type": 26,
+        "expected_attach_type": 23,
+        "attach_btf_id": BtfId(target) if isinstance(target, str) else target,
+    } | fields
     return load(code, save=save, **fields)
 
 
@@ -563,6 +568,7 @@ def test_at_least_200_calls_are_compared():
 def describe(outcome: Outcome) -> str:
     return f"{outcome.ret} {outcome.errno} attr {outcome.attr[:ATTR_SIZE].rstrip(bytes(1)).hex()} outs {[out[:128] for out in outcome.outs]}"
 
+
 VARIABLE = {
     "prog": {"id", "load_time", "jited_prog_len"},
     "map": {"id"},
@@ -579,9 +585,13 @@ def test_every_field_of_the_info_agrees(sides, name: str, noun: str, struct_: ty
     size = ctypes.sizeof(struct_)
     shown = []
     for side in sides:
-        info = struct_.from_buffer_copy(side.run(call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd(name), info=Out(size), info_len=size)).outs[0])
+        info = struct_.from_buffer_copy(
+            side.run(call("OBJ_GET_INFO_BY_FD", bpf_fd=Fd(name), info=Out(size), info_len=size)).outs[0]
+        )
         fields = [field[0] for field in struct_._fields_ if field[0] not in VARIABLE[noun]]
-        shown.append({field: bytes(value) if isinstance(value := getattr(info, field), ctypes.Array) else value for field in fields})
+        shown.append(
+            {field: bytes(value) if isinstance(value := getattr(info, field), ctypes.Array) else value for field in fields}
+        )
 
     assert shown[0] == shown[1]
 

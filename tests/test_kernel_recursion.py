@@ -7,14 +7,16 @@ import pytest
 from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel
 
-PRINTS = encode(assemble("""
+PRINTS = encode(
+    assemble("""
     *(u32 *)(r10 -8) = 0x000a6968
     r1 = r10
     r1 += -8
     r2 = 4
     call bpf_trace_printk#6
     r0 = 0
-    exit"""))
+    exit""")
+)
 RETURN_0 = encode(assemble("r0 = 0\nexit"))
 
 

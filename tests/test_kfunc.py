@@ -133,6 +133,8 @@ def test_unknown_functions(kernel: rtp.Kernel) -> None:
     known = kernel.btf.find("bpf_task_release") or kernel.btf.find("schedule")
     assert known is not None
     with pytest.raises(VerifierError) as caught:
-        kernel.prog_load(RAW_TRACEPOINT, encode(assemble(f"call kernel-function#{known}\nr0 = 0\nexit")), license="GPL", log_level=1)
+        kernel.prog_load(
+            RAW_TRACEPOINT, encode(assemble(f"call kernel-function#{known}\nr0 = 0\nexit")), license="GPL", log_level=1
+        )
 
     assert "is not allowed" in caught.value.log

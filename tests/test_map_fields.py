@@ -94,9 +94,7 @@ def create(kernel: rtp.Kernel, map_type: int, members: list[tuple[int, Member]],
     data, key, struct, size = made(members)
     btf = kernel.btf_load(data)
     try:
-        kernel.close(
-            kernel.map_create(map_type, 4, size, 2, flags, btf_fd=btf, btf_key_type_id=key, btf_value_type_id=struct)
-        )
+        kernel.close(kernel.map_create(map_type, 4, size, 2, flags, btf_fd=btf, btf_key_type_id=key, btf_value_type_id=struct))
     except BpfError as error:
         return error.errno or -1
     finally:
@@ -138,8 +136,6 @@ def test_map_create_on_linux(name: str) -> None:
 def test_what_there_is_not_yet_is_refused_by_name(kernel: rtp.Kernel, name: str, member: tuple[int, Member]) -> None:
     data, key, struct, size = made([member])
     with pytest.raises(BpfError, match=f"{name} is not implemented") as caught:
-        kernel.map_create(
-            ARRAY, 4, size, 2, btf_fd=kernel.btf_load(data), btf_key_type_id=key, btf_value_type_id=struct
-        )
+        kernel.map_create(ARRAY, 4, size, 2, btf_fd=kernel.btf_load(data), btf_key_type_id=key, btf_value_type_id=struct)
 
     assert caught.value.errno == errno.EOPNOTSUPP

@@ -171,7 +171,9 @@ def _(kernel: Kernel) -> None:
     assert bpf(kernel, "PROG_ATTACH", target_fd=link, attach_bpf_fd=prog, attach_type=RAW_TP_ATTACH)[0] == errno.EINVAL
 
 
-@row("merged open + attach into one command, which removes the race between them and still lets one program serve many tracepoints")
+@row(
+    "merged open + attach into one command, which removes the race between them and still lets one program serve many tracepoints"
+)
 def _(kernel: Kernel) -> None:
     prog = load(kernel)
     names = (SWITCH, RENAME, "sys_enter", "sched_wakeup")
@@ -549,7 +551,9 @@ def _(kernel: Kernel) -> None:
     number, log = refused(kernel, "r0 = 0\nexit", TRACING, expected_attach_type=RAW_TP_ATTACH)
     assert (number, "Tracing programs must provide btf_id" in log) == (errno.EINVAL, True)
     assert "size 4 must be 8" in refused(kernel, "r0 = *(u32 *)(r1 +8)\nexit", TRACING, **target)[1]
-    assert "func 'sched_switch' doesn't have 5-th argument" in refused(kernel, "r0 = *(u64 *)(r1 +32)\nexit", TRACING, **target)[1]
+    assert (
+        "func 'sched_switch' doesn't have 5-th argument" in refused(kernel, "r0 = *(u64 *)(r1 +32)\nexit", TRACING, **target)[1]
+    )
     pid = kernel.btf.member("task_struct", "pid").offset_bytes
     prog = load_tp_btf(kernel, code=asm(f"r2 = *(u64 *)(r1 +16)\nr0 = *(u32 *)(r2 +{pid})\nexit"))
     kernel.close(kernel.raw_tracepoint_open(None, prog))
@@ -606,14 +610,17 @@ def _(kernel: Kernel) -> None:
     array = kernel.map_create(4, 4, 4, 1)
     event = kernel.perf_event_open(0)
     kernel.map_update_elem(array, bytes(4), struct.pack("<I", event))
-    outputs = load(kernel, asm(f"""*(u64 *)(r10 -8) = 1
+    outputs = load(
+        kernel,
+        asm(f"""*(u64 *)(r10 -8) = 1
         r2 = map[fd:{array}]
         w3 = 0
         r4 = r10
         r4 += -8
         r5 = 8
         call bpf_perf_event_output
-        exit"""))
+        exit"""),
+    )
     results = []
     for nesting in (0, 2, 3):
         kernel.memory.env["output_nest"] = nesting
@@ -712,7 +719,9 @@ def _(kernel: Kernel) -> None:
 # helpers, errors
 
 
-@row("81 of 211 (helpers.txt). Others: `program of this type cannot use helper bpf_X#N`; unknown numbers: `invalid func unknown#N`")
+@row(
+    "81 of 211 (helpers.txt). Others: `program of this type cannot use helper bpf_X#N`; unknown numbers: `invalid func unknown#N`"
+)
 def _(kernel: Kernel) -> None:
     """helpers.txt names 80, and those are what is allowed (test_helper_table.py)."""
     allowed = [proto for proto in HELPERS.values() if RAW_TP in proto.prog_types]
@@ -736,7 +745,9 @@ def _(kernel: Kernel) -> None:
         load(kernel, asm(code), license=text)
 
 
-@row("Verdicts, errno and messages of the real 6.18 kernel for several hundred programs loaded as raw_tp are in oracle/verifier.jsonl")
+@row(
+    "Verdicts, errno and messages of the real 6.18 kernel for several hundred programs loaded as raw_tp are in oracle/verifier.jsonl"
+)
 def _(kernel: Kernel) -> None:
     """All of them: test_verifier_oracle.py. One here."""
     number, log = refused(kernel, "r0 = *(u64 *)(r2 +0)\nexit")
@@ -764,7 +775,7 @@ def _(kernel: Kernel) -> None:
     assert report.tracepoints == len(kernel.tracepoints)
 
 
-@row("Also multiple bpf_raw_tracepoint_open(\"foo\") are permitted.")
+@row('Also multiple bpf_raw_tracepoint_open("foo") are permitted.')
 def _(kernel: Kernel) -> None:
     processes = [kernel.new_process(comm=f"tool{number}") for number in range(3)]
     progs = [load(process) for process in processes]

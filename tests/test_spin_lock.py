@@ -56,7 +56,9 @@ def make_map(kernel: rtp.Kernel, map_type: int = ARRAY, locks: int = 1, flags: i
 
 
 def load(kernel: rtp.Kernel, text: str, prog_type: int = TP_BTF) -> int:
-    fields = {"attach_btf_id": kernel.btf.find("btf_trace_sched_switch"), "expected_attach_type": 23} if prog_type == TP_BTF else {}
+    fields = (
+        {"attach_btf_id": kernel.btf.find("btf_trace_sched_switch"), "expected_attach_type": 23} if prog_type == TP_BTF else {}
+    )
     return kernel.prog_load(prog_type, encode(assemble(text)), license="GPL", log_level=1, **fields)
 
 

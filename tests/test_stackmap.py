@@ -248,7 +248,8 @@ def test_get_stack(kernel: rtp.Kernel, tmp_path: Path, size: int, flags: int, ex
     assert value[8 + size :] == b"\xff" * (64 - size)
 
 
-TASK_STACK = """
+TASK_STACK = (
+    """
     call bpf_get_current_task_btf
     r1 = r0
     r2 = r10
@@ -256,7 +257,9 @@ TASK_STACK = """
     r3 = 16
     r4 = {flags}
     call bpf_get_task_stack
-""" + SAVE
+"""
+    + SAVE
+)
 
 
 def test_task_stack_of_the_current_task(kernel: rtp.Kernel, tmp_path: Path) -> None:

@@ -80,30 +80,31 @@ def uncovered() -> set[tuple[str, str]]:
 
 
 UNREACHABLE = {
-    'invalid BPF_ALU opcode .*': 'resolve.py refuses unknown opcodes before',
-    'invalid BPF_JMP/JMP32 opcode .*': 'resolve.py refuses unknown opcodes before',
-    'invalid BPF_LD mode': 'resolve.py refuses unknown opcodes before',
-    'invalid BPF_LD_IMM insn': 'resolve.py refuses unknown opcodes before',
-    'invalid insn idx .* insn_cnt .*': 'check_subprogs lets no function run into its end',
-    'program is nested too deeply': "nothing recurses by the program's length; kept for RecursionError",
-    'unknown return type .* of func .*#.*': 'a row of the helper table that nobody wrote',
+    "invalid BPF_ALU opcode .*": "resolve.py refuses unknown opcodes before",
+    "invalid BPF_JMP/JMP32 opcode .*": "resolve.py refuses unknown opcodes before",
+    "invalid BPF_LD mode": "resolve.py refuses unknown opcodes before",
+    "invalid BPF_LD_IMM insn": "resolve.py refuses unknown opcodes before",
+    "invalid insn idx .* insn_cnt .*": "check_subprogs lets no function run into its end",
+    "program is nested too deeply": "nothing recurses by the program's length; kept for RecursionError",
+    "unknown return type .* of func .*#.*": "a row of the helper table that nobody wrote",
     "func .*#.*: no struct .* in the kernel's BTF": "every kernel's BTF has these structs",
     "func bpf_find_vma#180: no struct vm_area_struct in the kernel's BTF": "every kernel's BTF has the struct",
-    'func .* reference has not been acquired before': "the argument's check refuses what was not acquired",
-    'invalid map_ptr to access map->key': "the first argument's check refuses what is no map",
-    'invalid map_ptr to access map->value': "the first argument's check refuses what is no map",
-    'more than one arg with ref_obj_id R.* .* .*': 'no helper takes two acquired pointers',
-    'Expected a dynptr of type .* as arg #.*': 'only submit and discard want a kind, and they want a reference first',
-    'Locking two bpf_spin_locks are not allowed': 'no helper is called while a lock is held',
-    'variable offset stack pointer cannot be passed into helper function; var_off=.* off=.* size=.*':
-        'areas of helpers are checked as ranges',
-    'cannot pass pointer to const bpf_dynptr, the helper mutates it': 'every helper reads its dynptr, makes it or takes it over',
-    'allocated object must be referenced': 'a pointer to an object that is not owned has another type',
+    "func .* reference has not been acquired before": "the argument's check refuses what was not acquired",
+    "invalid map_ptr to access map->key": "the first argument's check refuses what is no map",
+    "invalid map_ptr to access map->value": "the first argument's check refuses what is no map",
+    "more than one arg with ref_obj_id R.* .* .*": "no helper takes two acquired pointers",
+    "Expected a dynptr of type .* as arg #.*": "only submit and discard want a kind, and they want a reference first",
+    "Locking two bpf_spin_locks are not allowed": "no helper is called while a lock is held",
+    "variable offset stack pointer cannot be passed into helper function; var_off=.* off=.* size=.*": (
+        "areas of helpers are checked as ranges"
+    ),
+    "cannot pass pointer to const bpf_dynptr, the helper mutates it": "every helper reads its dynptr, makes it or takes it over",
+    "allocated object must be referenced": "a pointer to an object that is not owned has another type",
     ".*: no struct .* in the kernel's BTF": "every kernel's BTF has these structs",
-    'bpf_struct_ops map cannot be used in prog': 'there are no such maps',
-    'tracing progs cannot use bpf_wq yet': 'the field is refused when the map is made',
-    'struct .* is nested too deeply': "no kernel's BTF has a struct within itself",
-    'arg#.* type tag is not supported in static functions': 'of a static program it is said, and does not matter',
+    "bpf_struct_ops map cannot be used in prog": "there are no such maps",
+    "tracing progs cannot use bpf_wq yet": "the field is refused when the map is made",
+    "struct .* is nested too deeply": "no kernel's BTF has a struct within itself",
+    "arg#.* type tag is not supported in static functions": "of a static program it is said, and does not matter",
 }
 """Second lines of defence, and why nothing gets to them."""
 

@@ -70,8 +70,11 @@ PROTOTYPES = [
     ({"params": ["pair"]}, 22, "Arg#0 type STRUCT in f() is not supported yet."),
     ({"params": [], "result": "void"}, 22, "Global function f() doesn't return scalar. Only those are supported."),
     ({"params": ["twice *"], "tag": "arg:trusted"}, 3, "arg#0 reference type('STRUCT twice') is ambiguous"),
-    ({"params": ["wait *"], "tag": "arg:untrusted"}, 22,
-     "arg#0 has type FWD 'wait', but only struct or primitive types are allowed"),
+    (
+        {"params": ["wait *"], "tag": "arg:untrusted"},
+        22,
+        "arg#0 has type FWD 'wait', but only struct or primitive types are allowed",
+    ),
 ]
 
 

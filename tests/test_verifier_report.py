@@ -161,9 +161,7 @@ def test_arguments_of_a_known_tracepoint_are_named() -> None:
     """The prototype is the hint of a context access past it."""
     btf = default_btf()
     target = AttachTarget("sched_switch", btf.find("btf_trace_sched_switch") or 0)
-    report = refused(
-        "r0 = *(u64 *)(r1 +40)\nexit", prog_type=BpfProgType.BPF_PROG_TYPE_TRACING, attach=target, kernel_btf=btf
-    )
+    report = refused("r0 = *(u64 *)(r1 +40)\nexit", prog_type=BpfProgType.BPF_PROG_TYPE_TRACING, attach=target, kernel_btf=btf)
 
     assert "sched_switch(bool, struct task_struct *, struct task_struct *" in report.hint
 

@@ -36,8 +36,13 @@ _ORIGINS = {
 @click.argument("obj", metavar="OBJ", type=click.Path(path_type=Path))
 @click.argument("recording", required=False, type=click.Path(path_type=Path))
 @click.option("--seconds", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Time for the replays.")
-@click.option("--missing", type=click.Choice(["zero", "fault", "strict"]), default="zero", show_default=True,
-              help="What programs read where the recording has nothing: zeros, unreadable memory, or an error before the start.")
+@click.option(
+    "--missing",
+    type=click.Choice(["zero", "fault", "strict"]),
+    default="zero",
+    show_default=True,
+    help="What programs read where the recording has nothing: zeros, unreadable memory, or an error before the start.",
+)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
 def bench_command(obj: Path, recording: Path | None, seconds: float, missing: Any, form: str, btf: str | None) -> None:

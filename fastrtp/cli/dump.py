@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 @click.command("dump", short_help="Print a program: instructions, LLVM IR, native code.")
 @click.argument("obj", metavar="OBJ", type=click.Path(path_type=Path))
 @click.argument("prog", required=False)
-@click.option("--what", type=click.Choice(["insns", "llvm", "native"]), default="insns", show_default=True,
-              help="insns: BPF instructions, relocated; llvm: optimised IR, helpers inlined; native: this machine's assembly.")
+@click.option(
+    "--what",
+    type=click.Choice(["insns", "llvm", "native"]),
+    default="insns",
+    show_default=True,
+    help="insns: BPF instructions, relocated; llvm: optimised IR, helpers inlined; native: this machine's assembly.",
+)
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
 def dump_command(obj: Path, prog: str | None, what: str, btf: str | None) -> None:
     """Print PROG of OBJ, or all its programs."""

@@ -11,8 +11,9 @@ from fastrtp.cli.terminal import need_native, seconds
 from fastrtp.errors import AsmError
 
 
-@click.command("conformance", short_help="Run one program as a bpf_conformance plugin.",
-               context_settings={"ignore_unknown_options": True})
+@click.command(
+    "conformance", short_help="Run one program as a bpf_conformance plugin.", context_settings={"ignore_unknown_options": True}
+)
 @click.argument("memory", default="")
 @click.argument("ignored", nargs=-1, type=click.UNPROCESSED)
 def conformance_command(memory: str, ignored: tuple[str, ...]) -> None:

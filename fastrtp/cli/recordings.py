@@ -51,8 +51,14 @@ def import_command(recording: Path, out: Path, instance: str) -> None:
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option("--instance", default="", metavar="NAME", help="A trace instance of the file instead of the top one.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--top", type=click.IntRange(min=0), default=_EVENT_ROWS, show_default=True, metavar="N",
-              help="Only the N most frequent events; 0: all.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=_EVENT_ROWS,
+    show_default=True,
+    metavar="N",
+    help="Only the N most frequent events; 0: all.",
+)
 def info_command(recording: Path, instance: str, form: str, top: int) -> None:
     """Show what is in a RECORDING."""
     opened = open_recording(recording, instance)

@@ -65,30 +65,69 @@ class Drained:
 @click.command("replay", short_help="Run the programs of an object over a recording.")
 @click.argument("obj", metavar="OBJ", type=click.Path(path_type=Path))
 @click.argument("recording", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["table", "json", "arrow"]), default="table", show_default=True,
-              help="How results are written. arrow: an Arrow IPC stream.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "arrow"]),
+    default="table",
+    show_default=True,
+    help="How results are written. arrow: an Arrow IPC stream.",
+)
 @click.option("--map", "maps", multiple=True, metavar="NAME", help="Only this map; may be given several times.")
-@click.option("--top", type=click.IntRange(min=0), metavar="N",
-              help=f"Only the N rows of each map with the largest values; 0: all. [default: {_TOP} in tables, else all]")
-@click.option("--missing", type=click.Choice(["zero", "fault", "strict"]), default="zero", show_default=True,
-              help="What programs read where the recording has nothing: zeros, unreadable memory, or an error before the start.")
-@click.option("--record", "records", multiple=True, metavar="MAP=STRUCT",
-              help="Decode the records of a ring buffer or perf event array as this struct of the object.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help=f"Only the N rows of each map with the largest values; 0: all. [default: {_TOP} in tables, else all]",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["zero", "fault", "strict"]),
+    default="zero",
+    show_default=True,
+    help="What programs read where the recording has nothing: zeros, unreadable memory, or an error before the start.",
+)
+@click.option(
+    "--record",
+    "records",
+    multiple=True,
+    metavar="MAP=STRUCT",
+    help="Decode the records of a ring buffer or perf event array as this struct of the object.",
+)
 @click.option("--trace-pipe", is_flag=True, help="Print what the programs wrote with bpf_printk.")
-@click.option("--then", multiple=True, metavar="WORDS",
-              help="Afterwards, with the programs still attached: 'prog show', 'map dump id 1', 'link show' and the like.")
-@click.option("--save", type=click.Path(path_type=Path), metavar="SESSION",
-              help="Keep what the replay leaves behind in this file, for fastrtp prog|map|link|btf -s SESSION.")
-@click.option("--cpus", metavar="recorded|N",
-              help="Play on several threads: one for each recorded CPU, or N. The order of events is kept on each CPU.")
-@click.option("--window", metavar="EVENTS|TIME|none", default=None,
-              help="With --cpus: between CPUs, too, order is kept to so many events, or so much time (10ms). [default: 65536]")
+@click.option(
+    "--then",
+    multiple=True,
+    metavar="WORDS",
+    help="Afterwards, with the programs still attached: 'prog show', 'map dump id 1', 'link show' and the like.",
+)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="SESSION",
+    help="Keep what the replay leaves behind in this file, for fastrtp prog|map|link|btf -s SESSION.",
+)
+@click.option(
+    "--cpus",
+    metavar="recorded|N",
+    help="Play on several threads: one for each recorded CPU, or N. The order of events is kept on each CPU.",
+)
+@click.option(
+    "--window",
+    metavar="EVENTS|TIME|none",
+    default=None,
+    help="With --cpus: between CPUs, too, order is kept to so many events, or so much time (10ms). [default: 65536]",
+)
 @click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
 @click.option("--perf-map", "perf_map", flag_value="map", help="Tell perf about compiled code: /tmp/perf-PID.map, which stays.")
-@click.option("--perf-dump", "perf_map", flag_value="dump",
-              help="Tell perf annotate, too: /tmp/jit-PID.dump, for perf inject --jit after perf record -k mono.")
+@click.option(
+    "--perf-dump",
+    "perf_map",
+    flag_value="dump",
+    help="Tell perf annotate, too: /tmp/jit-PID.dump, for perf inject --jit after perf record -k mono.",
+)
 def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
     trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,
@@ -163,7 +202,8 @@ def _check_names(spec: ObjectSpec, path: Path, options: Options) -> None:
             raise click.UsageError("an Arrow stream is no text: use --output FILE, or a pipe")
         if len(options.maps) != 1 and len(spec.maps) != 1:
             raise click.UsageError(
-                f"an Arrow stream holds one table: choose with --map one of {', '.join(spec.maps)}; or --output FOLDER")
+                f"an Arrow stream holds one table: choose with --map one of {', '.join(spec.maps)}; or --output FOLDER"
+            )
 
 
 def _run(
@@ -283,13 +323,19 @@ def as_json(loaded: BpfObject, report: ReplayReport, drained: Drained, options: 
         maps[held.name] = row
     pipe = [{"time": at, "cpu": cpu, "pid": pid, "text": text.decode("utf-8", "backslashreplace")}
             for at, cpu, pid, text in drained.printk]  # fmt: skip
-    return {
-        "object": loaded.name,
-        "report": report.as_dict(),
-        "attached": {program.name: program.spec.attach_name for program in loaded.programs.values() if program.auto_attachable},
-        "skipped": loaded.skipped,
-        "maps": maps,
-    } | ({"trace_pipe": pipe} if options.trace_pipe else {}) | _more_json(loaded, drained, options)
+    return (
+        {
+            "object": loaded.name,
+            "report": report.as_dict(),
+            "attached": {
+                program.name: program.spec.attach_name for program in loaded.programs.values() if program.auto_attachable
+            },
+            "skipped": loaded.skipped,
+            "maps": maps,
+        }
+        | ({"trace_pipe": pipe} if options.trace_pipe else {})
+        | _more_json(loaded, drained, options)
+    )
 
 
 def _more_json(loaded: BpfObject, drained: Drained, options: Options) -> dict[str, Any]:

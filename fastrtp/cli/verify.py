@@ -62,14 +62,28 @@ class _Logged:
 
 @click.command("verify", short_help="Say what the verifier thinks of each program.")
 @click.argument("objects", metavar="OBJ... [PROG]...", nargs=-1, required=True)
-@click.option("--log-level", type=click.IntRange(0, 2), default=0, show_default=True,
-              help="Print the verifier's log: 1 the path that failed, 2 every state.")
+@click.option(
+    "--log-level",
+    type=click.IntRange(0, 2),
+    default=0,
+    show_default=True,
+    help="Print the verifier's log: 1 the path that failed, 2 every state.",
+)
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
 @click.option("--sort", metavar="[-]COLUMN", default="", help="Order of the rows; with - the largest first.")
-@click.option("--filter", "filters", metavar="TEST", multiple=True,
-              help="Only rows with e.g. processed>1000, verdict=rejected, file=a*, or a program's name like on_*.")
-@click.option("--compare", metavar="OLD.json", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Show the differences to an earlier run's --format json.")
+@click.option(
+    "--filter",
+    "filters",
+    metavar="TEST",
+    multiple=True,
+    help="Only rows with e.g. processed>1000, verdict=rejected, file=a*, or a program's name like on_*.",
+)
+@click.option(
+    "--compare",
+    metavar="OLD.json",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Show the differences to an earlier run's --format json.",
+)
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 def verify_command(
     objects: tuple[str, ...], log_level: int, btf: str | None, sort: str, filters: tuple[str, ...], compare: Path | None,
@@ -118,9 +132,7 @@ def _split(arguments: tuple[str, ...]) -> tuple[list[Path], list[str]]:
     return paths, programs
 
 
-def _wanted(
-    specs: list[tuple[Path, bytes, ObjectSpec]], programs: list[str]
-) -> list[tuple[Path, bytes, ObjectSpec, str]]:
+def _wanted(specs: list[tuple[Path, bytes, ObjectSpec]], programs: list[str]) -> list[tuple[Path, bytes, ObjectSpec, str]]:
     """What is to be verified. ObjectError for a name that no object has."""
     if len(specs) == 1:
         check_programs(specs[0][2], specs[0][0], programs)

@@ -18,7 +18,6 @@ from .file import File
 from .refs import RefCounted
 
 if TYPE_CHECKING:
-
     from .btf_object import BtfObject
     from .idr import Idr
     from .perf_event import PerfEvent

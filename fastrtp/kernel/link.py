@@ -63,8 +63,15 @@ class BpfRawTpLink(BpfLink):
 
     type = BpfLinkType.BPF_LINK_TYPE_RAW_TRACEPOINT
 
-    def __init__(self, ids: Idr[BpfLink], prog: BpfProg, attach_type: int, registry: TracepointRegistry,
-                 btp: BpfRawEventMap, record: LinkRecord) -> None:
+    def __init__(
+        self,
+        ids: Idr[BpfLink],
+        prog: BpfProg,
+        attach_type: int,
+        registry: TracepointRegistry,
+        btp: BpfRawEventMap,
+        record: LinkRecord,
+    ) -> None:
         super().__init__(ids, prog, attach_type)
         self.btp = btp
         self.cookie = record.cookie

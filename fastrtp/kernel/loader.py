@@ -146,9 +146,7 @@ def _new_map(process: Process, obj: BpfObject, spec: MapSpec) -> int:
     return fd
 
 
-def _map_create(
-    process: Process, obj: BpfObject, spec: MapSpec, max_entries: int, with_btf: bool, inner_fd: int
-) -> int:
+def _map_create(process: Process, obj: BpfObject, spec: MapSpec, max_entries: int, with_btf: bool, inner_fd: int) -> int:
     return process.map_create(
         spec.map_type, spec.key_size, spec.value_size, max_entries, spec.map_flags, name=_object_name(spec.name),
         numa_node=spec.numa_node, map_extra=spec.map_extra, btf_fd=max(obj.btf_fd, 0) if with_btf else 0,

@@ -134,5 +134,3 @@ def _buffer(attr: Any) -> tuple[int, Any, int]:
     if view.nbytes == 0:
         return 0, view, 0
     return ctypes.addressof(ctypes.c_char.from_buffer(attr)), view, view.nbytes
-
-

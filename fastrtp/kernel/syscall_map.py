@@ -228,5 +228,3 @@ def map_freeze(call: Call) -> int:
     check_writable(bpf_map, file)
     bpf_map.map.frozen = True
     return 0
-
-

@@ -274,5 +274,3 @@ def boottime_ns() -> int:
 
 def _invalid(why: str) -> BpfError:
     return BpfError(errno.EINVAL, f"EINVAL: {why}")
-
-

@@ -76,5 +76,3 @@ def map_free_fields(machine: int, map: int, timers_only: int) -> int:
                 free_fields(machine, map, htab_value(map, number), timers_only)
     leave(machine)
     return 0
-
-

@@ -181,5 +181,3 @@ def bpf_refcount_acquire_impl(made: int, meta: int, env: int) -> int:
 def bpf_kptr_xchg(field: int, value: int, env: int) -> int:
     """Put a pointer into a map value (or object) and take the one that was there."""
     return exchange64(field, value)
-
-

@@ -153,9 +153,7 @@ def map_table(contents: Map, name: str = "") -> MapTable:
         types["cpu"] = None
     types = {column: types[column] for column in columns}
     sort_by = "" if contents.map_type in ARRAYS else _sort_column(columns, tuple(key_names))
-    return MapTable(
-        name or contents.name, contents.map_type, columns, types, contents.btf, tuple(key_names), sort_by, len(items)
-    )
+    return MapTable(name or contents.name, contents.map_type, columns, types, contents.btf, tuple(key_names), sort_by, len(items))
 
 
 def _by_cpu(

@@ -21,7 +21,7 @@ _TIME = re.compile(r"(\d+)\s*(ns|us|ms|s)")
 
 
 def parse_cpus(text: str) -> Cpus:
-    """"recorded" or a number of threads. ReplayError."""
+    """ "recorded" or a number of threads. ReplayError."""
     if text == "recorded":
         return "recorded"
     if text.isdigit() and int(text) > 0:

@@ -108,9 +108,7 @@ def check_cfg(env: BpfVerifierEnv) -> None:
         elif kfunc.name == "bpf_rbtree_add_impl":
             table["flags"][i] |= CALLS_CALLBACK | FORCE_CHECKPOINT | PRUNE_POINT
     seen, todo = np.zeros(count, "<u4"), np.zeros(count, "<u4")
-    where = env.lib.verifier_check_cfg(
-        table.ctypes.data, count, _helper_facts().ctypes.data, seen.ctypes.data, todo.ctypes.data
-    )
+    where = env.lib.verifier_check_cfg(table.ctypes.data, count, _helper_facts().ctypes.data, seen.ctypes.data, todo.ctypes.data)
     if where >= 0:
         target = where & 0xFFFFFFFF
         env.reject(EINVAL, f"jump out of range from insn {where >> 32} to {target - (target >> 31 << 32)}")

@@ -334,9 +334,7 @@ class BpfVerifierEnv:
         address = self.lib.verifier_new_refs(self.address, len(refs))
         if not address:
             self.reject(12, "no memory for the verifier's states")
-        rows = b"".join(
-            REF.pack(ref.id, self.space.kind(ref.kind), self.space.number(ref.ptr), ref.insn_idx) for ref in refs
-        )
+        rows = b"".join(REF.pack(ref.id, self.space.kind(ref.kind), self.space.number(ref.ptr), ref.insn_idx) for ref in refs)
         memory(address + REFS_HEAD, len(rows))[:] = rows
         return address
 

@@ -98,9 +98,7 @@ def special_fields(btf: Any, type_id: int, base: int = 0, depth: int = 0, where:
     if record.kind == BtfKind.ARRAY:
         inner = special_fields(btf, record.type, 0, depth + 1, where)
         size = btf.sizeof(record.type) if inner else 0
-        return [
-            field._replace(offset=base + i * size + field.offset) for i in range(min(record.nelems, 1024)) for field in inner
-        ]
+        return [field._replace(offset=base + i * size + field.offset) for i in range(min(record.nelems, 1024)) for field in inner]
     if record.kind == BtfKind.DATASEC:
         return [
             field

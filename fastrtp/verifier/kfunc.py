@@ -91,6 +91,7 @@ def _check_section(env: BpfVerifierEnv, proto: KfuncProto) -> None:
 
 def _end_rcu(env: BpfVerifierEnv) -> None:
     """Pointers that were good in the section are not trusted any more."""
+
     def ended(reg: BpfRegState) -> BpfRegState:
         return reg.with_type(reg.type & ~(MEM_RCU | PTR_MAYBE_NULL) | PTR_UNTRUSTED)
 

@@ -168,13 +168,7 @@ def regsafe(env: int, old: int, cur: int, precise: int, exact: int) -> int:
             return 0
         return _check_scalar_ids(env, old_id & ~BPF_ADD_CONST, cur_id & ~BPF_ADD_CONST)
     base = kind & 0xFF
-    if (
-        base == PTR_TO_MAP_VALUE
-        or base == PTR_TO_MEM
-        or base == PTR_TO_MAP_KEY
-        or base == PTR_TO_BUF
-        or base == PTR_TO_TP_BUFFER
-    ):
+    if base == PTR_TO_MAP_VALUE or base == PTR_TO_MEM or base == PTR_TO_MAP_KEY or base == PTR_TO_BUF or base == PTR_TO_TP_BUFFER:
         if (
             load32(old + R_OFF) != load32(cur + R_OFF)
             or load64(old + R_NUM) != load64(cur + R_NUM)

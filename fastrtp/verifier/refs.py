@@ -27,4 +27,3 @@ def check_reference_leak(env: BpfVerifierEnv, prefix: str) -> None:
     if held:
         env.reject(EINVAL, f"{prefix} would lead to reference leak")
     check_sections_closed(env, prefix, ("rcu", "preempt"))
-

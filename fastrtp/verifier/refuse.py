@@ -53,9 +53,7 @@ _MESSAGES: Mapping[int, tuple[int, str]] = MappingProxyType(
         why.R_PTR_STACK_SUB: (EACCES, "R{a} subtraction from stack pointer prohibited"),
         why.R_MATH_VALUE: (EINVAL, "math between {type_a} pointer and {b} is not allowed"),
         why.R_MATH_OFF: (EINVAL, "{type_a} pointer offset {b} is not allowed"),
-        why.R_MATH_UNBOUNDED: (
-            EINVAL, "math between {type_a} pointer and register with unbounded min value is not allowed"
-        ),
+        why.R_MATH_UNBOUNDED: (EINVAL, "math between {type_a} pointer and register with unbounded min value is not allowed"),
         why.R_MATH_RANGE: (EINVAL, "value {b} makes {type_a} pointer be out of bounds"),
         why.R_MAY_GOTO: (EINVAL, "invalid may_goto imm {a}"),
         why.R_MISALIGNED: (EACCES, "misaligned {what}access off {var_off}+{off}+{b} size {c}"),
@@ -64,9 +62,7 @@ _MESSAGES: Mapping[int, tuple[int, str]] = MappingProxyType(
         why.R_CANNOT_WRITE: (EACCES, "R{a} cannot write into {name}"),
         why.R_ADDR_SPACE_CAST: (EINVAL, "addr_space_cast insn can only {cast}"),
         why.R_KEY_WRITE: (EACCES, "write to change key R{a} not allowed"),
-        why.R_MIN_NEGATIVE: (
-            EACCES, "R{a} min value is negative, either use unsigned index or do a if (index >=0) check."
-        ),
+        why.R_MIN_NEGATIVE: (EACCES, "R{a} min value is negative, either use unsigned index or do a if (index >=0) check."),
         why.R_MIN_OUTSIDE: (EACCES, "R{a} min value is outside of the allowed memory range"),
         why.R_UNBOUNDED: (EACCES, "R{a} unbounded memory access, make sure to bounds check any such access"),
         why.R_MAX_OUTSIDE: (EACCES, "R{a} max value is outside of the allowed memory range"),
@@ -99,12 +95,8 @@ _MESSAGES: Mapping[int, tuple[int, str]] = MappingProxyType(
         why.R_ARG_NULL_OBJECT: (EFAULT, "verifier bug: invalid PTR_TO_BTF_ID register for type match"),
         why.R_ARG_UNREFERENCED: (EINVAL, "R{a} must be referenced when passed to release function"),
         why.R_ARG_TWO_REFS: (EACCES, "more than one arg with ref_obj_id R{a} {b} {c}"),
-        why.R_ARG_RELEASE_OFF: (
-            EINVAL, "R{a} must have zero offset when passed to release func or trusted arg to kfunc"
-        ),
-        why.R_ARG_TIMER_MAP: (
-            EINVAL, "timer pointer in R1 map_uid={b} doesn't match map pointer in R2 map_uid={c}"
-        ),
+        why.R_ARG_RELEASE_OFF: (EINVAL, "R{a} must have zero offset when passed to release func or trusted arg to kfunc"),
+        why.R_ARG_TIMER_MAP: (EINVAL, "timer pointer in R1 map_uid={b} doesn't match map pointer in R2 map_uid={c}"),
         why.R_ARG_KEY_MAP: (EACCES, "invalid map_ptr to access map->key"),
         why.R_ARG_VALUE_MAP: (EACCES, "invalid map_ptr to access map->value"),
         why.R_SIZE_NEGATIVE: (EACCES, "R{a} min value is negative, either use unsigned or 'var &= const'"),
