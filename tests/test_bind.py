@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from truth import Model, compared_pids, kernel_format, kernel_map
 
-from fastrtp.btf import default_btf, tracepoints
+from fastrtp.btf import TracepointProto, default_btf, tracepoints
 from fastrtp.errors import ReplayError
 from fastrtp.mem.arena import Arena
 from fastrtp.mem.objects import ObjectSpace
@@ -223,10 +223,19 @@ def test_missing_pointer_follows_the_policy(objects: ObjectSpace) -> None:
         bind(recording, objects, PROTOS, "loose")  # type: ignore[arg-type]
 
 
+def field_lines(*fields: tuple[str, int]) -> list[str]:
+    """Lines of a format: `("int a", 4)` one behind the other from offset 8, each at a multiple of its size."""
+    lines, offset = [], 8
+    for decl, size in fields:
+        offset = -(-offset // min(size, 8)) * min(size, 8)
+        lines.append(f"{decl};\toffset:{offset};\tsize:{size};\tsigned:{int(not decl.startswith(('u', 'void')))};")
+        offset += size
+    return lines
+
+
 def test_scalars_without_a_recipe(objects: ObjectSpace) -> None:
-    """A tracepoint that no recipe covers gets its integers where sizes tell them apart; others are reported."""
-    lines = ["int vector;\toffset:8;\tsize:4;\tsigned:1;"]
-    recording = one_event("local_timer_entry", "irq_vectors", lines, [(236,)], [5], [0])
+    """A tracepoint that no recipe covers gets the integers whose names are recorded; others are reported."""
+    recording = one_event("local_timer_entry", "irq_vectors", field_lines(("int vector", 4)), [(236,)], [5], [0])
 
     bound = bind(recording, objects, PROTOS, "zero", {"local_timer_entry"})
 
@@ -234,12 +243,72 @@ def test_scalars_without_a_recipe(objects: ObjectSpace) -> None:
     assert bound.events[0].args[0].column is not None
     assert bound.events[0].args[0].column.tolist() == [236]
 
-    lines = ["unsigned int a;\toffset:8;\tsize:4;\tsigned:0;", "unsigned int b;\toffset:12;\tsize:4;\tsigned:0;"]
-    ambiguous = bind(
-        one_event("local_timer_entry", "irq_vectors", lines, [(1, 2)], [5], [0]), objects, PROTOS, "zero", {"local_timer_entry"}
-    )
+    other = one_event("local_timer_entry", "irq_vectors", field_lines(("int number", 4)), [(1,)], [5], [0])
+    bound = bind(other, objects, PROTOS, "zero", {"local_timer_entry"})
 
-    assert [(lack.arg, lack.why) for lack in ambiguous.missing] == [(0, "no recorded field fits it")]
+    assert [(lack.arg, lack.why) for lack in bound.missing] == [(0, "no recorded field has its name")]
+
+
+BY_NAME = {
+    "locks_get_lock_context": (
+        [("unsigned long inode", 8), ("dev_t s_dev", 4), ("unsigned char type", 1), ("void * ctx", 8)],
+        (0x10, 2049, 1, 0x20),
+        {1: 1},
+    ),
+    "ext4_request_inode": ([("dev_t dev", 4), ("ino_t dir", 8), ("__u16 mode", 2)], (2049, 11, 0o644), {1: 0o644}),
+    "hugetlbfs_alloc_inode": ([("dev_t dev", 4), ("ino_t ino", 8), ("__u16 mode", 2)], (2049, 11, 0o644), {}),
+    "kvm_hv_hypercall": (
+        [
+            ("__u16 rep_cnt", 2),
+            ("__u16 rep_idx", 2),
+            ("__u64 ingpa", 8),
+            ("__u64 outgpa", 8),
+            ("__u16 code", 2),
+            ("bool fast", 1),
+        ],
+        (1, 2, 3, 4, 5, 1),
+        {0: 5, 1: 1, 4: 2, 5: 3, 6: 4},
+    ),
+}
+"""Tracepoints whose record has another order than their TP_PROTO: fields, a row, and what arguments get."""
+
+
+@pytest.mark.parametrize("name", [name for name in BY_NAME if name in PROTOS])
+def test_an_integer_is_what_has_its_name(name: str, objects: ObjectSpace) -> None:
+    """Never what merely has its size or its place: fields are not in TP_PROTO's order."""
+    fields, row, expected = BY_NAME[name]
+
+    event = bind(one_event(name, "x", field_lines(*fields), [row], [5], [0]), objects, PROTOS, "zero", {name}).events[0]
+
+    got = {index: arg.column.tolist()[0] if arg.column is not None else None for index, arg in enumerate(event.args)}
+    assert {index: got[index] for index in expected} == expected
+
+
+def test_net_dev_xmit_has_its_rc(objects: ObjectSpace) -> None:
+    """TP_PROTO(skb, rc, dev, skb_len); the record has len before rc."""
+    lines = field_lines(("void * skbaddr", 8), ("unsigned int len", 4), ("int rc", 4))
+
+    event = bind(one_event("net_dev_xmit", "net", lines, [(0x1000, 1500, -3)], [5], [0]), objects, PROTOS).events[0]
+
+    assert event.args[1].column is not None
+    assert event.args[1].column.tolist() == [-3]
+    assert event.args[3].column is None or event.args[3].column.tolist() == [1500]
+
+
+def test_an_argument_that_came_later_is_not_another(objects: ObjectSpace) -> None:
+    """timer_start(timer, bucket_expiry) of Linux 6.12 is not given `expires`, which stood in that place before."""
+    timer, expires, _flags = PROTOS["timer_start"].args
+    proto = TracepointProto("timer_start", (timer._replace(name="timer"), expires._replace(name="bucket_expiry")))
+    lines = field_lines(
+        ("void * timer", 8), ("void * function", 8), ("unsigned long expires", 8), ("unsigned long bucket_expiry", 8),
+        ("unsigned long now", 8), ("unsigned int flags", 4),
+    )  # fmt: skip
+
+    recording = one_event("timer_start", "timer", lines, [(0x10, 0x20, 100, 164, 90, 7)], [5], [0])
+    event = bind(recording, objects, {"timer_start": proto}).events[0]
+
+    assert event.args[1].column is not None
+    assert event.args[1].column.tolist() == [164]
 
 
 def test_format_without_a_field_is_reported(objects: ObjectSpace) -> None:
@@ -279,6 +348,48 @@ def test_hostile_pids_still_have_tasks(objects: ObjectSpace) -> None:
 
     assert [objects.get("task_struct", int(task), "pid") for task in bound.current] == [-5, 0, 2**31 - 1, -5]
     assert bound.current[0] == bound.current[3]
+
+
+def test_what_stands_behind_the_nul_is_no_text(objects: ObjectSpace) -> None:
+    """A string field keeps what was in the recorder's buffer before; members and texts get the string alone."""
+    lines = field_lines(("pid_t pid", 4), ("char oldcomm[16]", 16), ("char newcomm[16]", 16), ("short oom_score_adj", 2))
+    row = (5, b"old\0behind", b"n\0ew", 0)
+
+    bound = bind(one_event("task_rename", "task", lines, [row], [5], [0]), objects, PROTOS)  # type: ignore[list-item]
+
+    (event,) = bound.events
+    comm = objects.member("task_struct", "comm").offset_bytes
+    assert [store.column.tolist() for store in event.stores if store.offset == comm and store.column is not None] == [[b"old"]]
+    assert [store.column.tolist() for store in event.after if store.column is not None] == [[b"n"]]
+    assert event.args[1].column is not None
+    assert objects.arena.view(int(event.args[1].column[0]), 8).tobytes() == b"n".ljust(8, b"\0")
+    assert objects.get("task_struct", objects.task(5), "comm") == "old"
+
+
+def test_names_of_any_length_reach_their_task(objects: ObjectSpace) -> None:
+    """Since 6.13 a comm may be recorded as a `__data_loc`: tasks have it all the same."""
+    text = "name: sched_process_fork\nID: 7\nformat:\n" + "".join(
+        f"\tfield:{line}\n"
+        for line in field_lines(
+            ("__data_loc char[] parent_comm", 4),
+            ("pid_t parent_pid", 4),
+            ("__data_loc char[] child_comm", 4),
+            ("pid_t child_pid", 4),
+        )
+    )
+    fmt = parse_event_format(text + 'print fmt: ""\n', "sched")
+    fields = {
+        "parent_comm": np.array([(0, 5)], LOCATION), "parent_pid": np.array([700], np.int32),
+        "child_comm": np.array([(5, 4)], LOCATION), "child_pid": np.array([701], np.int32),
+    }  # fmt: skip
+    heap = np.frombuffer(b"bash\0sh\0x", np.uint8)
+    table = EventTable("sched_process_fork", "sched", fields, fmt, {"parent_comm": heap, "child_comm": heap}, 1)
+    order = [np.zeros(1, dtype) for dtype in (np.int64, np.uint16, np.uint16, np.uint32)]
+
+    bound = bind(Recording(*order, np.full(1, 700, np.int32), [table], cpus=1), objects, PROTOS)  # type: ignore[arg-type]
+
+    assert [objects.get("task_struct", objects.task(pid), "comm") for pid in (700, 701)] == ["bash", "sh"]
+    assert bound.missing == []
 
 
 def test_rename_takes_effect_behind_the_event(demo: Recording, objects: ObjectSpace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastrtp.btf import DEFAULT_KERNEL_VERSION, BtfKind, default_btf
+from fastrtp.btf import BtfKind, default_btf
 from fastrtp.btf.core import BPF_CORE_POISON
 from fastrtp.errors import ObjectError
 from fastrtp.isa import Insn, encode
@@ -167,7 +167,8 @@ def test_globals_decode_by_their_variables() -> None:
     assert values("globals.data") == {"counter": 42, "hidden_counter": 43}
     assert values("globals.bss") == {"total": 0, "hidden_total": 0, "count.calls": 0}
     assert values(".data.custom") == {"custom": 5}
-    assert values("globals.kconfig") == {"LINUX_KERNEL_VERSION": DEFAULT_KERNEL_VERSION, "CONFIG_PREEMPT": False}
+    assert values("globals.kconfig") == {"LINUX_KERNEL_VERSION": 0, "CONFIG_PREEMPT": False}
+    assert spec.maps["globals.kconfig"].externs == {"LINUX_KERNEL_VERSION": (0, 4), "CONFIG_PREEMPT": (4, 1)}
 
 
 def test_references_to_globals_carry_their_offset() -> None:

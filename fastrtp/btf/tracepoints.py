@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from .cformat import proto_of
 from .parse import Btf
-from .types import BtfKind
+from .types import BtfKind, Param
 
 _PREFIX = "btf_trace_"
+_NAMED_BY = ("__traceiter_", "__probestub_", "__bpf_trace_", "trace_event_raw_event_", "perf_trace_")
+"""Functions that take a tracepoint's arguments behind `void *__data`, with their names: TP_PROTO's own."""
 
 
 class ProtoArg(NamedTuple):
@@ -84,3 +86,26 @@ def proto_arg(btf: Btf, name: str, type_id: int) -> ProtoArg:
 def _tracepoint(btf: Btf, name: str, type_id: int) -> TracepointProto:
     params = proto_of(btf, type_id).params[1:]
     return TracepointProto(name, tuple(proto_arg(btf, param.name, param.type_id) for param in params), type_id)
+
+
+def argument_names(btf: Btf, proto: TracepointProto) -> tuple[str, ...]:
+    """The names of a tracepoint's arguments, "" for each that the BTF does not tell.
+
+    The typedef that the prototype comes from has none; the functions that the kernel makes for a tracepoint have them.
+    Kernel: include/linux/tracepoint.h:__DECLARE_TRACE (`__traceiter_<name>`, since 5.10)
+    """
+    if any(arg.name for arg in proto.args):
+        return tuple(arg.name for arg in proto.args)
+    for prefix in _NAMED_BY:
+        found = btf.find(f"{prefix}{proto.name}", BtfKind.FUNC)
+        if found is None:
+            continue
+        params = proto_of(btf, found).params[1:]
+        if len(params) == len(proto.args) and all(_same(btf, *pair) for pair in zip(params, proto.args, strict=True)):
+            return tuple(param.name for param in params)
+    return ("",) * len(proto.args)
+
+
+def _same(btf: Btf, param: Param, arg: ProtoArg) -> bool:
+    """Whether a function's parameter is the argument: of one type, whatever name for it either has."""
+    return param.type_id == arg.type_id or btf.c_type(param.type_id) == btf.c_type(arg.type_id)

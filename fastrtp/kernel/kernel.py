@@ -36,6 +36,7 @@ from .process import Process
 from .prog import BpfProg
 from .tracepoints import TracepointRegistry
 from .verbs import Verbs
+from .version import default_version, file_version, host_version, version_code
 
 if TYPE_CHECKING:
     from fastrtp.trace.live import TraceFunction
@@ -68,17 +69,23 @@ class Kernel(Verbs):
     """A kernel with `cpus` possible CPUs (None: as many as the host has, and at least 8, so that recordings of other machines
     replay without asking).
 
-    `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf. `perf_map`: tell `perf` about compiled code, True or
-    "dump" (fastrtp.native.perf_map); None: as $FASTRTP_PERF_MAP says. OSError where it cannot be told.
+    `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf. `version`: which Linux it is, as "6.1.192" or as
+    LINUX_VERSION_CODE; None: as its types tell (kernel/version.py), else unknown. `perf_map`: tell `perf` about compiled code,
+    True or "dump" (fastrtp.native.perf_map); None: as $FASTRTP_PERF_MAP says. OSError where it cannot be told.
 
     The verbs (map_create, prog_load, ...) are system calls of `current`, the process that stands for the caller.
     A context manager: on exit it is shut down.
     """
 
     def __init__(
-        self, btf: Btf | str | os.PathLike[str] | None = None, cpus: int | None = None, perf_map: bool | str | None = None
+        self,
+        btf: Btf | str | os.PathLike[str] | None = None,
+        cpus: int | None = None,
+        perf_map: bool | str | None = None,
+        version: str | int | None = None,
     ) -> None:
         self.btf = _btf(btf)
+        self.version = _version(btf) if version is None else version_code(version) if isinstance(version, str) else version
         self.cpus = cpus = max(_MIN_POSSIBLE_CPUS, os.cpu_count() or 1) if cpus is None else cpus
         self.lock = threading.RLock()
         self._compiling = threading.local()
@@ -293,6 +300,15 @@ def _btf(source: Btf | str | os.PathLike[str] | None) -> Btf:
     if source is None:
         return default_btf()
     return host_btf() if source == "host" else load_btf(source)
+
+
+def _version(source: Btf | str | os.PathLike[str] | None) -> int | None:
+    """LINUX_VERSION_CODE of the kernel that the types are of, None where nothing tells it."""
+    if source is None or source is default_btf():
+        return default_version()
+    if isinstance(source, Btf):
+        return None
+    return host_version() if source == "host" else file_version(source)
 
 
 __all__: Sequence[str] = ["Kernel"]

@@ -30,6 +30,7 @@ from fastrtp.uapi import (
     BpfProgType,
 )
 
+from .kconfig import kconfig_values
 from .object import BpfObject, ObjectMap, ObjectProgram
 
 if TYPE_CHECKING:
@@ -136,8 +137,9 @@ def _new_map(process: Process, obj: BpfObject, spec: MapSpec) -> int:
         if inner_fd >= 0:
             process.close(inner_fd)
     try:
-        if spec.initial is not None:
-            process.map_update_elem(fd, bytes(spec.key_size), spec.initial)
+        initial = kconfig_values(process.kernel, spec)
+        if initial is not None:
+            process.map_update_elem(fd, bytes(spec.key_size), initial)
         if spec.frozen:
             process.map_freeze(fd)
     except BaseException:

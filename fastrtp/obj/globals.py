@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from fastrtp.btf import DEFAULT_KERNEL_VERSION, Btf, BtfKind
+from fastrtp.btf import Btf, BtfKind
 from fastrtp.btf.kfuncs import KFUNCS
 from fastrtp.btf.types import BTF_VAR_GLOBAL_EXTERN, BTF_VAR_STATIC, BtfType
 from fastrtp.errors import BtfError, ObjectError
@@ -23,11 +23,12 @@ KSYMS_SECTION = ".ksyms"
 
 _DATA = re.compile(r"\.(rodata|data|bss)(\..+)?")
 _KCONFIG_VALUES = {
-    "LINUX_KERNEL_VERSION": DEFAULT_KERNEL_VERSION,
     "LINUX_HAS_BPF_COOKIE": 1,
     "LINUX_HAS_SYSCALL_WRAPPER": 1,
 }
-"""Facts of the kernel that the package's BTF describes; CONFIG_ options are not known."""
+"""What every kernel here has; CONFIG_ options are not known."""
+_AT_LOAD = frozenset({"LINUX_KERNEL_VERSION"})
+"""What the kernel that the object is loaded into says: kernel/kconfig.py."""
 
 
 class Extern(NamedTuple):
@@ -144,7 +145,7 @@ def _kconfig_map(
         reason = ""
         if value is not None:
             contents[offset : offset + size] = value.to_bytes(16, "little")[:size].ljust(size, b"\0")
-        elif not weak:
+        elif not weak and name not in _AT_LOAD:
             reason = f"kernel option {name!r} is not known; declared __weak it reads as 0"
         out[name] = Extern(name, offset, reason, size)
     datasec_id = btf.find(KCONFIG_SECTION, BtfKind.DATASEC) if btf is not None else None
@@ -159,4 +160,5 @@ def _kconfig_map(
         initial=bytes(contents),
         frozen=True,
         section=KCONFIG_SECTION,
+        externs={name: (out[name].offset, size) for _align, size, name, _variable, _weak in rows},
     )

@@ -36,7 +36,8 @@ class MapSpec:
 
     `btf_key_type_id`, `btf_value_type_id`: ids in the object's BTF, 0 for none. `initial`: the first value's contents (global
     data); None leaves the map empty. `frozen`: BPF_MAP_FREEZE after that. `inner`: template of a map of maps.
-    `values`: slot -> name of the map or program to put there at load.
+    `values`: slot -> name of the map or program to put there at load. `externs`: of the `.kconfig` map, where each variable
+    lies in `initial`: (offset, size); what depends on the kernel is 0 there.
     """
 
     name: str
@@ -56,6 +57,7 @@ class MapSpec:
     values: dict[int, str] = field(default_factory=dict)
     section: str = ""
     section_offset: int = 0
+    externs: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass

@@ -95,7 +95,7 @@ class _Assigner:
         self._pointers: dict[str, Arg] = {}
 
     def from_recipe(self, recipe: Recipe) -> Assignment:
-        plans = match_arguments(self.btf, self.proto, recipe)
+        plans = match_arguments(self.btf, self.proto, recipe, self.fmt)
         args = [Arg(index, arg.size, arg.signed) for index, arg in enumerate(self.proto.args)]
         for arg, plan in zip(args, plans, strict=True):
             if isinstance(plan, Scalar):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LOCATION = np.dtype([("offset", "<u8"), ("len", "<u4")])
 """One value of a variable-length column: a place in the column's heap."""
+_WIDE = 1 << 26
+"""Bytes that the texts of a column may take, each as wide as the widest, to be made all at once."""
 _LEFT_OUT = frozenset({"common_type", "common_pid"})
 
 
@@ -58,9 +60,51 @@ class EventTable:
         """A string column as an S array, whatever way it was recorded; cut at the first NUL."""
         column = self.fields[name]
         if column.dtype != LOCATION:
-            return column
-        text = [self.bytes_at(name, row).partition(b"\0")[0] for row in range(len(column))]
-        return np.array(text, dtype=f"S{max(map(len, text), default=0) or 1}")
+            return cut_strings(column)
+        heap = self.heaps[name]
+        starts = np.minimum(column["offset"].astype(np.int64), len(heap))
+        sizes = np.minimum(column["len"].astype(np.int64), len(heap) - starts)
+        width = max(int(sizes.max()), 1) if len(sizes) else 1
+        if len(sizes) * width > _WIDE:
+            text = [self.bytes_at(name, row).partition(b"\0")[0] for row in range(len(column))]
+            return np.array(text, dtype=f"S{max(map(len, text), default=0) or 1}")
+        within = np.arange(width)
+        there = within < sizes[:, None]
+        out = np.zeros((len(sizes), width), np.uint8)
+        out[there] = heap[(starts[:, None] + within)[there]]
+        return cut_strings(out.view(f"S{width}").reshape(-1))
+
+
+def cut_strings(column: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
+    """The strings without what stands behind their first NUL: what was in the recorder's buffer before. The same array where
+    nothing does.
+    """
+    width = column.dtype.itemsize
+    if not len(column) or width < 2:
+        return column
+    padded = -(-width // 8) * 8
+    words = np.ascontiguousarray(column, f"S{padded}").view("<u8").reshape(len(column), padded // 8)
+    ended: NDArray[Any] | None = None
+    dirty = np.zeros(len(column), np.bool_)
+    for word in words.T:
+        zeros = (word - _ONES) & ~word & _HIGHS  # bit 7 of the first zero byte, and of some behind it
+        kept = ((zeros & (~zeros + _ONE)) >> _SEVEN) - _ONE
+        dirty |= (word & ~kept) != 0
+        if ended is not None:
+            dirty |= ended & (word != 0)
+        ended = zeros != 0 if ended is None else ended | (zeros != 0)
+    bad = np.flatnonzero(dirty)
+    if not len(bad):
+        return column
+    out = column.copy()
+    rows = out[bad].view(np.uint8).reshape(len(bad), width)
+    rows[np.logical_or.accumulate(rows == 0, axis=1)] = 0
+    out[bad] = rows.view(column.dtype).reshape(-1)
+    return out
+
+
+_ONE, _SEVEN = np.uint64(1), np.uint64(7)
+_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
 def gather_table(data: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: NDArray[np.int32], fmt: EventFormat) -> EventTable:

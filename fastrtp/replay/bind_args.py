@@ -28,7 +28,6 @@ from fastrtp.record.recipes import (
     Text,
 )  # fmt: skip
 from fastrtp.record.recipes.match import match_arguments, pointer_target
-from fastrtp.record.recipes.recipe import C_SIZES
 
 from .identities import TaskIndex
 
@@ -62,32 +61,8 @@ class ArgumentBinder:
     # matching
 
     def match(self, proto: TracepointProto, recipe: Recipe | None) -> list[Argument | None]:
-        """For each argument of the prototype the recipe's entry, None where there is none."""
-        if recipe is None:
-            return self._match_by_field(proto)
-        return match_arguments(self.objects.btf, proto, recipe)
-
-    def _match_by_field(self, proto: TracepointProto) -> list[Argument | None]:
-        """Without a recipe: integers by name, or by order where the table has as many fields of that size as arguments."""
-        fields = [
-            spec
-            for spec in (self.table.fmt.fields if self.table.fmt else ())
-            if not spec.name.startswith("common_") and self.table.has_integers(spec.name)
-        ]
-        by_name = {spec.name: spec for spec in fields}
-        names = {size: name for name, size in C_SIZES.items()}
-        plans: list[Argument | None] = []
-        for arg in proto.args:
-            if arg.is_pointer or arg.size not in names:
-                plans.append(None)
-            elif arg.name in by_name and by_name[arg.name].size == arg.size:
-                plans.append(Scalar(names[arg.size], arg.name))
-            else:
-                same_args = [other for other in proto.args if not other.is_pointer and other.size == arg.size]
-                same_fields = [spec for spec in fields if spec.size == arg.size and not spec.c_type.endswith("*")]
-                fits = len(same_args) == len(same_fields)
-                plans.append(Scalar(names[arg.size], same_fields[_index_of(same_args, arg)].name) if fits else None)
-        return plans
+        """For each argument of the prototype what the recipe or the format has for it, None where there is nothing."""
+        return match_arguments(self.objects.btf, proto, recipe, self.table.fmt)
 
     # arguments
 
@@ -107,7 +82,7 @@ class ArgumentBinder:
             return self._unknown(position, arg, _reason(error))
         if isinstance(plan, Missing):
             return self._unknown(position, arg, plan.why)
-        return self._unknown(position, arg, "no recipe says what it was" if arg.is_pointer else "no recorded field fits it")
+        return self._unknown(position, arg, "no recipe says what it was" if arg.is_pointer else "no recorded field has its name")
 
     def describe(self, item: Obj) -> None:
         """Stores to an object that is no argument. What the format or the BTF lacks is left out."""
@@ -145,7 +120,7 @@ class ArgumentBinder:
         name = element[1] if element else source
         if name not in self.table.fields:
             raise LookupError(f"the format of {self.table.name} has no field {name!r}")
-        column = self.table.fields[name]
+        column = self.table.strings(name) if self.table.has_strings(name) else self.table.fields[name]
         if element:
             if column.ndim != 2 or int(element[2]) >= column.shape[1]:
                 raise LookupError(f"field {name!r} of {self.table.name} has no element {element[2]}")
@@ -224,10 +199,6 @@ class ArgumentBinder:
         if isinstance(by, Pid):
             return index.per_task(item.type_name, item.space)[tasks]
         return index.per_group(item.type_name, item.space)[tasks]
-
-
-def _index_of(args: list[ProtoArg], arg: ProtoArg) -> int:
-    return next(position for position, other in enumerate(args) if other is arg)
 
 
 def _reason(error: Exception) -> str:

@@ -40,7 +40,7 @@ class TaskIndex:
             for pid_field, comm_field in _pid_fields(recipe):
                 if table.has_integers(pid_field):
                     columns.append(table.fields[pid_field])
-                    if comm_field and table.has_strings(comm_field) and comm_field not in table.heaps:
+                    if comm_field and table.has_strings(comm_field):
                         self._described.append((number, table, pid_field, comm_field))
         self.pids = _unique(columns)
         self._dense: NDArray[np.int64] | None = None
@@ -151,7 +151,7 @@ class TaskIndex:
             time = self.rows(number)[row]
             earlier = time < first[at]
             first[at[earlier]] = time[earlier]
-            comms[at[earlier]] = table.fields[comm_field][row[earlier]]
+            comms[at[earlier]] = table.strings(comm_field)[row[earlier]]
         return comms
 
     def _link_tasks(self) -> None:

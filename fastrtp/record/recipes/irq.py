@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .recipe import Key, Obj, Raw, Recipe, Scalar, Text, by_pointer
 
-_VECTOR = Recipe((Scalar("unsigned int", "vec"),))
+_VECTOR = Recipe((Scalar("unsigned int", "vec", name="vec_nr"),))
 _TASKLET = Recipe((by_pointer("tasklet_struct", "tasklet", func="func"), Raw("func")))
 
 RECIPES = {

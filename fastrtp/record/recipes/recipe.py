@@ -4,7 +4,8 @@ A recipe inverts TP_fast_assign. It names, for each argument, the recorded field
 leads to and which field lands in which of its members. Recipes are data; replay/bind.py is what reads them.
 
 A source is a field's name ("prio"), an element of an array field ("args[2]"), an int, or a `Derived` column.
-Matching with a prototype is by C type, in order: an argument that the kernel at hand does not have is left out.
+Matching with a prototype is by name and C type (recipes/match.py): an argument that the kernel at hand does not have is left
+out.
 """
 
 from __future__ import annotations
@@ -73,10 +74,16 @@ Identity = Union[Pid, Tgid, Current, PerCpu, Key, CurrentKey]  # noqa: UP007
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """An integer argument of the C type `c_type`."""
+    """An integer argument of the C type `c_type`. `name`: the argument's in TP_PROTO, where it is not that of the field."""
 
     c_type: str
     source: Source
+    name: str = ""
+
+    @property
+    def argument(self) -> str:
+        """The argument's name in TP_PROTO; "" where it is not known."""
+        return self.name or (self.source if isinstance(self.source, str) else "")
 
 
 @dataclass(frozen=True, slots=True)

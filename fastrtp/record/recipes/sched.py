@@ -5,21 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fastrtp.record.columns import EventTable
+from fastrtp.record.switch_state import switch_states
 
 from .recipe import Derived, Key, Missing, Obj, PerCpu, Pid, Raw, Recipe, Scalar, Text, by_pointer, current, task
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 TASK_REPORT_MAX = 0x100
 _REPORT_SUM = re.compile(r"\(\(\(((?:0x[0-9a-f]{1,8} \| )*0x[0-9a-f]{1,8})\) \+ 1\) << 1\)")
-_DEAD_BITS = 0x10 | 0x20
-_TASK_DEAD = 0x80
-_TASK_REPORT_IDLE = 0x80
-_TASK_IDLE = 0x402
 
 
 def task_report_max(print_fmt: str) -> int:
@@ -33,29 +29,19 @@ def task_report_max(print_fmt: str) -> int:
     return (report + 1) << 1
 
 
-def _report(table: EventTable) -> tuple[NDArray[np.int64], int]:
-    limit = task_report_max(table.fmt.print_fmt if table.fmt else "")
-    return np.asarray(table.fields["prev_state"]).astype(np.int64), limit
-
-
 def _preempt(table: EventTable) -> NDArray[np.uint8]:
-    """__trace_sched_switch_state() gives TASK_REPORT_MAX, and nothing else, for a preempted task."""
-    state, limit = _report(table)
-    preempt: NDArray[np.uint8] = ((state & limit) != 0).astype(np.uint8)
-    return preempt
+    column: NDArray[np.uint8] = switch_states(table).preempt
+    return column
 
 
 def _prev_state(table: EventTable) -> NDArray[np.uint32]:
-    """The task state behind the reported one. Idle and dead are reported by other bits than the state holds."""
-    state, limit = _report(table)
-    state = np.where(state & limit, 0, state & (limit - 1))
-    state = np.where(state & _DEAD_BITS, _TASK_DEAD, np.where(state == _TASK_REPORT_IDLE, _TASK_IDLE, state))
-    return state.astype(np.uint32)
+    column: NDArray[np.uint32] = switch_states(table).state
+    return column
 
 
 def _exit_state(table: EventTable) -> NDArray[np.uint32]:
-    state, limit = _report(table)
-    return np.where(state & limit, 0, state & _DEAD_BITS).astype(np.uint32)
+    column: NDArray[np.uint32] = switch_states(table).exit_state
+    return column
 
 
 PREEMPT = Derived(("prev_state",), _preempt)
@@ -76,14 +62,14 @@ _WORK = by_pointer("kthread_work", "work", func="function")
 RECIPES = {
     "sched_switch": Recipe(
         (
-            Scalar("bool", PREEMPT),
+            Scalar("bool", PREEMPT, name="preempt"),
             Obj(
                 "task_struct",
                 Pid("prev_pid"),
                 {"comm": "prev_comm", "prio": "prev_prio", "__state|state": PREV_STATE, "exit_state": EXIT_STATE},
             ),
             task("next_pid", comm="next_comm", prio="next_prio"),
-            Scalar("unsigned int", PREV_STATE),
+            Scalar("unsigned int", PREV_STATE, name="prev_state"),
         )
     ),
     "sched_waking": _WAKEUP,
