@@ -61,7 +61,7 @@ def test_formats_print_as_the_kernel_prints(memory: Memory, form: bytes, args: t
     assert snprintf(memory, form, *args) == (len(text) + 1, text)
 
 
-@pytest.mark.parametrize("form", [b"%", b"%q", b"%n", b"%f", b"%hd", b"\x80", b"%pi5", b"%pQ", b"\x01"])
+@pytest.mark.parametrize("form", [b"%", b"%q", b"%n", b"%f", b"%hd", b"%\x80", b"%pi5", b"%pQ", b"\x01"])
 def test_unknown_formats_are_invalid(memory: Memory, form: bytes) -> None:
     assert snprintf(memory, form, 1)[0] == -errno.EINVAL
 

@@ -1,15 +1,26 @@
-"""The formats of bpf_trace_printk, bpf_trace_vprintk and bpf_snprintf, and the ring that trace_pipe reads.
+"""bpf_trace_printk, bpf_trace_vprintk and bpf_snprintf: arguments made into text, and the ring that trace_pipe reads.
 
-Kernel: kernel/bpf/helpers.c:bpf_bprintf_prepare says what a format may hold: %c %s %d %i %u %x %X (with l or ll, flags
-`0+- ` and a width), %p %px %pK %ps %pS %pB as addresses, %pks and %pus strings, %pi4 %pI4 %pi6 %pI6, %%. Anything else is
--EINVAL. Differs: %p shows the address (it is one of this process) and symbols are shown as addresses.
+A format is read twice, as in Linux: `bpf_bprintf_prepare` checks it and puts the arguments into a buffer, `bstr_printf` takes
+them out of it. What one takes and the other does not explains the odder results: letters behind %px or %pI4 are swallowed,
+%5pI4 is no wider, and where the output is full an address is not even taken out of the buffer.
+Differs: %p and %pK show the address (it is one of this process) and symbols are shown as addresses.
+
+Kernel: lib/vsprintf.c:bstr_printf, format_decode, number, pointer; kernel/trace/bpf_trace.c; kernel/bpf/helpers.c.
 """
 
 from __future__ import annotations
 
 from errno import EBUSY, EINVAL
 
-from fastrtp.helpers.probe_native import bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user_str
+from fastrtp.helpers.bprintf_native import (
+    BIN_ARGS,
+    bpf_bprintf_prepare,
+    char_at,
+    is_alnum,
+    put,
+    put_digits,
+    symbol_text,
+)
 from fastrtp.helpers.time_native import bpf_ktime_get_ns
 from fastrtp.native.intrinsics import (
     device,
@@ -17,6 +28,7 @@ from fastrtp.native.intrinsics import (
     load32,
     load64,
     memcpy,
+    memset,
     native,
     outline,
     stack_bytes,
@@ -24,14 +36,13 @@ from fastrtp.native.intrinsics import (
     store32,
     store64,
     udiv,
-    urem,
 )
 from fastrtp.native.layout import ENV, PRINTK, TRACEPOINT, at
 from fastrtp.native.smp_native import add64, spin_lock, spin_unlock
 
 _MOST_ARGS = 12
 _TEXT = 1024
-_STRING = 512
+_MOST_NESTED = 3
 
 _PRINTK = at(ENV, "printk")
 _NEST = at(ENV, "printk_nest")
@@ -48,237 +59,227 @@ _HEAD = at(PRINTK, "head")
 _LOST = at(PRINTK, "lost")
 _LOCK = at(PRINTK, "lock")
 
-# the conversion being written: its flags, its width, and where the format goes on
-_LEFT, _ZERO, _PLUS, _WIDTH, _AT = 0, 8, 16, 24, 32
+# the conversion being written: its flags, its width (-1: none), where the format and the buffer of arguments go on
+_LEFT, _ZERO, _SIGN, _WIDTH, _AT, _ARG = 0, 8, 16, 24, 32, 40
 
 _trace_call1 = outline("trace_call1", 3)
 
 
 @device
-def _put(out: int, room: int, length: int, char: int) -> int:
-    """Write one character if it fits; the length it would have."""
-    if length < room:
-        store8(out + length, char)
-    return length + 1
-
-
-@device
 def _pad(out: int, room: int, length: int, char: int, count: int) -> int:
-    while count > 0:
-        length = _put(out, room, length, char)
-        count -= 1
-    return length
-
-
-@device
-def _put_number(
-    out: int, room: int, length: int, value: int, base: int, upper: bool, sign: int, width: int, left: bool, zero: bool
-) -> int:
-    """Digits of the unsigned `value`; `sign` is a character or 0."""
-    digits = stack_bytes(24)
-    count = 0
-    while True:
-        digit = urem(value, base)
-        store8(digits + count, digit + 48 if digit < 10 else digit + (55 if upper else 87))
-        count += 1
-        value = udiv(value, base)
-        if value == 0:
-            break
-    fill = width - count - (1 if sign != 0 else 0)
-    if not left and not zero:
-        length = _pad(out, room, length, 32, fill)
-    if sign != 0:
-        length = _put(out, room, length, sign)
-    if not left and zero:
-        length = _pad(out, room, length, 48, fill)
-    while count > 0:
-        count -= 1
-        length = _put(out, room, length, load8(digits + count))
-    return _pad(out, room, length, 32, fill) if left else length
-
-
-@device
-def _put_string(out: int, room: int, length: int, address: int, user: bool, width: int, left: bool, env: int) -> int:
-    text = stack_bytes(512)
-    if user:
-        count = bpf_probe_read_user_str(text, _STRING, address, env)
-    else:
-        count = bpf_probe_read_kernel_str(text, _STRING, address, env)
-    count = count - 1 if count > 0 else 0
-    if not left:
-        length = _pad(out, room, length, 32, width - count)
-    at = 0
-    while at < count:
-        length = _put(out, room, length, load8(text + at))
-        at += 1
-    return _pad(out, room, length, 32, width - count) if left else length
-
-
-@device
-def _put_ip(out: int, room: int, length: int, address: int, version: int, separated: bool, env: int) -> int:
-    """%pI4 1.2.3.4, %pi4 001.002.003.004, %pI6 with colons, %pi6 without; zeroes when the address can't be read."""
-    data = stack_bytes(16)
-    store64(data, 0)
-    store64(data + 8, 0)
-    bpf_probe_read_kernel(data, 4 if version == 4 else 16, address, env)
-    if version == 4:
-        for part in range(4):
-            if part > 0:
-                length = _put(out, room, length, 46)
-            length = _put_number(out, room, length, load8(data + part), 10, False, 0, 1 if separated else 3, False, True)
+    """`count` times the same character; what does not fit is only counted."""
+    if count <= 0:
         return length
-    for part in range(16):
-        if separated and part > 0 and part & 1 == 0:
-            length = _put(out, room, length, 58)
-        length = _put_number(out, room, length, load8(data + part), 16, False, 0, 2, False, True)
-    return length
+    fits = room - length
+    if fits > 0:
+        memset(out + length, char, count if count < fits else fits)
+    return length + count
 
 
 @device
-def _is_graph(char: int) -> bool:
-    return 33 <= char <= 126
+def _sign_extend(value: int) -> int:
+    return ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
 
 
 @device
-def _parse_flags(fmt: int, at: int, spec: int) -> int:
-    """Flags and width of the conversion at `at` into `spec`; where its letter is."""
+def _decode(fmt: int, end: int, spec: int) -> int:
+    """Flags and width of the conversion behind the % into `spec`; its letter, behind which the format goes on.
+
+    Kernel: lib/vsprintf.c:format_decode
+    """
+    at = load64(spec + _AT)
     left = 0
     zero = 0
-    plus = 0
+    sign = 0
     while True:
-        char = load8(fmt + at)
+        char = char_at(fmt, end, at)
         if char == 45:
             left = 1
         elif char == 48:
             zero = 1
         elif char == 43:
-            plus = 43
+            sign = 43
         elif char == 32:
-            plus = 32 if plus == 0 else plus
+            sign = 32 if sign == 0 else sign
         else:
             break
         at += 1
-    width = 0
-    while 48 <= load8(fmt + at) <= 57:
-        if width < _TEXT:
-            width = width * 10 + load8(fmt + at) - 48
+    width = -1
+    if 48 <= char_at(fmt, end, at) <= 57:
+        width = 0
+    while 48 <= char_at(fmt, end, at) <= 57:
+        width = _sign_extend(width * 10 + char_at(fmt, end, at) - 48)
         at += 1
     store64(spec + _LEFT, left)
-    store64(spec + _ZERO, zero)
-    store64(spec + _PLUS, plus)
+    store64(spec + _ZERO, 0 if left != 0 else zero)
+    store64(spec + _SIGN, sign)
     store64(spec + _WIDTH, width)
-    return at
+    store64(spec + _AT, at + 1)
+    return char_at(fmt, end, at)
 
 
 @device
-def _put_pointer(out: int, room: int, length: int, fmt: int, spec: int, value: int, env: int) -> int:
-    """%p and what may follow it; the letters taken are added to spec's position. -EINVAL for an unknown form."""
-    at = load64(spec + _AT)
-    kind = load8(fmt + at)
-    after = load8(fmt + at + 1) if kind != 0 else 0
-    width = load64(spec + _WIDTH)
-    if (kind == 107 or kind == 117) and after == 115:
-        store64(spec + _AT, at + 2)
-        return _put_string(out, room, length, value, kind == 117, width, load64(spec + _LEFT) != 0, env)
-    if kind == 105 or kind == 73:
-        if after != 52 and after != 54:
-            return -EINVAL
-        store64(spec + _AT, at + 2)
-        return _put_ip(out, room, length, value, after - 48, kind == 73, env)
-    if kind == 115 or kind == 83 or kind == 66:
-        store64(spec + _AT, at + 1)
-        length = _put(out, room, _put(out, room, length, 48), 120)
-        return _put_number(out, room, length, value, 16, False, 0, width, load64(spec + _LEFT) != 0, load64(spec + _ZERO) != 0)
-    if kind == 120 or kind == 75:
-        store64(spec + _AT, at + 1)
-    elif _is_graph(kind) and (48 <= kind <= 57 or 65 <= kind <= 90 or 97 <= kind <= 122):
-        return -EINVAL
-    return _put_number(out, room, length, value, 16, False, 0, 16, False, True)
+def _count_digits(value: int, base: int) -> int:
+    count = 1
+    value = udiv(value, base)
+    while value != 0:
+        count += 1
+        value = udiv(value, base)
+    return count
 
 
 @device
-def _put_integer(out: int, room: int, length: int, fmt: int, spec: int, value: int, char: int) -> int:
-    """%d %i %u %x %X with l or ll before the letter. -EINVAL for any other letter."""
-    wide = char == 108
-    if wide:
-        at = load64(spec + _AT)
-        char = load8(fmt + at)
-        at += 1
-        if char == 108:
-            char = load8(fmt + at)
-            at += 1
-        store64(spec + _AT, at)
-    width = load64(spec + _WIDTH)
+def _number(out: int, room: int, length: int, spec: int, value: int, base: int, upper: bool, sign: int) -> int:
+    """Digits of the unsigned `value` in the conversion's width; `sign` is a character or 0. Kernel: number"""
+    fill = load64(spec + _WIDTH) - _count_digits(value, base) - (1 if sign != 0 else 0)
     left = load64(spec + _LEFT) != 0
     zero = load64(spec + _ZERO) != 0
-    if char == 100 or char == 105:
-        if not wide:
-            value = ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
-        sign = load64(spec + _PLUS)
-        if value < 0:
-            sign = 45
-            value = -value
-        return _put_number(out, room, length, value, 10, False, sign, width, left, zero)
-    if not wide:
-        value &= 0xFFFFFFFF
-    if char == 117:
-        return _put_number(out, room, length, value, 10, False, 0, width, left, zero)
-    if char == 120 or char == 88:
-        return _put_number(out, room, length, value, 16, char == 88, 0, width, left, zero)
-    return -EINVAL
+    if not left and not zero:
+        length = _pad(out, room, length, 32, fill)
+    if sign != 0:
+        length = put(out, room, length, sign)
+    if zero:
+        length = _pad(out, room, length, 48, fill)
+    length = put_digits(out, room, length, value, base, upper, 1)
+    return _pad(out, room, length, 32, fill) if left else length
 
 
 @device
-def _put_conversion(out: int, room: int, length: int, fmt: int, spec: int, value: int, env: int) -> int:
-    """One conversion, from behind its %; the length then, or -EINVAL."""
-    at = _parse_flags(fmt, load64(spec + _AT), spec)
-    char = load8(fmt + at)
-    store64(spec + _AT, at + 1)
-    width = load64(spec + _WIDTH)
+def _text(out: int, room: int, length: int, spec: int, text: int, count: int) -> int:
+    """`count` characters in the conversion's width. Kernel: string_nocheck, widen_string"""
+    fill = load64(spec + _WIDTH) - count
     left = load64(spec + _LEFT) != 0
-    if char == 112:
-        return _put_pointer(out, room, length, fmt, spec, value, env)
-    if char == 115:
-        return _put_string(out, room, length, value, False, width, left, env)
-    if char == 99:
-        length = _pad(out, room, length, 32, 0 if left else width - 1)
-        length = _put(out, room, length, value & 0xFF)
-        return _pad(out, room, length, 32, width - 1 if left else 0)
-    return _put_integer(out, room, length, fmt, spec, value, char)
+    if not left:
+        length = _pad(out, room, length, 32, fill)
+    at = 0
+    while at < count:
+        length = put(out, room, length, load8(text + at))
+        at += 1
+    return _pad(out, room, length, 32, fill) if left else length
+
+
+@device
+def _bin_string(bins: int, spec: int) -> int:
+    """Length of the string that is next in the buffer."""
+    arg = load64(spec + _ARG)
+    count = 0
+    while arg + count < BIN_ARGS and load8(bins + arg + count) != 0:
+        count += 1
+    return count
+
+
+@device
+def _bin_number(bins: int, spec: int, size: int) -> int:
+    """The number that is next in the buffer, taken out: 8, 4 (signed) or 1 bytes."""
+    arg = load64(spec + _ARG)
+    if size > 1:
+        arg = (arg + 3) & ~3
+    if arg + size > BIN_ARGS:  # only where the format has changed meanwhile
+        return 0
+    store64(spec + _ARG, arg + size)
+    if size == 1:
+        return load8(bins + arg)
+    return load64(bins + arg) if size == 8 else _sign_extend(load32(bins + arg))
+
+
+@device
+def _pointer(out: int, room: int, length: int, fmt: int, end: int, spec: int, bins: int) -> int:
+    """%p and what follows it, all letters and digits of which are taken."""
+    kind = char_at(fmt, end, load64(spec + _AT))
+    while is_alnum(char_at(fmt, end, load64(spec + _AT))):
+        store64(spec + _AT, load64(spec + _AT) + 1)
+    if is_alnum(kind) and kind not in (83, 115, 120, 75):
+        # a text that stands in the buffer; neither wider for a width, nor taken out where there is no room for it
+        if length < room:
+            count = _bin_string(bins, spec)
+            text = bins + load64(spec + _ARG)
+            store64(spec + _ARG, load64(spec + _ARG) + count + 1)
+            at = 0
+            while at < count:
+                length = put(out, room, length, load8(text + at))
+                at += 1
+        return length
+    value = _bin_number(bins, spec, 8)
+    if kind == 115 or kind == 83:
+        symbol = stack_bytes(32)
+        return _text(out, room, length, spec, symbol, symbol_text(symbol, 32, value))
+    if load64(spec + _WIDTH) == -1:
+        store64(spec + _WIDTH, 16)
+        store64(spec + _ZERO, 1 if load64(spec + _LEFT) == 0 else 0)
+    return _number(out, room, length, spec, value, 16, False, 0)
+
+
+@device
+def _integer(out: int, room: int, length: int, fmt: int, end: int, spec: int, bins: int, char: int) -> int:
+    """%d %i %u %x %X with l or ll before the letter."""
+    wide = char == 108
+    while char == 108:
+        at = load64(spec + _AT)
+        char = char_at(fmt, end, at)
+        store64(spec + _AT, at + 1)
+    value = _bin_number(bins, spec, 8 if wide else 4)
+    if char == 100 or char == 105:
+        sign = load64(spec + _SIGN)
+        if value < 0:
+            return _number(out, room, length, spec, -value, 10, False, 45)
+        return _number(out, room, length, spec, value, 10, False, sign)
+    if not wide:
+        value &= 0xFFFFFFFF
+    return _number(out, room, length, spec, value, 10 if char == 117 else 16, char == 88, 0)
+
+
+@device
+def bstr_printf(out: int, room: int, fmt: int, end: int, bins: int) -> int:
+    """A format of `end` bytes, checked, with the arguments in `bins`, into `out`; the length it would have (without NUL)."""
+    spec = stack_bytes(48)
+    store64(spec + _ARG, 0)
+    length = 0
+    i = 0
+    while i < end:
+        char = char_at(fmt, end, i)
+        i += 1
+        if char != 37:
+            length = put(out, room, length, char)
+            continue
+        store64(spec + _AT, i)
+        char = _decode(fmt, end, spec)
+        if char == 37:
+            length = put(out, room, length, 37)
+        elif char == 112:
+            length = _pointer(out, room, length, fmt, end, spec, bins)
+        elif char == 115:
+            count = _bin_string(bins, spec)
+            arg = load64(spec + _ARG)
+            store64(spec + _ARG, arg + count + 1)
+            length = _text(out, room, length, spec, bins + arg, count)
+        elif char == 99:
+            left = load64(spec + _LEFT) != 0
+            width = load64(spec + _WIDTH)
+            length = _pad(out, room, length, 32, 0 if left else width - 1)
+            length = put(out, room, length, _bin_number(bins, spec, 1))
+            length = _pad(out, room, length, 32, width - 1 if left else 0)
+        else:
+            length = _integer(out, room, length, fmt, end, spec, bins, char)
+        i = load64(spec + _AT)
+    if room > 0:
+        store8(out + (length if length < room else room - 1), 0)
+    return length
 
 
 @native()
 def bpf_bprintf(out: int, room: int, fmt: int, size: int, args: int, nargs: int, env: int) -> int:
-    """Format into `out`; the length it would have (without NUL), or -EINVAL. `fmt` must hold a NUL within `size`."""
+    """Format into `out`, with a NUL; the length it would have (without NUL), -EINVAL or -ENOSPC and nothing written.
+
+    `fmt` must hold a NUL within `size`.
+    """
     end = 0
     while end < size and load8(fmt + end) != 0:
         end += 1
     if end == size:
         return -EINVAL
-    spec = stack_bytes(48)
-    length = 0
-    used = 0
-    at = 0
-    while at < end:
-        char = load8(fmt + at)
-        at += 1
-        if char != 37:
-            if not (_is_graph(char) or char == 32 or 9 <= char <= 13):
-                return -EINVAL
-            length = _put(out, room, length, char)
-        elif load8(fmt + at) == 37:
-            length = _put(out, room, length, 37)
-            at += 1
-        else:
-            if used >= nargs:
-                return -EINVAL
-            store64(spec + _AT, at)
-            length = _put_conversion(out, room, length, fmt, spec, load64(args + 8 * used), env)
-            if length < 0:
-                return -EINVAL
-            used += 1
-            at = load64(spec + _AT)
-    return length
+    bins = stack_bytes(512)
+    error = bpf_bprintf_prepare(fmt, end, args, nargs, bins, env)
+    return error if error < 0 else _sign_extend(bstr_printf(out, room, fmt, end, bins))
 
 
 _bprintf = outline("bpf_bprintf", 7)
@@ -310,14 +311,13 @@ def _append(text: int, length: int, env: int) -> None:
 def _emit(fmt: int, fmt_size: int, args: int, nargs: int, env: int) -> int:
     """Format one trace_printk, put it into the ring, and fire the tracepoint bpf_trace_printk."""
     nest = load64(env + _NEST)
-    if nest >= 3:
+    if nest >= _MOST_NESTED:
         return -EBUSY
     store64(env + _NEST, nest + 1)
     text = load64(env + _SCRATCH) + nest * _TEXT
-    length = _bprintf(text, _TEXT - 1, fmt, fmt_size, args, nargs, env)
+    length = _bprintf(text, _TEXT, fmt, fmt_size, args, nargs, env)
     if length >= 0:
         stored = length if length < _TEXT - 1 else _TEXT - 1
-        store8(text + stored, 0)
         _append(text, stored, env)
         tracepoint = load64(env + _TP)
         if tracepoint != 0 and load64(tracepoint + _KEY) != 0:
@@ -332,7 +332,7 @@ def _emit(fmt: int, fmt_size: int, args: int, nargs: int, env: int) -> int:
 
 @native()
 def bpf_trace_printk(fmt: int, fmt_size: int, a1: int, a2: int, a3: int, env: int) -> int:
-    """Format at most three arguments into the trace; the text's length, -EINVAL or -EBUSY."""
+    """Format at most three arguments into the trace; the text's length, -EINVAL, -ENOSPC or -EBUSY."""
     args = stack_bytes(24)
     store64(args, a1)
     store64(args + 8, a2)
@@ -350,12 +350,10 @@ def bpf_trace_vprintk(fmt: int, fmt_size: int, data: int, data_len: int, env: in
 
 @native()
 def bpf_snprintf(out: int, room: int, fmt: int, data: int, data_len: int, env: int) -> int:
-    """Format into a buffer; the length with NUL that it would have, -EINVAL or -EBUSY."""
+    """Format into a buffer; the length with NUL that it would have, -EINVAL, -ENOSPC or -EBUSY."""
     if data_len & 7 or data_len > 8 * _MOST_ARGS or (data_len != 0 and data == 0):
         return -EINVAL
-    length = _bprintf(out, room - 1 if room > 0 else 0, fmt, 0x7FFFFFFF, data, data_len >> 3, env)
-    if length < 0:
-        return length
-    if room > 0:
-        store8(out + (length if length < room - 1 else room - 1), 0)
-    return length + 1
+    if data_len != 0 and load64(env + _NEST) >= _MOST_NESTED:
+        return -EBUSY
+    length = _bprintf(out, room, fmt, 0x7FFFFFFF, data, data_len >> 3, env)
+    return length if length < 0 else length + 1
