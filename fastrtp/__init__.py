@@ -24,8 +24,10 @@ from fastrtp.errors import (
     FastrtpError,
     JitError,
     ObjectError,
+    ObjectWarning,
     RecordingError,
     ReplayError,
+    UnknownNameError,
     VerifierError,
 )
 
@@ -72,6 +74,7 @@ def default_kernel() -> Kernel:
 
 
 __all__ = [
-    "TRACE_EVENT", "AsmError", "BpfError", "BtfError", "FastrtpError", "JitError", "Kernel", "ObjectError", "Recording",
-    "RecordingError", "ReplayError", "ReplayReport", "Tracepoint", "VerifierError", "default_kernel", "jit",
+    "TRACE_EVENT", "AsmError", "BpfError", "BtfError", "FastrtpError", "JitError", "Kernel", "ObjectError", "ObjectWarning",
+    "Recording", "RecordingError", "ReplayError", "ReplayReport", "Tracepoint", "UnknownNameError", "VerifierError",
+    "default_kernel", "jit",
 ]  # fmt: skip

@@ -42,6 +42,14 @@ class ObjectError(FastrtpError, ValueError):
         self.offset = offset
 
 
+class UnknownNameError(ObjectError, AttributeError):
+    """A variable, member, map or program that the object does not have; the message says which there are."""
+
+
+class ObjectWarning(UserWarning):
+    """Something of an object that was left out, or is known less well than it looks, and did not keep it from being loaded."""
+
+
 class RecordingError(FastrtpError, ValueError):
     """A recording that is damaged, truncated or of an unsupported form."""
 

@@ -329,7 +329,7 @@ def _recording_text(recording: Recording, printer: Any, cycle: bool) -> None:
 _RECORDING = ("fastrtp.record.recording", "Recording")
 _FORMATTERS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("fastrtp.maps.base", "Map"): map_html,
-    ("fastrtp.kernel.object", "ObjectMap"): map_html,
+    ("fastrtp.kernel.object_map", "ObjectMap"): map_html,
     ("fastrtp.kernel.object", "BpfObject"): object_html,
     ("fastrtp.replay.report", "ReplayReport"): report_html,
     _RECORDING: recording_html,

@@ -6,7 +6,15 @@ Must not know: ELF, maps, programs.
 
 from __future__ import annotations
 
-from .load import DEFAULT_KERNEL_VERSION, default_btf, host_btf, load_btf, object_btf, parse_btf
+from .load import (
+    DEFAULT_KERNEL_VERSION,
+    default_btf,
+    host_btf,
+    load_btf,
+    object_btf,
+    parse_btf,
+    shipped_config,
+)
 from .parse import Btf
 from .tracepoints import ProtoArg, TracepointProto, tracepoints
 from .types import BtfKind, BtfType, EnumValue, Field, Member, Param, SecInfo
@@ -30,6 +38,7 @@ __all__ = [
     "load_btf",
     "object_btf",
     "parse_btf",
+    "shipped_config",
     "tracepoints",
     "trim",
 ]

@@ -21,6 +21,7 @@ from fastrtp.errors import BtfError
 from .parse import Btf
 
 DEFAULT_BTF = "vmlinux-6.1.btf.zst"
+DEFAULT_CONFIG = "config-6.1.zst"
 DEFAULT_KERNEL_VERSION = 6 << 16 | 1 << 8 | 192
 """LINUX_VERSION_CODE of the kernel that the shipped BTF describes."""
 
@@ -38,6 +39,11 @@ _MAX_BTF = 1 << 28
 def default_btf() -> Btf:
     """The shipped vmlinux BTF; the same object on every call in a process."""
     return parse_btf(_shipped(), DEFAULT_BTF)
+
+
+def shipped_config() -> Path:
+    """The configuration that the kernel of the shipped BTF was built with, a .config in zstd."""
+    return Path(__file__).with_name("data") / DEFAULT_CONFIG
 
 
 def _shipped() -> bytes:

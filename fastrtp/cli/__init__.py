@@ -11,13 +11,14 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
 from fastrtp import __version__
-from fastrtp.errors import BpfError, FastrtpError
+from fastrtp.errors import BpfError, FastrtpError, ObjectWarning
 
 COMMANDS = {
     "demo": "demo",
@@ -71,6 +72,8 @@ class Fastrtp(click.Group):
 
     def _run(self, args: Sequence[str] | None, prog_name: str, extra: dict[str, Any]) -> int:
         extra["standalone_mode"] = False
+        warnings.simplefilter("always", ObjectWarning)
+        warnings.showwarning = _show_warning
         try:
             result = super().main(args, prog_name, **extra)
             return result if isinstance(result, int) else 0
@@ -113,6 +116,19 @@ def say(text: str) -> None:
     """One line on standard error, control characters made visible."""
     shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     click.echo(f"fastrtp: {shown}", err=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """A warning in one line, each once. What is no warning of ours goes where warnings go."""
+    if not issubclass(category, ObjectWarning):
+        _SHOW(message, category, *place, **more)
+    elif str(message) not in _shown:
+        _shown.add(str(message))
+        say(f"warning: {message}")
+
+
+_SHOW = warnings.showwarning
+_shown: set[str] = set()
 
 
 def _pipe_closed() -> int:

@@ -18,7 +18,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastrtp.btf import Btf, default_btf, host_btf, load_btf, tracepoints
+from fastrtp.btf import Btf, default_btf, host_btf, load_btf, shipped_config, tracepoints
 from fastrtp.btf.types import COMPOSITES
 from fastrtp.errors import BpfError, BtfError
 from fastrtp.mem.objects import ObjectSpace
@@ -28,6 +28,7 @@ from fastrtp.native.perf_map import PerfMap, requested
 from .bpf_map import BpfMap
 from .bpffs import BpfFs
 from .btf_object import BtfObject
+from .config import ConfigSource, config_from, host_config, read_config
 from .file import FileTable
 from .idr import Idr
 from .kallsyms import Kallsyms
@@ -36,9 +37,10 @@ from .process import Process
 from .prog import BpfProg
 from .tracepoints import TracepointRegistry
 from .verbs import Verbs
-from .version import default_version, file_version, host_version, version_code
+from .version import HOST_BTF, default_version, file_version, host_version, version_code
 
 if TYPE_CHECKING:
+    from fastrtp.obj.kconfig import Config
     from fastrtp.trace.live import TraceFunction
     from fastrtp.trace.tracepoint import Tracepoint
 
@@ -70,8 +72,10 @@ class Kernel(Verbs):
     replay without asking).
 
     `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf. `version`: which Linux it is, as "6.1.192" or as
-    LINUX_VERSION_CODE; None: as its types tell (kernel/version.py), else unknown. `perf_map`: tell `perf` about compiled code,
-    True or "dump" (fastrtp.native.perf_map); None: as $FASTRTP_PERF_MAP says. OSError where it cannot be told.
+    LINUX_VERSION_CODE; None: as its types tell (kernel/version.py), else unknown. `kconfig`: the configuration that it was built
+    with, a mapping, a file or the text of a .config; None: that of the shipped or the running kernel where the types are its own,
+    else unknown. `perf_map`: tell `perf` about compiled code, True or "dump" (fastrtp.native.perf_map); None: as
+    $FASTRTP_PERF_MAP says. OSError where it cannot be told.
 
     The verbs (map_create, prog_load, ...) are system calls of `current`, the process that stands for the caller.
     A context manager: on exit it is shut down.
@@ -83,8 +87,11 @@ class Kernel(Verbs):
         cpus: int | None = None,
         perf_map: bool | str | None = None,
         version: str | int | None = None,
+        kconfig: ConfigSource | None = None,
     ) -> None:
         self.btf = _btf(btf)
+        self._origin = _origin(btf)
+        self._kconfig = kconfig
         self.version = _version(btf) if version is None else version_code(version) if isinstance(version, str) else version
         self.cpus = cpus = max(_MIN_POSSIBLE_CPUS, os.cpu_count() or 1) if cpus is None else cpus
         self.lock = threading.RLock()
@@ -184,6 +191,15 @@ class Kernel(Verbs):
     def forget_process(self, process: Process) -> None:
         """Its pid is free again: the last step of its exit."""
         self.processes.pop(process.pid, None)
+
+    @cached_property
+    def config(self) -> Config | None:
+        """The options that it was built with; None where they are not known. ObjectError."""
+        if self._kconfig is not None:
+            return config_from(self._kconfig)
+        if self._origin == "host":
+            return host_config()
+        return read_config(shipped_config()) if self._origin == "shipped" else None
 
     # running
 
@@ -300,6 +316,15 @@ def _btf(source: Btf | str | os.PathLike[str] | None) -> Btf:
     if source is None:
         return default_btf()
     return host_btf() if source == "host" else load_btf(source)
+
+
+def _origin(source: Btf | str | os.PathLike[str] | None) -> str:
+    """Whose the types are: "shipped", "host" or "" for not known."""
+    if source is None or source is default_btf():
+        return "shipped"
+    if isinstance(source, Btf):
+        return ""
+    return "host" if source == "host" or os.path.realpath(source) == str(HOST_BTF) else ""
 
 
 def _version(source: Btf | str | os.PathLike[str] | None) -> int | None:

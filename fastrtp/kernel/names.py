@@ -26,3 +26,8 @@ def bpf_obj_name_cpy(raw: bytes) -> str:
     if bad:
         raise BpfError(errno.EINVAL, f"EINVAL: character {chr(bad[0])!r} in name {name.decode('latin-1')!r}")
     return name.decode("ascii")
+
+
+def object_name(name: str) -> str:
+    """A name of an object file's as the kernel takes it: 15 characters, odd ones replaced. Kernel: tools/lib/bpf/libbpf.c"""
+    return "".join(char if ord(char) in _NAME_CHARACTERS else "_" for char in name)[: BPF_OBJ_NAME_LEN - 1]

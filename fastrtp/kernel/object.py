@@ -1,206 +1,57 @@
-"""BpfObject: a loaded object file: its programs and maps by name, and their attachment.
+"""BpfObject: an object file, open and then loaded: its programs, maps and variables by name, and their attachment.
 
-Kernel counterpart: tools/lib/bpf/libbpf.c (struct bpf_object, bpf_program, bpf_map, bpf_link).
+Kernel counterpart: tools/lib/bpf/libbpf.c (struct bpf_object, bpf_object__open, bpf_object__load).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import fnmatch
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from fastrtp.errors import BpfError
+from fastrtp.errors import BpfError, ObjectError, UnknownNameError
+from fastrtp.obj.externs import KCONFIG_SECTION
 
-from .jited import source_lines
+from .config import ConfigSource, config_from
+from .externs import Options
+from .object_map import ObjectMap, ObjectMaps
+from .object_program import Link, Links, ObjectProgram
+from .variables import Variables, set_variable
 
 if TYPE_CHECKING:
-    from fastrtp.obj import MapSpec, ObjectSpec, ProgramSpec
+    from fastrtp.obj import ObjectSpec, ProgramSpec
 
-    from .bpf_map import BpfMap
     from .process import Process
-    from .prog import BpfProg
 
-
-class Link:
-    """One attachment: closing it detaches. `fd`: its descriptor, -1 when closed; `perf_fd`: a tracepoint program's perf event."""
-
-    def __init__(self, process: Process, fd: int, program: str, tp_name: str, perf_fd: int = -1) -> None:
-        self._process = process
-        self.fd = fd
-        self.perf_fd = perf_fd
-        self.program = program
-        self.tp_name = tp_name
-
-    def __repr__(self) -> str:
-        return f"<Link {self.program} on {self.tp_name}{'' if self.fd >= 0 else ' closed'}>"
-
-    def close(self) -> None:
-        """Detach. Nothing happens the second time, or when the process is gone."""
-        fds = (self.fd, self.perf_fd)
-        self.fd = self.perf_fd = -1
-        for fd in fds:
-            if fd >= 0 and not self._process.exited:
-                self._process.close(fd)
-
-
-class Links(tuple[Link, ...]):
-    """Attachments that come and go together: a context manager."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> Links:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Detach all, the last attached first."""
-        for link in reversed(self):
-            link.close()
-
-
-class ObjectProgram:
-    """A program of an object, loaded. `fd`: its descriptor; `prog`: the kernel's object."""
-
-    def __init__(self, process: Process, spec: ProgramSpec, fd: int, prog: BpfProg) -> None:
-        self._process = process
-        self.spec = spec
-        self.name = spec.name
-        self.fd = fd
-        self.prog = prog
-
-    def __repr__(self) -> str:
-        return f"<ObjectProgram {self.name} {self.spec.section}>"
-
-    @property
-    def run_cnt(self) -> int:
-        """How often it ran since it was loaded (always counted; the info structure's counts under BPF_ENABLE_STATS)."""
-        return self.prog.runs
-
-    @property
-    def recursion_misses(self) -> int:
-        """Runs left out because it was running on that CPU already."""
-        return self.prog.stats()[2]
-
-    @property
-    def auto_attachable(self) -> bool:
-        """Whether the section says where it attaches."""
-        return bool(self.spec.attach_name)
-
-    def attach(self, name: str | None = None, cookie: int = 0) -> Link:
-        """Attach to the section's tracepoint, or to another. BpfError."""
-        from fastrtp.uapi import BpfProgType
-
-        by_btf = self.spec.prog_type == BpfProgType.BPF_PROG_TYPE_TRACING
-        target = name or self.spec.attach_name
-        if not target:
-            raise ValueError(f"section {self.spec.section!r} of program {self.name} names no tracepoint: attach(name)")
-        if by_btf and target != self.spec.attach_name:
-            raise ValueError(f"program {self.name} was loaded for tracepoint {self.spec.attach_name}, not {target}")
-        try:
-            if self.spec.prog_type == BpfProgType.BPF_PROG_TYPE_TRACEPOINT:
-                fd, perf_fd = self._process.tracepoint_attach(target, self.fd, cookie)
-                return Link(self._process, fd, self.name, target.rpartition("/")[2], perf_fd)
-            fd = self._process.raw_tracepoint_open(None if by_btf else target, self.fd, cookie)
-        except BpfError as error:
-            raise BpfError(_errno(error), f"attach program {self.name}: {error.strerror}") from error
-        return Link(self._process, fd, self.name, target)
-
-    def test_run(self, ctx: bytes = b"", cpu: int = 0) -> int:
-        """BPF_PROG_TEST_RUN: R0 as u32. BpfError."""
-        return self._process.prog_test_run(self.fd, ctx, flags=1 if cpu else 0, cpu=cpu)
-
-    def ir(self) -> str:
-        """Optimised LLVM IR of the program."""
-        return self.prog.native.ir()
-
-    def assembly(self) -> str:
-        """The host's assembly of the program."""
-        return self.prog.native.assembly()
-
-    def annotate(self) -> str:
-        """The host's assembly under the instructions and the source lines that it is for. Compiled once more, for this."""
-        lines = {index: line[0] for index, line in source_lines(self.prog).items()}
-        return self.prog.native.annotated.text(self.prog.verified.insns, lines)
-
-
-class ObjectMap:
-    """A map of an object. `fd`: its descriptor; `map`: its contents (fastrtp.maps.Map)."""
-
-    def __init__(self, process: Process, spec: MapSpec, fd: int, bpf_map: BpfMap) -> None:
-        self._process = process
-        self.spec = spec
-        self.name = spec.name
-        self.fd = fd
-        self.bpf_map = bpf_map
-
-    def __repr__(self) -> str:
-        return f"<ObjectMap {self.name} {self.map!r}>"
-
-    @property
-    def map(self) -> Any:
-        """The contents."""
-        return self.bpf_map.map
-
-    def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
-        """(key, value) as bytes; per-CPU: all CPUs' values, each rounded up to 8."""
-        return iter(self.map.raw_items())
-
-    def items(self) -> Iterator[tuple[Any, Any]]:
-        """(key, value) decoded by BTF."""
-        return iter(self.map.items())
-
-    def __len__(self) -> int:
-        return len(self.map)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def lookup(self, key: bytes, flags: int = 0) -> bytes:
-        """The value. BpfError ENOENT."""
-        return self._process.map_lookup_elem(self.fd, key, flags)
-
-    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
-        """Set the value. BpfError."""
-        self._process.map_update_elem(self.fd, key, value, flags)
-
-    def delete(self, key: bytes) -> None:
-        """Remove the key. BpfError ENOENT."""
-        self._process.map_delete_elem(self.fd, key)
-
-    def consume(self) -> Iterator[bytes]:
-        """Records of a ring buffer, or samples of a perf event array, as bytes; consumed."""
-        consume = getattr(self.map, "consume", None)
-        if consume is None:
-            raise TypeError(f"map {self.name} is a {self.map.map_type.name}: only rings have records to consume")
-        return iter(consume())
-
-
-class ObjectMaps(dict[str, ObjectMap]):
-    """Maps by name; global data also by its section, as libbpf has it: maps[".rodata"]."""
-
-    def __missing__(self, name: str) -> ObjectMap:
-        found = [held for held in self.values() if name.startswith(".") and held.name.endswith(name)]
-        if len(found) == 1:
-            return found[0]
-        raise KeyError(name)
+Autoload = Callable[["ProgramSpec"], bool] | Collection[str] | None
+_SECTIONS = ("rodata", "data", "bss", "kconfig")
 
 
 class BpfObject:
-    """A loaded object. `programs`, `maps`: by name. `skipped`: program -> why it was not loaded."""
+    """An object. `programs`, `maps`: by name, once it is loaded those that were loaded and created.
 
-    def __init__(self, process: Process, spec: ObjectSpec) -> None:
+    `skipped`: program -> why it was not loaded. `warnings`: what was left out, or is known less well than it looks.
+    `rodata`, `data`, `bss`, `kconfig`, and `data_custom` for a section .data.custom: variables by name (`Variables`), to be set
+    between open and load, and read (those that the program may change: set, too) afterwards.
+    """
+
+    def __init__(self, process: Process, spec: ObjectSpec, kconfig: ConfigSource | None = None) -> None:
         self._process = process
         self.spec = spec
         self.name = spec.name
-        self.programs: dict[str, ObjectProgram] = {}
-        self.maps = ObjectMaps()
+        self.programs = {name: ObjectProgram(process, program) for name, program in spec.programs.items()}
+        self.maps = ObjectMaps({name: ObjectMap(process, one, spec) for name, one in spec.maps.items()})
         self.skipped: dict[str, str] = dict(spec.skipped)
+        self.warnings: list[str] = []
+        self.is_loaded = False
         self.btf_fd = -1
+        self.kconfig = kconfig
 
     def __repr__(self) -> str:
-        return f"<BpfObject {self.name} programs {list(self.programs)} maps {list(self.maps)}>"
+        state = "" if self.is_loaded else "open, "
+        return f"<BpfObject {self.name} {state}programs {list(self.programs)} maps {list(self.maps)}>"
 
     def __enter__(self) -> BpfObject:
         return self
@@ -208,19 +59,127 @@ class BpfObject:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def attach(self, cookie: int = 0) -> Links:
+    # variables
+
+    @property
+    def sections(self) -> dict[str, Variables]:
+        """Variables by section: {".rodata": ..., ".bss": ...}."""
+        held = [one for one in self.maps.values() if one.spec.section.startswith(".") and one.spec.initial is not None]
+        return {one.spec.section: Variables(one, one.spec.section) for one in held}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "maps":
+            raise AttributeError(name)
+        sections = self.sections
+        found = next((one for section, one in sections.items() if section.lstrip(".").replace(".", "_") == name), None)
+        if found is None:
+            there = ", ".join(section.lstrip(".").replace(".", "_") for section in sections)
+            if name in _SECTIONS:
+                raise UnknownNameError(f"object {self.name} has no section .{name}, its variables are in: {there or 'none'}")
+            raise AttributeError(f"an object has no {name!r}, and {self.name} no such section; there are: {there or 'none'}")
+        return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SECTIONS[:-1] and isinstance(value, Mapping):
+            self.set(value, name)
+        elif name == "kconfig":
+            self._set_kconfig(value)
+        else:
+            super().__setattr__(name, value)
+
+    def set(self, values: Mapping[str, Any], section: str = "") -> None:
+        """Set variables: `targ_pid`, `filter.pid`, `cpus[3]`, `bss.hits`; with `section`, only of that one.
+
+        UnknownNameError, with the names that there are; ObjectError for a value that its variable cannot hold.
+        """
+        sections = self.sections
+        if section:
+            found: Variables = getattr(self, section)
+            sections = {section: found}
+        for path, value in values.items():
+            set_variable(sections, path, value)
+
+    def _set_kconfig(self, source: ConfigSource | None) -> None:
+        """Fill the options in: those that `source` has, the others as the kernel has them."""
+        given = config_from(source) if source is not None else None
+        self._options = Options(self.spec, self._process.kernel, given)
+        for held in self.maps.values():
+            if held.spec.section == KCONFIG_SECTION:
+                held.spec.initial = self._options.fill(self.spec, held.spec.initial or b"")
+
+    def unresolved(self, program: ProgramSpec) -> str:
+        """Why a program cannot run for want of an option's value, "" if it can."""
+        written = {name for held in self.maps.values() if held.spec.section == KCONFIG_SECTION for name in held.written}
+        missing = [
+            self._options.unknown[name] for name in program.externs if name in self._options.unknown and name not in written
+        ]
+        return "; ".join(missing)
+
+    @property
+    def notes_on_options(self) -> list[str]:
+        """Options that read as 0 although they may be set."""
+        return self._options.notes
+
+    # programs
+
+    def select(self, patterns: Iterable[str]) -> None:
+        """Load these programs and no others: names, or patterns with * and ?. Programs that they may tail-call by what the object
+        itself puts into its program arrays come with them. UnknownNameError for a pattern that names none.
+        """
+        wanted: set[str] = set()
+        for pattern in patterns:
+            found = fnmatch.filter(self.programs, pattern)
+            if not found:
+                why = self.skipped.get(pattern)
+                there = f", there are: {', '.join(self.programs) or 'none'}" if why is None else f": {why}"
+                raise UnknownNameError(f"no program {pattern!r}{there}")
+            wanted.update(found)
+        todo = list(wanted)
+        while todo:
+            for ref in self.programs[todo.pop()].spec.map_refs:
+                called = [name for name in self.spec.maps[ref.map_name].values.values() if name in self.programs]
+                todo += [name for name in called if name not in wanted]
+                wanted.update(called)
+        for program in self.programs.values():
+            program.autoload = program.name in wanted
+
+    # loading and attaching
+
+    def load(self, *, strict: bool = True) -> BpfObject:
+        """Create the maps, load the programs: all or nothing. The object itself.
+
+        `strict` False: programs that the kernel refuses are left out, and are in `skipped` with the reason; BpfError only where
+        none is left. See `fastrtp.kernel.loader.load_object` for errors.
+        """
+        from .loader import load_object
+
+        if self.is_loaded:
+            raise BpfError(errno.EINVAL, f"EINVAL: object {self.name} is loaded already")
+        load_object(self._process, self, strict=strict)
+        return self
+
+    def attach(self, cookie: int = 0, *, strict: bool = True) -> Links:
         """Attach every program whose section names a tracepoint: all or none. BpfError "attach program X: ...".
 
-        Perf event arrays get a ring for each CPU, which a tool that reads them would open now.
+        `strict` False: those that can be; the others are in `skipped`. Perf event arrays get a ring for each CPU, which a tool
+        that reads them would open now.
         """
+        if not self.is_loaded:
+            raise ObjectError(f"object {self.name} is not loaded yet")
         for held in self.maps.values():
             if hasattr(held.map, "open_rings") and not held.bpf_map.events:
                 held.map.open_rings()
         links: list[Link] = []
         try:
             for program in self.programs.values():
-                if program.auto_attachable:
-                    links.append(program.attach(cookie=cookie))  # noqa: PERF401 - those before a failure have to be known
+                if not program.auto_attachable:
+                    continue
+                try:
+                    links.append(program.attach(cookie=cookie))
+                except BpfError as error:
+                    if strict:
+                        raise
+                    self.skipped[program.name] = str(error.strerror)
         except BaseException:
             Links(links).close()
             raise
@@ -228,16 +187,16 @@ class BpfObject:
 
     def close(self) -> None:
         """Close all descriptors: what nothing else holds is unloaded."""
-        fds = [program.fd for program in self.programs.values()] + [held.fd for held in self.maps.values()] + [self.btf_fd]
+        fds = [program.fd for program in self.programs.values()] + [self.btf_fd]
+        for held in self.maps.values():
+            fds += [held.fd, held.reused_fd]
+            held.fd = held.reused_fd = -1
         for program in self.programs.values():
             program.fd = -1
-        for held in self.maps.values():
-            held.fd = -1
         self.btf_fd = -1
         for fd in fds:
             if fd >= 0 and not self._process.exited:
                 self._process.close(fd)
 
 
-def _errno(error: BpfError) -> int:
-    return error.errno if error.errno is not None else 0
+__all__ = ["Autoload", "BpfObject", "Link", "Links", "ObjectMap", "ObjectMaps", "ObjectProgram"]

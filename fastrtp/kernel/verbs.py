@@ -6,7 +6,7 @@ Each makes the attr and the buffers that a C program would make and goes through
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
     from fastrtp.trace.perf_attr import PerfEventAttr
 
-    from .loader import Autoload
-    from .object import BpfObject
+    from .config import ConfigSource
+    from .object import Autoload, BpfObject
     from .perf_tracepoint import TracepointEvent
     from .process import Process
-
 
 DEFAULT_SAMPLE_TYPE = 1 << 1 | 1 << 2 | 1 << 7 | 1 << 8 | 1 << 10
 """PERF_SAMPLE_TID, TIME, CPU, PERIOD and RAW."""
@@ -71,11 +70,44 @@ class Verbs:
         """close(2). BpfError EBADF."""
         self._process.close(fd)
 
-    def load(self, source: str | os.PathLike[str] | bytes, *, name: str = "", autoload: Autoload = None) -> BpfObject:
-        """Load a BPF ELF object (a path, or its bytes) as libbpf does. See `fastrtp.kernel.loader.load`."""
+    def open(
+        self, source: str | os.PathLike[str] | bytes, *, name: str = "", kconfig: ConfigSource | None = None
+    ) -> BpfObject:  # fmt: skip
+        """Open a BPF ELF object (a path, or its bytes) to set it up before it is loaded, as libbpf's skeletons do:
+
+            obj = kernel.open("x.bpf.o")
+            obj.rodata.targ_pid = 5
+            obj.maps["start"].max_entries = 10240
+            obj.programs["extra"].autoload = False
+            obj.load()
+
+        ObjectError.
+        """
+        from .loader import open_object
+
+        return open_object(self._process, source, name=name, kconfig=kconfig)
+
+    def load(
+        self, source: str | os.PathLike[str] | bytes, *, name: str = "", autoload: Autoload = None,
+        programs: Iterable[str] | None = None, rodata: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None,
+        bss: Mapping[str, Any] | None = None, max_entries: Mapping[str, int] | None = None,
+        kconfig: ConfigSource | None = None, strict: bool = True,
+    ) -> BpfObject:  # fmt: skip
+        """Open a BPF ELF object (a path, or its bytes), set it up, and load it as libbpf does.
+
+        `programs`: names or patterns of those to load; `autoload`: the same, exactly, by names or by a test of their
+        ProgramSpecs; None: as their sections say. `rodata`, `data`, `bss`: values of variables. `max_entries`: by map.
+        `kconfig`: options of the kernel's configuration: a mapping, a file or its text. `strict` False: refused programs are
+        left out, and are in `.skipped`.
+
+        ObjectError, BpfError, VerifierError, JitError, each with the stage; ObjectWarning for what is done without.
+        """
         from .loader import load
 
-        return load(self._process, source, name=name, autoload=autoload)
+        return load(
+            self._process, source, name=name, autoload=autoload, programs=programs, rodata=rodata, data=data, bss=bss,
+            max_entries=max_entries, kconfig=kconfig, strict=strict,
+        )  # fmt: skip
 
     # maps
 

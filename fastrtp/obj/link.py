@@ -18,12 +18,13 @@ import numpy as np
 from fastrtp.btf import Btf
 from fastrtp.btf.core import CoreRelo
 from fastrtp.btf.ext import CORE_RELO, FUNC_INFO, LINE_INFO, BtfExt, Infos
+from fastrtp.btf.kfuncs import KFUNCS
 from fastrtp.errors import BtfError, ObjectError
 from fastrtp.isa import INSN_SIZE, Insn, decode
 from fastrtp.uapi import BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE
 
 from .elf import SHF_EXECINSTR, SHN_UNDEF, SHT_PROGBITS, STB_LOCAL, STT_FUNC, STT_SECTION, ElfFile, Reloc, Section
-from .globals import Extern
+from .externs import Extern, ExternKind
 from .spec import MapRef, MapSpec, ProgramSpec
 
 if TYPE_CHECKING:
@@ -246,8 +247,10 @@ class Linker:
         extern = self._externs.get(name)
         if extern is None:
             raise UnsupportedProgramError(f"symbol {name!r} is not defined")
-        if extern.reason:
-            raise UnsupportedProgramError(extern.reason)
+        if not extern.weak and extern.kind is not ExternKind.OPTION and extern.essential_name not in KFUNCS:
+            kind = "(kfunc)" if extern.kind is ExternKind.FUNCTION else "(extern __ksym)"
+            raise UnsupportedProgramError(f"{extern.kind.value} {name!r} {kind} is not supported")
+        program.externs[name] = extern
         if insn.code == _CALL and insn.src_reg in (BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL):
             number = POISON_CALL_KFUNC_BASE + list(self._externs).index(name)
             program.insns[at] = insn._replace(src_reg=0, off=0, imm=number)
@@ -259,6 +262,7 @@ class Linker:
         else:
             program.insns[at] = insn._replace(src_reg=0, imm=0)
             program.insns[at + 1] = program.insns[at + 1]._replace(imm=0)
+            program.ksym_refs.append((at, name))
 
     def _debug(self, placed: Mapping[Function, int], program: ProgramSpec) -> None:
         """func_info, line_info and CO-RE relocations, moved to the program's instruction indices."""

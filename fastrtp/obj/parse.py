@@ -9,7 +9,8 @@ from fastrtp.btf.ext import BtfExt
 from fastrtp.errors import BtfError, ObjectError
 
 from .elf import SHN_UNDEF, STT_FUNC, ElfFile
-from .globals import KCONFIG_SECTION, externs, global_map, is_data_section, object_name
+from .externs import KCONFIG_SECTION, externs
+from .globals import global_map, is_data_section, object_name
 from .link import Code, Function, Linker, UnsupportedProgramError, read_code
 from .maps import LEGACY_MAPS_SECTION, MAPS_SECTION, MapDefinition, btf_maps, legacy_maps
 from .sections import parse_section_name
@@ -32,16 +33,16 @@ def parse_object(data: bytes, name: str) -> ObjectSpec:
         if is_data_section(section) and section.size:
             data_maps[section.name] = global_map(spec.name, section, spec.btf)
             _add_map(spec, data_maps[section.name])
-    extern_symbols, kconfig = externs(elf, spec.btf, spec.name)
+    spec.externs, kconfig = externs(elf, spec.btf, spec.name)
     if kconfig is not None:
         _add_map(spec, kconfig)
     if kconfig is not None and spec.btf is not None:
-        places = {one.name: (one.offset, one.size) for one in extern_symbols.values() if one.offset >= 0}
+        places = {one.name: (one.offset, one.size) for one in spec.externs.values() if one.offset >= 0}
         spec.btf = place_externs(spec.btf, KCONFIG_SECTION, places, kconfig.value_size)
         spec.btf_bytes = spec.btf.data
     codes = read_code(elf)
     by_place = {(d.spec.section, d.spec.section_offset): d.spec for d in definitions}
-    linker = Linker(codes, by_place, data_maps, extern_symbols, kconfig, elf, spec.btf, ext)
+    linker = Linker(codes, by_place, data_maps, spec.externs, kconfig, elf, spec.btf, ext)
     for code in codes.values():
         if code.section.name != _TEXT:
             for start in sorted(code.functions):

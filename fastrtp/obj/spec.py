@@ -21,6 +21,8 @@ from fastrtp.isa import Insn
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from .externs import Extern
+
 
 class MapRef(NamedTuple):
     """The ld_imm64 at `insn_idx` loads a map, or with `value_offset` the address of a byte of an array's first value."""
@@ -36,8 +38,7 @@ class MapSpec:
 
     `btf_key_type_id`, `btf_value_type_id`: ids in the object's BTF, 0 for none. `initial`: the first value's contents (global
     data); None leaves the map empty. `frozen`: BPF_MAP_FREEZE after that. `inner`: template of a map of maps.
-    `values`: slot -> name of the map or program to put there at load. `externs`: of the `.kconfig` map, where each variable
-    lies in `initial`: (offset, size); what depends on the kernel is 0 there.
+    `values`: slot -> name of the map or program to put there at load.
     """
 
     name: str
@@ -57,7 +58,6 @@ class MapSpec:
     values: dict[int, str] = field(default_factory=dict)
     section: str = ""
     section_offset: int = 0
-    externs: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,7 +66,8 @@ class ProgramSpec:
 
     `insns` hold the compiler's offsets until `ObjectSpec.relocated`; bpf-to-bpf calls and callback addresses are resolved, map
     loads have src_reg BPF_PSEUDO_MAP_FD or BPF_PSEUDO_MAP_VALUE, an imm of 0 for the map and the value offset in the second slot.
-    `kfunc_refs`: (instruction, name) of calls to kernel functions, which are poisoned here until they are resolved.
+    `kfunc_refs`: (instruction, name) of calls to kernel functions, which are poisoned here until they are resolved;
+    `ksym_refs`: of loads of their addresses, which are 0 here. `externs`: what it uses of others, by name.
     `subprogs`: (first instruction, name), the program itself first.
     """
 
@@ -81,6 +82,8 @@ class ProgramSpec:
     insns: list[Insn] = field(default_factory=list)
     map_refs: list[MapRef] = field(default_factory=list)
     kfunc_refs: list[tuple[int, str]] = field(default_factory=list)
+    ksym_refs: list[tuple[int, str]] = field(default_factory=list)
+    externs: dict[str, Extern] = field(default_factory=dict)
     core_relos: list[CoreRelo] = field(default_factory=list)
     func_info: npt.NDArray[np.void] = field(default_factory=lambda: np.zeros(0, FUNC_INFO))
     line_info: npt.NDArray[np.void] = field(default_factory=lambda: np.zeros(0, LINE_INFO))
@@ -89,7 +92,10 @@ class ProgramSpec:
 
 @dataclass
 class ObjectSpec:
-    """An object file. `skipped`: program name -> why it cannot run here. `btf_bytes`: what BPF_BTF_LOAD is given."""
+    """An object file. `skipped`: program name -> why it cannot run here. `btf_bytes`: what BPF_BTF_LOAD is given.
+
+    `externs`: what it leaves to the kernel, by name, in the order that calls of functions are numbered in.
+    """
 
     name: str
     programs: dict[str, ProgramSpec] = field(default_factory=dict)
@@ -99,6 +105,7 @@ class ObjectSpec:
     btf: Btf | None = None
     btf_bytes: bytes = b""
     skipped: dict[str, str] = field(default_factory=dict)
+    externs: dict[str, Extern] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, data: bytes, name: str = "") -> ObjectSpec:

@@ -81,3 +81,33 @@ def _place_datasec(raw: bytearray, at: int, vlen: int, size: int) -> None:
     start, end = at + _SECINFO_OFF, at + _SECINFO_OFF + vlen * _SECINFO_SIZE
     infos = sorted(struct.iter_unpack("<III", raw[start:end]), key=lambda info: info[1])
     raw[start:end] = b"".join(struct.pack("<III", *info) for info in infos)
+
+
+def resize_datasec(btf: Btf, datasec_id: int, size: int) -> Btf | None:
+    """The BTF with a data section of another size: its last variable, an array, has as many elements as then fit.
+
+    None where the section does not end with an array, or the size does not come out even.
+    Kernel: tools/lib/bpf/libbpf.c:map_btf_datasec_resize
+    """
+    infos = btf.type(datasec_id).secinfos if datasec_id else ()
+    if not infos:
+        return None
+    last = infos[-1]
+    variable = btf.type(last.type_id)
+    array = btf.type(btf.strip(variable.type)) if variable.kind == BtfKind.VAR else variable
+    if array.kind != BtfKind.ARRAY:
+        return None
+    element = btf.sizeof(array.type)
+    if size <= last.offset or not element or (size - last.offset) % element:
+        return None
+    record = struct.pack("<6I", 0, BtfKind.ARRAY << 24, 0, array.type, array.index_type, (size - last.offset) // element)
+    raw = bytearray(btf.data)
+    struct.pack_into("<I", raw, btf.record_offset(variable.id) + _SIZE_OFF, len(btf))
+    at = btf.record_offset(datasec_id)
+    struct.pack_into("<I", raw, at + _SECINFO_OFF + (len(infos) - 1) * _SECINFO_SIZE + 8, size - last.offset)
+    struct.pack_into("<I", raw, at + _SIZE_OFF, size)
+    hdr_len, type_off, type_len, str_off, str_len = struct.unpack_from("<5I", raw, 4)
+    strings = bytes(raw[hdr_len + str_off : hdr_len + str_off + str_len])
+    types = bytes(raw[hdr_len + type_off : hdr_len + type_off + type_len]) + record
+    struct.pack_into("<4I", raw, 8, 0, len(types), len(types), len(strings))
+    return object_btf(bytes(raw[:hdr_len]) + types + strings)
