@@ -32,6 +32,7 @@ COMMANDS = {
     "map": "introspect",
     "link": "introspect",
     "btf": "introspect",
+    "recipes": "recipes",
     "bench": "bench",
     "conformance": "native",
     "warmup": "native",
