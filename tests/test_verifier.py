@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import static_funcs
 
 from fastrtp.btf import default_btf
 from fastrtp.errors import ENOTSUPP, BpfError, VerifierError
@@ -118,7 +119,8 @@ def load(case: Case, log_level: int = 1) -> VerifiedProgram:
             attach=attach,
             kernel_btf=btf,
             log_level=log_level,
-            func_info=(),
+            btf=static_funcs.btf(),
+            func_info=static_funcs.func_info(case.insns),
             nr_cpu_ids=int(case.settings.get("cpus", "8")),
         )
     )

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import static_funcs
 
 from fastrtp.btf import default_btf
 from fastrtp.entry_cache import EntryCache
@@ -103,7 +104,7 @@ def test_the_second_load_is_the_first_one(check: Counted) -> None:
         lambda: attr_of(CacheMap(), license="MIT"),
         lambda: attr_of(CacheMap(), log_level=2),
         lambda: attr_of(CacheMap(), prog_flags=1),
-        lambda: attr_of(CacheMap(), func_info=[(0, 1)]),
+        lambda: attr_of(CacheMap(), btf=static_funcs.btf(), func_info=static_funcs.func_info(())),
         lambda: attr_of(CacheMap(), kernel_btf=default_btf()),
         lambda: attr_of(CacheMap(), text=TEXT.replace("r1 = 1\n", "r1 = 2\n")),
     ],

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+import static_funcs
 from test_verifier import CASES, ERRNO, MAPS, Case
 
 from fastrtp.isa import encode
@@ -32,16 +33,6 @@ DIFFERS = {
 }
 """Cases of which Linux says something else, and why."""
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-# int f(void), static: what every function of a program is said to be
-STATIC_FUNC = (
-    struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 40, 40, 7)
-    + struct.pack("<IIII", 3, 1 << 24, 4, 1 << 24 | 32)
-    + struct.pack("<III", 0, 13 << 24, 1)
-    + struct.pack("<III", 1, 12 << 24, 2)
-    + b"\0f\0int\0"
-)
 
 
 def bpf(cmd: int, attr: bytes) -> int:
@@ -77,15 +68,14 @@ def verdict(case: Case, fds: dict[int, int]) -> tuple[int, str]:
     ]
     code = ctypes.create_string_buffer(encode(insns), len(insns) * 8)
     text, log = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(1 << 20)
-    blob = ctypes.create_string_buffer(STATIC_FUNC, len(STATIC_FUNC))
-    btf = bpf(BTF_LOAD, struct.pack("<QQIII", ctypes.addressof(blob), 0, len(STATIC_FUNC), 0, 0))
-    calls = ((i + insn.imm + 1) for i, insn in enumerate(insns) if (insn.code, insn.src_reg) in ((0x85, 1), (0x18, 4)))
-    starts = sorted({0, *(start for start in calls if 0 <= start < len(insns))})
-    info = ctypes.create_string_buffer(b"".join(struct.pack("<II", start, 3) for start in starts))
+    blob = ctypes.create_string_buffer(static_funcs.BLOB, len(static_funcs.BLOB))
+    btf = bpf(BTF_LOAD, struct.pack("<QQIII", ctypes.addressof(blob), 0, len(static_funcs.BLOB), 0, 0))
+    rows = static_funcs.func_info(insns)
+    info = ctypes.create_string_buffer(b"".join(struct.pack("<II", *row) for row in rows))
     attr = struct.pack(
         "<IIQQIIQII16sIIIIQII",
         *(17, len(insns), ctypes.addressof(code), ctypes.addressof(text), 1, len(log), ctypes.addressof(log), 0, 0),
-        *(b"", 0, 0, btf, 8, ctypes.addressof(info), len(starts), 0),
+        *(b"", 0, 0, btf, 8, ctypes.addressof(info), len(rows), 0),
     )
     fd = bpf(LOAD, attr)
     os.close(btf)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import static_funcs
 
 from fastrtp.btf import Btf, BtfKind, default_btf
 from fastrtp.btf.kfuncs import kfunc_id
@@ -15,6 +16,7 @@ from fastrtp.errors import BpfError, VerifierError
 from fastrtp.isa import Insn, assemble
 from fastrtp.uapi import BpfAttachType, BpfMapType, BpfProgType
 from fastrtp.verifier import AttachTarget, LoadAttr, bpf_check, check
+from tests.fuzz.shapes import SHAPES
 
 GLOBAL, STATIC = 1, 0
 CALL = "call f\nr0 = 0\nexit\nf:\nr0 = 0\nexit"
@@ -23,9 +25,11 @@ CALL = "call f\nr0 = 0\nexit\nf:\nr0 = 0\nexit"
 def refused(insns: str | list[Insn], **fields: Any) -> tuple[int, list[str]]:
     """(errno, lines of the log without the last)."""
     kind = BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT
-    attr: dict[str, Any] = {"prog_type": kind, "fd_to_map": _no_map, "func_info": (), **fields}
+    code = assemble(insns) if isinstance(insns, str) else insns
+    types = {} if "btf" in fields else {"btf": static_funcs.btf(), "func_info": static_funcs.func_info(code)}
+    attr: dict[str, Any] = {"prog_type": kind, "fd_to_map": _no_map, **types, **fields}
     with pytest.raises(VerifierError) as caught:
-        bpf_check(LoadAttr(insns=assemble(insns) if isinstance(insns, str) else insns, **attr))
+        bpf_check(LoadAttr(insns=code, **attr))
     return caught.value.errno or 0, caught.value.log.splitlines()[:-1]
 
 
@@ -217,7 +221,7 @@ def test_objects_need_types_and_have_few_fields() -> None:
     kernel = kernel_with_tag("user")
     event = AttachTarget("event", kernel.find("btf_trace_event") or 0)
 
-    number, log = refused(make.format(1), kernel_btf=kernel, attach=event, **TP_BTF)
+    number, log = refused(make.format(1), btf=None, kernel_btf=kernel, attach=event, **TP_BTF)
     assert (number, log[-1]) == (22, "bpf_obj_new/bpf_percpu_obj_new requires prog BTF")
     number, log = refused(make.format(many), btf=Btf.parse(w.dump()), kernel_btf=kernel, attach=event, **TP_BTF)
     assert (number, log[-1]) == (7, "struct many has 12 special fields, of at most 11")
@@ -246,3 +250,83 @@ def test_kptr_xchg_needs_types() -> None:
     array = a_map(BpfMapType.BPF_MAP_TYPE_ARRAY, max_entries=2)
 
     assert refused(exchange, fd_to_map=lambda _: array)[1][-1] == "map 'm' has to have BTF in order to use bpf_kptr_xchg"
+
+
+TAIL_CALL = "call f\nr0 = 0\nexit\nf:\nr2 = map[fd:1]\nr3 = 0\ncall bpf_tail_call\nr0 = 0\nexit"
+ONLY_INT = "tail_call is only allowed in functions that return 'int'."
+
+
+def _progs(_fd: int) -> Any:
+    return a_map(BpfMapType.BPF_MAP_TYPE_PROG_ARRAY, value_size=4)
+
+
+def returning(kind: str, *modifiers: BtfKind) -> dict[str, Any]:
+    """BTF in which the function behind the program returns that, behind typedefs and the like."""
+    w = BtfWriter()
+    made = {
+        "int": w.add_int("int", 4, 1), "long": w.add_int("long", 8, 1), "bool": w.add_int("_Bool", 1, 4), "void": 0,
+        "int128": w.add_int("__int128", 16, 1), "enum": w.add_enum("e", 4, [("a", 1)]),
+        "struct": w.add_struct("s", 8, []), "pointer": w.add_pointer(0),
+    }  # fmt: skip
+    result = made[kind]
+    for modifier in modifiers:
+        result = w.add(modifier, "name" if modifier == BtfKind.TYPEDEF else "", result)
+    main = w.add(BtfKind.FUNC, "main", w.add_func_proto(0, []), vlen=GLOBAL)
+    func = w.add(BtfKind.FUNC, "f", w.add_func_proto(result, []), vlen=STATIC)
+    return {"btf": Btf.parse(w.dump()), "func_info": [(0, main), (3, func)]}
+
+
+@pytest.mark.parametrize("kind", ["void", "int128", "struct", "pointer"])
+def test_a_function_with_a_tail_call_that_returns_no_number(kind: str) -> None:
+    """What the other program returns is one."""
+    assert refused(TAIL_CALL, fd_to_map=_progs, **returning(kind)) == (22, [ONLY_INT])
+
+
+@pytest.mark.parametrize("kind", ["int", "long", "bool", "enum"])
+def test_a_function_with_a_tail_call_that_returns_a_number(kind: str) -> None:
+    """Of up to 8 bytes, behind whatever modifiers; what the program itself returns does not matter."""
+    types = returning(kind, BtfKind.CONST, BtfKind.TYPEDEF, BtfKind.VOLATILE)
+    attr: dict[str, Any] = {"prog_type": BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, "fd_to_map": _progs, **types}
+
+    assert bpf_check(LoadAttr(insns=assemble(TAIL_CALL), **attr)).subprogs[1].has_tail_call
+
+
+@pytest.mark.parametrize("func_info", [None, []])
+def test_a_function_with_a_tail_call_and_no_types(func_info: Any) -> None:
+    """Nobody says what it returns."""
+    number, log = refused(TAIL_CALL, fd_to_map=_progs, btf=None, func_info=func_info)
+
+    assert (number, log) == (22, ["tail_call is not allowed in subprogs without BTF"])
+
+
+FUNC_INFO = [
+    ([(1, 0), (3, 0)], "nonzero insn_off 1 for the first func info record"),
+    ([(0, 0), (0, 0)], "same or smaller insn offset (0) than previous func info record (0)"),
+    ([(0, 0), (3, 99)], "invalid type id 99 in func info"),
+    ([(0, 1), (3, 0)], "invalid type id 1 in func info"),
+    ([(0, 0)], "number of funcs in func_info doesn't match number of subprogs"),
+    ([(0, 0), (2, 0)], "func_info BTF section doesn't match subprog layout in BPF program"),
+]
+
+
+@pytest.mark.parametrize(("rows", "message"), FUNC_INFO, ids=[message for _, message in FUNC_INFO])
+def test_func_info_goes_with_the_program(rows: list[tuple[int, int]], message: str) -> None:
+    """A record for each function, in order, each of a FUNC (0 stands for one here)."""
+    types = with_function([])
+    types["func_info"] = [(at, ident or types["func_info"][0][1]) for at, ident in rows]
+
+    assert refused(CALL, **types) == (22, [message])
+
+
+def test_a_callback_of_a_timer_with_a_tail_call() -> None:
+    """Even one that no path reaches. Linux finds it, and takes it for a bug of its own."""
+    text = (
+        "*(u32 *)(r10 -4) = 0\nr2 = r10\nr2 += -4\nr1 = map[fd:15]\ncall bpf_map_lookup_elem#1\nif r0 == 0 goto out\nr6 = r0\n"
+        "r1 = r6\nr1 += 8\nr2 = map[fd:15]\nr3 = 1\ncall bpf_timer_init#169\n"
+        "r1 = r6\nr1 += 8\nr2 = subprog[pc+4]\ncall bpf_timer_set_callback#170\nout:\nr0 = 0\nexit\n"
+        "r0 = 0\nif r0 == 0 goto end\nr1 = r2\nr2 = map[fd:4]\nr3 = 0\ncall bpf_tail_call#12\nend:\nr0 = 0\nexit"
+    )
+    attach = AttachTarget("sched_switch", default_btf().find("btf_trace_sched_switch") or 0)
+    number, log = refused(text, fd_to_map=SHAPES.__getitem__, attach=attach, kernel_btf=default_btf(), **TP_BTF)
+
+    assert (number, log[-1]) == (14, "verifier bug: subprog has tail_call and async cb")

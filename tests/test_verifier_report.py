@@ -6,6 +6,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import static_funcs
 
 from fastrtp.btf import default_btf
 from fastrtp.btf.kfuncs import kfunc_id
@@ -44,10 +45,12 @@ def refused(text: str, log_level: int = 1, **settings: object) -> Report:
             raise BpfError(9)
         return MAPS[fd]
 
-    fields: dict[str, object] = {"prog_type": BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, "func_info": (), **settings}
     text = re.sub(r"call (bpf_(?:iter|rcu|preempt)_\w+)", lambda found: f"call kernel-function#{kfunc_id(None, found[1])}", text)
+    insns = assemble(text)
+    types = {} if "btf" in settings else {"btf": static_funcs.btf(), "func_info": static_funcs.func_info(insns)}
+    fields: dict[str, object] = {"prog_type": BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, **types, **settings}
     with pytest.raises(VerifierError) as caught:
-        bpf_check(LoadAttr(insns=assemble(text), fd_to_map=fd_to_map, log_level=log_level, **fields))  # type: ignore[arg-type]
+        bpf_check(LoadAttr(insns=insns, fd_to_map=fd_to_map, log_level=log_level, **fields))  # type: ignore[arg-type]
     found = report_of(caught.value)
     assert isinstance(found, Report)
     return found
@@ -120,6 +123,8 @@ ELSEWHERE = [
     ("licence", "cannot call GPL-restricted function from non-GPL compatible program"),
     ("argument of a global function", "arg#0 is expected to be non-NULL\nCaller passes invalid args into func#1 ('f')"),
     ("argument of a global function", "R1 type=???\nCaller passes invalid args into func#1 ('f')"),
+    ("tail call in a function", "tail_call is only allowed in functions that return 'int'."),
+    ("tail call in a function", "tail_call is not allowed in subprogs without BTF"),
     ("expected memory", "R1 type=scalar expected=fp\nCaller passes invalid args into func#1 ('f')"),
 ]
 """Programs that end in these lines are in test_spin_lock.py and test_verifier_global.py."""

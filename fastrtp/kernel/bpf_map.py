@@ -42,6 +42,7 @@ class BpfMap(RefCounted):
         self.btf = btf
         self.programs: dict[int, BpfProg] = {}
         self.owner: tuple[Any, ...] | None = None
+        self._tp_access: int | None = None
         self.events: dict[int, tuple[PerfEvent, File]] = {}
         self.inners: dict[bytes, BpfMap] = {}
         self._ids = ids
@@ -121,10 +122,21 @@ class BpfMap(RefCounted):
 
         Kernel: kernel/bpf/core.c:bpf_prog_map_compatible
         """
-        kind = (prog.type, prog.sleepable, prog.expected_attach_type, prog.attach_btf_id)
+        kind = (prog.type, prog.sleepable, prog.expected_attach_type, prog.attach_func_proto)
         if self.owner is None:
             self.owner = kind
         return self.owner == kind
+
+    def admit_caller(self, prog: BpfProg) -> bool:
+        """Whether the program may tail-call what is here, now and later: those programs touch no more of the tracepoint's buffer
+        than it does itself, which is all that is looked at when it is attached. Differs: Linux does not ask.
+        """
+        self._tp_access = min(prog.max_tp_access, prog.max_tp_access if self._tp_access is None else self._tp_access)
+        return all(self.admits(target) for target in self.programs.values())
+
+    def admits(self, prog: BpfProg) -> bool:
+        """Whether the program touches no more of a tracepoint's buffer than those that may tail-call it. Differs: see above."""
+        return self._tp_access is None or prog.max_tp_access <= self._tp_access
 
     def update_prog(self, index: int, prog: BpfProg) -> None:
         """Put a program into the array; the reference to it passes to the map.

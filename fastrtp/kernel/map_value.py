@@ -52,6 +52,9 @@ def bpf_map_update_value(call: Call, bpf_map: BpfMap, file: File, key: bytes, va
         prog = call.prog_get(fd)
         if not bpf_map.compatible(prog):
             raise BpfError(errno.EINVAL, f"EINVAL: program {prog.id} is of another kind than those in program array {bpf_map.id}")
+        if not bpf_map.admits(prog):
+            accesses = f"program {prog.id} accesses {prog.max_tp_access} bytes of its tracepoint's buffer"
+            raise BpfError(errno.EINVAL, f"EINVAL: {accesses}, more than a program that calls it from program array {bpf_map.id}")
         prog.get()
         bpf_map.update_prog(index, prog)
         return

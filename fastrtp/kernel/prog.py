@@ -134,6 +134,15 @@ class BpfProg(RefCounted):
         return self.aux.attach_btf_id
 
     @property
+    def attach_func_proto(self) -> int:
+        """Type of the tracepoint's arguments that a tracing program is for, 0 for the others. Kernel: aux->attach_func_proto"""
+        if self.aux.attach_btf is None:
+            return 0
+        btf = self.aux.attach_btf.btf
+        pointer: int = btf.type(self.attach_btf_id).type
+        return int(btf.type(pointer).type)
+
+    @property
     def max_ctx_offset(self) -> int:
         """End of the highest argument read, bytes."""
         return int(self.verified.max_ctx_offset)

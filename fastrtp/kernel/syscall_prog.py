@@ -189,9 +189,16 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
     prog = BpfProg(call.kernel.progs, attr.prog_type, name, tag, aux, verified, used_maps, native, call.kernel.memory)
     profile(prog, call.kernel.memory.perf_map)
     for bpf_map in used_maps:
-        if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PROG_ARRAY and not bpf_map.compatible(prog):
+        if bpf_map.map_type != BpfMapType.BPF_MAP_TYPE_PROG_ARRAY:
+            continue
+        if not bpf_map.compatible(prog):
             prog.put()
             raise _invalid(f"program array {bpf_map.id} holds programs of another kind")
+        if not bpf_map.admit_caller(prog):
+            prog.put()
+            raise _invalid(
+                f"program array {bpf_map.id} holds a program that accesses more of its tracepoint's buffer than this one"
+            )
     return prog
 
 

@@ -33,6 +33,7 @@ Checked:
 - sections of spin locks, RCU and preemption are closed on every path, and what may be called in them (section.py)
 - functions: eight frames, stack depth, callbacks of bpf_loop and bpf_for_each_map_elem with their return range (func_native.py,
   func.py)
+- tail calls in functions: where one succeeds the function is over, and its result is any number (func.py, btf_func.py)
 - global functions: each once, on its own, for every argument that its BTF prototype and tags allow; calls check the arguments
   (global_func.py, subprog_args.py)
 - every path ends: loops make progress, at most 1,000,000 instructions are processed, 8,192 branches wait,

@@ -6,7 +6,7 @@ Kernel: kernel/bpf/verifier.c:check_helper_call (its switch), set_*_callback_sta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from errno import EACCES, EINVAL
+from errno import EACCES, EFAULT, EINVAL
 from functools import partial
 from types import MappingProxyType
 
@@ -26,16 +26,25 @@ from fastrtp.verifier.refs import check_reference_leak
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_DYNPTR,
     CONST_PTR_TO_MAP,
+    NOT_INIT,
     PTR_TO_BTF_ID,
     PTR_TO_MAP_KEY,
     PTR_TO_MAP_VALUE,
+    SCALAR_VALUE,
     reg_type_str,
 )
 from fastrtp.verifier.state import REG_UNKNOWN, BpfFuncState, BpfRegState
 
 
 def _check_tail_call(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
+    index = env.regs[3]
+    constant = index.type == SCALAR_VALUE and not index.bounds.var_off.mask
+    if constant and index.bounds.var_off.value < meta.map_ptr.max_entries:
+        mark_reg_precise(env, 3)  # where Linux's code generator jumps straight to the slot: record_func_key
     check_reference_leak(env, "tail_call")
+    if env.frame.in_callback_fn and env.regs[0].type == NOT_INIT:
+        # a callback may not return any number: refused either way; Linux looks for where R0 was made, and finds no place
+        env.reject(EFAULT, "verifier bug: callback unexpected regs 1")
 
 
 def _check_loop(env: BpfVerifierEnv, meta: CallArgMeta) -> None:

@@ -10,6 +10,7 @@ from errno import E2BIG, EINVAL, ENOENT
 
 from fastrtp.btf import BtfKind
 from fastrtp.errors import VerifierError
+from fastrtp.helpers.table import HELPER_IDS
 from fastrtp.isa import (
     BPF_CALL,
     BPF_JMP,
@@ -26,10 +27,11 @@ from fastrtp.verifier import reason as why
 from fastrtp.verifier.api import LoadAttr, VerifiedProgram
 from fastrtp.verifier.async_cb import do_check_async_callbacks
 from fastrtp.verifier.bounds import ZERO
+from fastrtp.verifier.btf_func import check_btf_func, has_func_info
 from fastrtp.verifier.call import check_helper_call, check_reference_leak, helper_rows
 from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv, Limits
-from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit
+from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit, push_tail_call
 from fastrtp.verifier.global_func import check_return_code, do_check_main, do_check_subprogs
 from fastrtp.verifier.insn_log import InsnLog
 from fastrtp.verifier.kfunc import add_kfunc_calls, check_kfunc_call
@@ -45,6 +47,7 @@ from fastrtp.verifier.state import BpfRegState
 SLICE = 50_000
 """Instructions between two looks at what Python has to do: an interrupt, for one."""
 
+_TAIL_CALL = HELPER_IDS["tail_call"]
 RELOG_LIMIT = 200_000
 """A failure after more instructions than this is logged by its message alone."""
 
@@ -85,6 +88,7 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         add_subprogs(env)
         add_kfunc_calls(env)
         check_subprogs(env)
+        check_btf_func(env)
         resolve_pseudo_ldimm64(env)
         check_cfg(env)
         _check_attach(env)
@@ -215,6 +219,8 @@ def _do_call(env: BpfVerifierEnv, insn: Insn) -> int:
         check_kfunc_call(env, insn)
     else:
         check_helper_call(env, insn)
+        if insn.imm == _TAIL_CALL and env.cur_state.nframes > 1:
+            return push_tail_call(env)
     return env.insn_idx + 1
 
 
@@ -232,7 +238,7 @@ def _ld_imm64(env: BpfVerifierEnv, insn: Insn) -> BpfRegState:
 
 def _callback_subprog(env: BpfVerifierEnv, start: int) -> int:
     """Number of the function that a 64-bit immediate names: one that the program's BTF calls static."""
-    if env.attr.func_info is None:
+    if not has_func_info(env):
         env.reject(EINVAL, "missing btf func_info")
     if env.attr.btf is not None:
         for insn_off, type_id in ((int(row[0]), int(row[1])) for row in env.attr.func_info):

@@ -8,11 +8,12 @@ check_max_stack_depth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import E2BIG, EACCES
+from errno import E2BIG, EACCES, EFAULT
 
 from fastrtp.isa import BPF_CALL, BPF_JMP, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, Insn
 from fastrtp.uapi import MAX_BPF_STACK, MAX_CALL_FRAMES
 from fastrtp.verifier import reason as why
+from fastrtp.verifier.api import SubprogInfo
 from fastrtp.verifier.async_cb import check_return_range
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.global_func import check_global_call
@@ -107,6 +108,19 @@ def prepare_func_exit(env: BpfVerifierEnv) -> int:
     return target
 
 
+def push_tail_call(env: BpfVerifierEnv) -> int:
+    """Below bpf_tail_call in a function: it failed, on a path for later, or it succeeded, and the function is over.
+
+    Another program has then run in the function's place: what it returned is R0, any number; of the memory of programs it
+    can have written what every program may write to at any time (values of maps), so nothing has to be forgotten. The
+    instruction to go on with, as `prepare_func_exit`. Kernel: check_helper_call (bpf_tail_call in a frame below the first)
+    """
+    env.push_stack(env.insn_idx + 1)
+    env.regs[0] = REG_UNKNOWN
+    env.frame.deps[0] = 0
+    return prepare_func_exit(env)
+
+
 def check_max_stack_depth(env: BpfVerifierEnv) -> None:
     """Frames over every call chain: 512 bytes where tail calls are made, 256 below one; eight frames; no recursion.
 
@@ -149,7 +163,14 @@ def _called(env: BpfVerifierEnv, number: int) -> list[int]:
             or (
                 insn.code == LD_IMM64
                 and insn.src_reg == BPF_PSEUDO_FUNC
-                and not env.subprogs[env.subprog_at[i + insn.imm + 1]].is_async_cb  # begins on a stack of its own
+                and not _begins_on_its_own(env, env.subprogs[env.subprog_at[i + insn.imm + 1]])
             )
         }
     )
+
+
+def _begins_on_its_own(env: BpfVerifierEnv, subprog: SubprogInfo) -> bool:
+    """A callback that runs later, on a stack of its own. Errors: EFAULT for one with a tail call, of which Linux never heard."""
+    if subprog.is_async_cb and subprog.has_tail_call:
+        env.reject(EFAULT, "verifier bug: subprog has tail_call and async cb")
+    return subprog.is_async_cb

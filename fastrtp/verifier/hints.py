@@ -113,6 +113,9 @@ HINTS: tuple[tuple[str, str, Advice], ...] = (
      "one load is reached with pointers of different kinds: use the pointer in each branch by itself"),
     ("stack pointer that leaves its function", r"cannot return stack pointer|cannot spill pointers to stack into",
      "a callee's variables end with it: let the caller pass a pointer to its own"),
+    ("tail call in a function", r"tail_call is (only|not) allowed in",
+     "where the tail call succeeds the function returns what the other program did: it has to return an int, and to be built "
+     "with BTF (-g)"),
     ("callback", r"callback function not|missing btf func_info",
      "a callback is a static function of the program, built with BTF (-g)"),
     ("argument of a global function", r"is not a scalar|expected to be non-NULL|expects pointer to ctx|size cannot be determined|"

@@ -17,11 +17,15 @@ def release_reference(env: BpfVerifierEnv, ref_obj_id: int) -> bool:
 
 
 def check_reference_leak(env: BpfVerifierEnv, prefix: str) -> None:
-    """Nothing acquired is still held, no section is open. Errors: EINVAL. Kernel: check_resource_leak."""
-    if not env.cur_state.refs or (len(env.cur_state.frames) > 1 and prefix != "tail_call"):
+    """Nothing acquired is still held, no section is open. Errors: EINVAL. Kernel: check_resource_leak.
+
+    What a function holds its caller may still give back, after a tail call in it, too: that ends the function alone.
+    """
+    in_function = env.cur_state.nframes > 1
+    if not env.cur_state.refs or (in_function and prefix != "tail_call"):
         return
     check_sections_closed(env, prefix, ("lock",))
-    held = [ref for ref in env.cur_state.refs if ref.kind in ("ptr", "iter")]
+    held = [] if in_function else [ref for ref in env.cur_state.refs if ref.kind in ("ptr", "iter")]
     for ref in held:
         env.log.line(f"Unreleased reference id={ref.id} alloc_insn={ref.insn_idx}")
     if held:

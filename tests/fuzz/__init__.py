@@ -7,7 +7,8 @@ with guard pages around map values and context, in a reference interpreter that 
 What is generated: arithmetic of both widths, sign extensions, byte swaps, jumps of both widths and gotol, linked registers and
 spills in whole and in part (generator, calls); map values, stack, context and atomics of every size, at constant and variable
 offsets (generator); functions with precise arguments, nested callbacks, helpers whose result has bounds (calls); global
-functions, dynptrs, bpf_for, may_goto, maps of maps, ring buffer references, tail calls, RCU and preemption sections (features);
+functions, dynptrs, bpf_for, may_goto, maps of maps, ring buffer references, RCU and preemption sections (features);
+tail calls in programs, functions and callbacks, to programs that return odd values and write over every map (tails, targets);
 and for tp_btf walks through kernel objects, spin locks, timers, kptrs, lists, trees and objects (walks, owned).
 Of the latter, and of helpers that the interpreter does not have, the verdict alone is compared. Two of five programs are loaded
 with BPF_F_TEST_STATE_FREQ: pruning is where unsound verdicts come from.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastrtp.btf.kfuncs import KFUNCS, kfunc_id
 from fastrtp.isa import Insn
 
+from . import tails
 from .functions import BY_CTX, BY_MEMORY, BY_NONNULL, BY_SCALAR
 
 if TYPE_CHECKING:
@@ -266,7 +267,12 @@ def global_body(g: Generator, kind: int) -> None:
             g.emit(0x15, 1, off=len(body))
         g.out += body
     elif kind == BY_CTX:
-        g.emit(0x79, 0, 1, rng.choice((0, 8, 88)) if not g.rarely() else 96)
+        context = 1
+        if rng.random() < 0.4:
+            context = 6
+            g.emit(0xBF, 6, 1)
+            tails.jump(g)
+        g.emit(0x79, 0, context, rng.choice((0, 8, 88)) if not g.rarely() else 96)
     else:
         for _ in range(rng.randrange(1, 4)):
             code = rng.choice((0x0F, 0xAF, 0x1F, 0x2F, 0x5C, 0x4C))

@@ -43,6 +43,7 @@ def _write() -> tuple[bytes, dict[str, int]]:
             w.add(BtfKind.DECL_TAG, f"arg:{tag}", ids[name], extra=[0])
 
     func("f", [], 0)
+    ids["void"] = w.add(BtfKind.FUNC, "void", w.add_func_proto(0, []), vlen=0)
     func("by_scalar", [("a", ids["int"]), ("b", ids["u64"])], _GLOBAL)
     func("by_memory", [("pair", pointer)], _GLOBAL)
     func("by_nonnull", [("pair", pointer)], _GLOBAL, "nonnull")
@@ -51,7 +52,8 @@ def _write() -> tuple[bytes, dict[str, int]]:
 
 
 BLOB, IDS = _write()
-STATIC, BY_SCALAR, BY_MEMORY, BY_NONNULL, BY_CTX = (IDS[name] for name in ("f", "by_scalar", "by_memory", "by_nonnull", "by_ctx"))
+STATIC, VOID = IDS["f"], IDS["void"]
+BY_SCALAR, BY_MEMORY, BY_NONNULL, BY_CTX = (IDS[name] for name in ("by_scalar", "by_memory", "by_nonnull", "by_ctx"))
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fastrtp.isa import Insn
 from fastrtp.uapi import BPF_F_STRICT_ALIGNMENT, BPF_F_TEST_STATE_FREQ
 
-from . import calls, features, owned
+from . import calls, features, owned, tails
 from .walks import TRACEPOINTS, walk_program
 
 ALU64, ALU32, JMP, JMP32 = 0x07, 0x04, 0x05, 0x06
@@ -32,7 +32,8 @@ FLAGS = (*[0] * 6, BPF_F_STRICT_ALIGNMENT, *[BPF_F_TEST_STATE_FREQ] * 4)
 class Program:
     """Instructions (maps by their number in SHAPES, kernel functions by fastrtp's own ids) and how they are loaded.
 
-    `tracepoint`: a tp_btf program on it, raw_tp otherwise. `globals`: (first instruction, FUNC id) of global functions.
+    `tracepoint`: a tp_btf program on it, raw_tp otherwise. `globals`: (first instruction, FUNC id) of functions that are more
+    than a static one.
     """
 
     insns: Sequence[Insn]
@@ -422,14 +423,6 @@ class Generator:
         self.clobber((0, 1, 2, 3, 4, 5))
         return None
 
-    def tail_call(self) -> None:
-        self.emit(0xBF, 1, 6)
-        self.emit(0x18, 2, 1, imm=4)
-        self.emit(0)
-        self.emit(0xB7, 3, imm=self.rng.choice((1, 3, 9, 0, 2)))
-        self.emit(0x85, imm=12)
-        self.clobber((0, 1, 2, 3, 4, 5))
-
     def subprog(self) -> None:
         for r in range(1, 6):
             if self.rng.random() < 0.9:
@@ -485,6 +478,8 @@ class Generator:
                 features.global_body(self, kind.imm - features.GLOBAL)
             elif kind.imm in calls.BODIES:
                 calls.body(self, kind.imm)
+            elif kind.imm in tails.BODIES:
+                tails.body(self, kind.imm)
             elif kind.imm == owned.LESS:
                 owned.less(self)
             elif kind.code == 0x85:
@@ -500,7 +495,7 @@ class Generator:
         """The next call whose function has yet to be written, -1 for none."""
         for i in range(start, len(self.out)):
             insn = self.out[i]
-            wanted = insn.imm in (FUNC, FUNC + 1, owned.LESS, *calls.BODIES) or insn.imm >= features.GLOBAL
+            wanted = insn.imm in (FUNC, FUNC + 1, owned.LESS, *calls.BODIES, *tails.BODIES) or insn.imm >= features.GLOBAL
             if wanted and (insn.code, insn.src_reg) in CALLS:
                 return i
         return -1
@@ -567,10 +562,11 @@ STATEMENTS: tuple[Statement, ...] = (
     *[Generator.value_access] * 4, *[Generator.stack] * 3, *[Generator.linked] * 2, Generator.spill_pointer,
     Generator.var_stack, Generator.neg_end, Generator.wide, Generator.ctx, Generator.subprog, Generator.loop_helper,
     Generator.for_each, Generator.counted_loop, Generator.second_value, Generator.direct_value, Generator.probe_read,
-    Generator.small_helper, Generator.change_map, Generator.ringbuf, Generator.tail_call, features.dynptr, features.dynptr,
+    Generator.small_helper, Generator.change_map, Generator.ringbuf, features.dynptr, features.dynptr,
     features.iterator, features.iterator, features.map_in_map, features.may_goto, features.ordered, features.section,
     features.global_call, features.global_call, *[calls.precise_args] * 2, calls.nested_loop, *[calls.linked_spills] * 2,
-    calls.far_jump, calls.string_helper, calls.cpu_index, calls.user_drain,
+    calls.far_jump, calls.string_helper, calls.cpu_index, calls.user_drain, tails.tail_call, *[tails.tail_function] * 3,
+    tails.tail_callback,
 )  # fmt: skip
 
 

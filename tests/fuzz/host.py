@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastrtp.btf import host_btf
-from fastrtp.isa import Insn, assemble, encode
+from fastrtp.isa import Insn, encode
 
 from .features import with_kfuncs
 from .functions import BLOB, IDS, func_info
 from .generator import Program
-from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, TAIL_RESULT, Memory
+from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, Memory
+from .targets import TARGETS
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), 0)
 _CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT, _LOAD, _TEST_RUN, _BTF, _FREEZE = 0, 1, 2, 3, 4, 5, 10, 18, 22
@@ -67,9 +68,12 @@ class HostKernel:
             if shape.inner:
                 self._update(number, bytes(4), struct.pack("<i", self.fds[shape.inner]))
         self.types = host_btf()
-        target, _ = self.load(Program(assemble(f"r0 = {TAIL_RESULT}\nexit")))
-        self._update(_PROGS, bytes(4), struct.pack("<i", target))
-        os.close(target)
+        for slot, insns in TARGETS.items():
+            target, verdict = self.load(Program(insns))
+            if target < 0:
+                raise OSError(verdict.errno, f"the program for slot {slot}: {verdict.message}")
+            self._update(_PROGS, struct.pack("<I", slot), struct.pack("<i", target))
+            os.close(target)
         return True
 
     def _create(self, number: int) -> int:

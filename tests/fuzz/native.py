@@ -27,7 +27,8 @@ from .features import with_kfuncs
 from .functions import btf, func_info
 from .generator import Program
 from .host import Verdict
-from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, TAIL_RESULT, Memory
+from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, Memory
+from .targets import TARGETS
 
 _PAGE = mmap.PAGESIZE
 _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
@@ -101,14 +102,25 @@ class NativeSide:
                 self.maps[fd].values()[0, :] = list(s.initial(0))
         self._ctx = guarded(self.memory, len(CTX))
         self._run_ctx, self._run_record = self.memory.record(RUN_CTX)
-        target = f"define i64 @{ENTRY}(ptr %ctx, ptr %env) {{\n  ret i64 {TAIL_RESULT}\n}}\n"
-        self._target = _native_code(target, {})
-        record = ProgRecord(self.memory, self._target.addresses[ENTRY])
         progs: ProgArray = self.maps[_PROGS]
-        progs.set_slot(0, record.address)
+        self._targets = []
+        for slot, insns in TARGETS.items():
+            verified, verdict = verify(Program(insns))
+            if verified is None:
+                raise AssertionError(f"the program for slot {slot}: {verdict.message}")
+            self._targets.append(self._compile(verified))
+            progs.set_slot(slot, ProgRecord(self.memory, self._targets[-1].addresses[ENTRY]).address)
 
     def run(self, verified: VerifiedProgram) -> tuple[int, Memory]:
         """(r0, map contents)."""
+        module = self._compile(verified)
+        self._reset()
+        ctypes.memmove(self._ctx, CTX, len(CTX))
+        result: int = _FUNCTION(module.addresses[ENTRY])(self._ctx, self.memory.env_of(0))
+        module.close()
+        return result, self._contents()
+
+    def _compile(self, verified: VerifiedProgram) -> NativeModule:
         numbers = {id(shape): fd for fd, shape in SHAPES.items()}
         used = [self.maps[numbers[id(shape)]] for shape in verified.used_maps]
         linker = Linker(used, verified.aux, self.memory.lib.parameters)
@@ -123,12 +135,7 @@ class NativeSide:
                 smp=False,
             )
         )
-        module = _native_code(text, map_addresses(used))
-        self._reset()
-        ctypes.memmove(self._ctx, CTX, len(CTX))
-        result: int = _FUNCTION(module.addresses[ENTRY])(self._ctx, self.memory.env_of(0))
-        module.close()
-        return result, self._contents()
+        return _native_code(text, map_addresses(used))
 
     def _reset(self) -> None:
         table: HashMap = self.maps[_HASH]

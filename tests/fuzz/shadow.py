@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fastrtp.isa import Insn
+from fastrtp.uapi import MAX_TAIL_CALL_CNT
 
-from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, TAIL_RESULT, Memory
+from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, Memory
+from .targets import TARGETS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from interpreter import MEM_BASE, STACK_SIZE, Frame, Interpreter, InterpreterError
@@ -47,6 +49,7 @@ class Shadow(Interpreter):
         self.values: dict[int, dict[bytes, int]] = {}
         self.ring: list[tuple[int, int]] = []
         self.ring_used = 0
+        self.tail_calls = 0
         self.rng = random.Random(variant)
         self.helpers = {number: method.__get__(self) for number, method in HELPERS.items()}
         self.numbers = dict(self._numbers(fds))
@@ -54,7 +57,7 @@ class Shadow(Interpreter):
         self.dynptrs: dict[int, tuple[int, int]] = {}
         self.iterators: dict[int, tuple[int, int]] = {}
 
-    def _numbers(self, fds: Sequence[int]) -> Any:
+    def _numbers(self, fds: Sequence[int] | Mapping[int, int]) -> Any:
         for index, insn in enumerate(self.insns):
             if insn.code == 0x18 and insn.src_reg == 1:
                 yield index, _HANDLE + self.shift + fds[insn.imm]
@@ -119,8 +122,10 @@ class Shadow(Interpreter):
     def _step(self, index: int) -> int | None:
         insn = self.insns[index]
         if insn.code == 0x85 and insn.src_reg == 0 and insn.imm == 12:
-            if self.regs[3] & 0xFFFFFFFF == 0:
-                self.regs[0] = TAIL_RESULT
+            target = TARGETS.get(self.regs[3] & 0xFFFFFFFF)
+            if target is not None and self.tail_calls < MAX_TAIL_CALL_CNT:
+                self.tail_calls += 1
+                self.regs[0] = self._run_instead(target)
                 return self._leave()
             self.regs[1:6] = [0] * 5
             return index + 1
@@ -143,6 +148,15 @@ class Shadow(Interpreter):
             return super()._step(0)
         finally:
             self.insns = whole
+
+    def _run_instead(self, insns: Sequence[Insn]) -> int:
+        """r0 of another program, run on the context."""
+        mine = self.insns, self.numbers, self.kfuncs
+        self.insns, self.kfuncs = insns, {}
+        self.numbers = dict(self._numbers({fd: fd for fd in SHAPES}))
+        result = self.call(0, self.regs[1])
+        self.insns, self.numbers, self.kfuncs = mine
+        return result
 
     def call(self, start: int, *args: int) -> int:
         """r0 of a callback."""

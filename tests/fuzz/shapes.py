@@ -17,8 +17,6 @@ CTX = struct.pack("<12Q", *CTX_WORDS)
 """What every program runs on: numbers at the edges of ranges."""
 HASH_KEYS = (0, 1, 5)
 """Keys that the hash map has before a run."""
-TAIL_RESULT = 42
-"""What the program in slot 0 of the program array returns."""
 
 
 @dataclass(frozen=True)
