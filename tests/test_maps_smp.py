@@ -43,8 +43,9 @@ SHARED = {
     "helpers/time_native": "alone", "jit/conformance_native": "alone", "maps/arraymap_native": "atomic",
     "maps/bytes_native": "alone", "maps/graph_native": "locked",
     "maps/field_rows_native": "alone", "maps/fields_native": "locked",
-    "maps/hashtab_native": "locked", "maps/htab_chain_native": "locked", "maps/htab_elem_native": "atomic",
-    "maps/htab_pool_native": "atomic", "maps/map_native": "locked",
+    "maps/hashtab_native": "locked", "maps/hashtab_lru_native": "locked", "maps/lru_list_native": "locked",
+    "maps/htab_any_native": "locked", "maps/htab_value_native": "locked", "maps/htab_chain_native": "locked",
+    "maps/htab_elem_native": "atomic", "maps/htab_pool_native": "atomic", "maps/map_native": "locked",
     "maps/object_native": "atomic", "maps/ringbuf_native": "atomic", "maps/stackmap_native": "locked",
     "maps/timer_native": "ordered", "maps/user_ringbuf_native": "atomic", "native/heap_native": "locked",
     "native/machine_native": "alone", "native/smp_native": "atomic", "record/perf_data_native": "alone",
@@ -195,9 +196,10 @@ def test_a_full_map_is_full_for_all(hammer: tuple[Kernel, BpfObject]) -> None:
 
 
 def test_an_lru_map_keeps_what_is_used(hammer: tuple[Kernel, BpfObject]) -> None:
+    """Elements that a CPU has fetched and not filled are missing from a full map: twice 128 at the most (LOCAL_FREE_TARGET)."""
     play(hammer, "lru_hash", keys=5000)
 
-    assert len(values(hammer, "lru_counts")) == 1024
+    assert 1024 - 2 * 128 <= len(values(hammer, "lru_counts")) <= 1024
 
 
 @pytest.mark.parametrize("prog", ["guard", "guard_hash"])

@@ -16,6 +16,7 @@ from fastrtp.jit.lower import CallTarget, InsnFacts
 from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.maps import ArrayMap, FdArray, HashMap, HashOfMaps, Map
 from fastrtp.maps.attr import LRU
+from fastrtp.native.layout import IN_PLACE
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE
 
 _MOST_CONSTANT = 1 << 16
@@ -28,7 +29,7 @@ def _constants(*values: int) -> tuple[str, ...]:
     return tuple(f"i64 {value}" for value in values)
 
 
-def _hash_call(name: str, map: HashMap) -> CallTarget | None:
+def _hash_call(name: str, map: HashMap, value_held: bool) -> CallTarget | None:
     lru = map.map_type in LRU
     shape = (map.key_size, map.elem_size)
     mask = map.slots - 1
@@ -37,11 +38,12 @@ def _hash_call(name: str, map: HashMap) -> CallTarget | None:
         where = (map.percpu_size, mask, map.stride) if map.percpu else (map.value_at, mask)
         return CallTarget(symbol, _constants(*shape, *where), 2)
     if name == "map_update_elem":
-        cpus = map.memory.cpus
-        values = (map.key_size, map.value_size, map.elem_size, map.value_at, mask, map.max_entries, int(lru), map.stride, cpus)
-        return CallTarget("htab_map_update_elem", _constants(*values), 4)
+        values = (map.key_size, map.value_size, map.elem_size, map.value_at, mask, map.stride, map.memory.cpus)
+        if lru:
+            return CallTarget("htab_lru_map_update_elem", _constants(*values), 4)
+        return CallTarget("htab_map_update_elem", _constants(*values, map.replace if value_held else IN_PLACE), 4)
     if name == "map_delete_elem":
-        return CallTarget("htab_map_delete_elem", _constants(*shape, mask), 2)
+        return CallTarget(f"htab{'_lru' if lru else ''}_map_delete_elem", _constants(*shape, mask), 2)
     return None
 
 
@@ -55,14 +57,17 @@ def _array_call(name: str, map: ArrayMap) -> CallTarget | None:
     return None
 
 
-def map_call(name: str, map: Map | None) -> CallTarget | None:
-    """Target of a map helper on a known map, or None where only the general form will do."""
+def map_call(name: str, map: Map | None, *, value_held: bool = True) -> CallTarget | None:
+    """Target of a map helper on a known map, or None where only the general form will do.
+
+    `value_held`: the program may hold an address in a value of the map over the call.
+    """
     if map is not None and map.fields and name in ("map_update_elem", "map_delete_elem"):
         return None  # special fields of the value are left alone, or given back
     if isinstance(map, HashOfMaps | FdArray):
         return None
     if isinstance(map, HashMap):
-        return _hash_call(name, map)
+        return _hash_call(name, map, value_held)
     if isinstance(map, ArrayMap):
         return _array_call(name, map)
     return None
@@ -97,7 +102,7 @@ class Linker:
         name = HELPERS[insn.imm].name
         known = None if self._aux is None else self._aux[index].map
         if known is not None and self._options.known_maps:
-            target = map_call(name, self._maps[known])
+            target = map_call(name, self._maps[known], value_held=self._aux[index].value_held)
             if target is not None and target.symbol in _BY_VALUES and self._maps[known].value_address:
                 # the values are one memory for the map's life: no load of its address, and LLVM knows it from all others
                 return replace(target, symbol=_BY_VALUES[target.symbol], first=f"map.{known}.values")

@@ -22,7 +22,7 @@ _ELEM_SIZE = at(MAP, "elem_size")
 _FRESH = at(MAP, "fresh")
 _MAX_ENTRIES = at(MAP, "max_entries")
 
-_free_all = outline("value_free_fields", 5)
+_free_all = outline("value_free_fields", 6)
 
 
 @device
@@ -47,17 +47,22 @@ def _free_value(machine: int, map: int, value: int, timers_only: int) -> None:
 def free_fields(machine: int, map: int, value: int, timers_only: int) -> None:
     """Give back what the fields of a value (per-CPU: of all CPUs' values) hold."""
     if load64(map + _FIELDS) != 0:
-        _free_all(machine, map, value, timers_only, 0)
+        _free_all(machine, map, value, timers_only, load64(map + _CPUS) if load64(map + _STRIDE) != 0 else 1, 0)
+
+
+@device
+def free_fields_of_cpu(machine: int, map: int, value: int) -> None:
+    """Give back what the fields of one value hold, which may be a CPU's own."""
+    if load64(map + _FIELDS) != 0:
+        _free_all(machine, map, value, 0, 1, 0)
 
 
 @native()
-def value_free_fields(machine: int, map: int, value: int, timers_only: int, env: int) -> int:
+def value_free_fields(machine: int, map: int, value: int, timers_only: int, cpus: int, env: int) -> int:
     """See free_fields. Out of line: few values have fields, and every program that deletes would have this inside."""
     stride = load64(map + _STRIDE)
-    _free_value(machine, map, value, timers_only)
-    if stride != 0:
-        for cpu in range(1, load64(map + _CPUS)):
-            _free_value(machine, map, value + cpu * stride, timers_only)
+    for cpu in range(cpus):
+        _free_value(machine, map, value + cpu * stride, timers_only)
     return 0
 
 

@@ -1,4 +1,7 @@
-"""HASH, LRU_HASH, PERCPU_HASH, LRU_PERCPU_HASH. Kernel: kernel/bpf/hashtab.c; the operations are in hashtab_native.py."""
+"""HASH, LRU_HASH, PERCPU_HASH, LRU_PERCPU_HASH: what they are made of. Operations: hashtab_native.py, hashtab_lru_native.py.
+
+Kernel: kernel/bpf/hashtab.c, kernel/bpf/bpf_lru_list.c.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from fastrtp.maps.attr import LRU
 from fastrtp.maps.base import Bytes, Map, round_up
-from fastrtp.native.layout import HTAB_BUCKET, HTAB_ELEM, HTAB_POOL
+from fastrtp.native.layout import (
+    HTAB_BUCKET,
+    HTAB_ELEM,
+    HTAB_POOL,
+    IN_PLACE,
+    INACTIVE,
+    LOCAL_FREE_TARGET,
+    LRU_LIST,
+    LRU_LOCAL,
+    LRU_NODE,
+    REPLACE,
+    REPLACE_FREE,
+)
+from fastrtp.uapi import BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC
 
 _IN_USE = 1 << 31
+_U32_MAX = (1 << 32) - 1
+_LRU_HEADS = 3
+_LOCAL_HEADS = 2
 
 
 class HashMap(Map):
@@ -21,20 +41,59 @@ class HashMap(Map):
 
     def _create(self) -> None:
         cpus = self.memory.cpus
+        lru = self.map_type in LRU
+        if self.map_flags & BPF_F_NO_COMMON_LRU:
+            self._round_max_entries(cpus)
+        # an update from a program gives a key another element
+        self.room = self.max_entries + (0 if lru or self.percpu else cpus)
         self.key_at = HTAB_ELEM.itemsize if self.key_size <= 4 else 8
         self.value_at = round_up(self.key_at + self.key_size, 8)
         self.percpu_size = round_up(self.value_size, 8) if self.percpu else 0
-        self.stride = round_up(self.percpu_size * self.max_entries, 64)
+        self.stride = round_up(self.percpu_size * self.room, 64)
         self.elem_size = self.value_at + (0 if self.percpu else round_up(self.value_size, 8))
-        self.slots = 1 << max(2, (2 * self.max_entries - 1).bit_length())
+        self.slots = 1 << max((2 * self.max_entries - 1).bit_length(), self.room.bit_length())
         record = self.record
         record["elem_size"], record["value_at"], record["value_stride"] = self.elem_size, self.value_at, self.stride
         record["slot_mask"], record["percpu_size"] = self.slots - 1, self.percpu_size
         record["slots"] = self._alloc(self.slots * HTAB_BUCKET.itemsize)
-        record["links"] = self._alloc(4 * (self.max_entries + 1))
-        record["values"] = self.elements = self._alloc(self.elem_size * self.max_entries)
+        record["links"] = self._alloc(4 * (self.room + 1))
+        record["values"] = self.elements = self._alloc(self.elem_size * self.room)
         record["percpu"] = self.values = self._alloc(self.stride * cpus) if self.percpu else 0
         record["pools"], self._pools = self._record(HTAB_POOL, cpus)
+        record["limit"] = self.max_entries
+        if lru:
+            self._create_lru(cpus)
+
+    def _round_max_entries(self, cpus: int) -> None:
+        """Every CPU's list has as many elements, and one at least. Kernel: htab_map_alloc"""
+        rounded = round_up(self.max_entries, cpus)
+        self.max_entries = rounded if rounded <= _U32_MAX else self.max_entries // cpus * cpus
+        self.record["max_entries"] = self.max_entries
+
+    def _create_lru(self, cpus: int) -> None:
+        """Lists of free elements only. Kernel: kernel/bpf/bpf_lru_list.c:bpf_lru_init, bpf_lru_populate"""
+        own_lists = bool(self.map_flags & BPF_F_NO_COMMON_LRU)
+        lists = cpus if own_lists else 1
+        first = self.max_entries + 1
+        heads = _LRU_HEADS * lists + (0 if own_lists else _LOCAL_HEADS * cpus)
+        self.record["lru_nodes"], nodes = self._record(LRU_NODE, first + heads)
+        nodes["prev"][first:] = nodes["next"][first:] = np.arange(first, first + heads)
+        self.record["lru"], lru = self._record(LRU_LIST, lists)
+        lru["heads"] = first + _LRU_HEADS * np.arange(lists)
+        lru["next_inactive_rotation"] = lru["heads"] + INACTIVE
+        lru["unused"] = self.max_entries // lists
+        if not own_lists:
+            self.record["lru_locals"], locals_ = self._record(LRU_LOCAL, cpus)
+            locals_["heads"] = first + _LRU_HEADS + _LOCAL_HEADS * np.arange(cpus)
+            locals_["next_steal"] = np.arange(cpus)
+            self.record["lru_target"] = min(max(self.max_entries // cpus // 2, 1), LOCAL_FREE_TARGET)
+
+    @property
+    def replace(self) -> int:
+        """How an update from a program gives a key that is there its value, where a program may see the difference."""
+        if self.percpu:
+            return IN_PLACE
+        return REPLACE_FREE if self.map_flags & BPF_F_NO_PREALLOC else REPLACE
 
     def delete_elem(self, key: bytes) -> None:
         """Remove the key; ENOENT without it."""

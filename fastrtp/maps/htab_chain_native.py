@@ -6,15 +6,16 @@ Kernel: kernel/bpf/hashtab.c:lookup_elem_raw, lookup_nulls_elem_raw, htab_lock_b
 from __future__ import annotations
 
 from fastrtp.maps.bytes_native import bytes_equal, bytes_hash
-from fastrtp.maps.htab_elem_native import htab_element, htab_key_at
-from fastrtp.native.intrinsics import cmpxchg32, device, load32, load64, load_acquire32, opaque, smp, store_release32
-from fastrtp.native.layout import HTAB_BUCKET, MAP, at
-from fastrtp.native.smp_native import load32_shared, wait_turn
+from fastrtp.maps.htab_elem_native import IN_USE, htab_element, htab_key_at, htab_take_out
+from fastrtp.native.intrinsics import cmpxchg32, device, load32, load64, load_acquire32, opaque, smp, store32, store_release32
+from fastrtp.native.layout import HTAB_BUCKET, HTAB_ELEM, MAP, at
+from fastrtp.native.smp_native import load32_shared, store32_shared, wait_turn
 
 _SLOTS = at(MAP, "slots")
 _LINKS = at(MAP, "links")
 _BUCKET_SIZE = HTAB_BUCKET.itemsize
 _SEQ = at(HTAB_BUCKET, "seq")
+_STATE = at(HTAB_ELEM, "state")
 _U32 = 0xFFFFFFFF
 _LINK_SIZE = 4
 
@@ -107,3 +108,55 @@ def htab_unlock_bucket(bucket: int) -> None:
     """Give it back; whoever looked meanwhile sees that it has changed."""
     if smp() != 0:
         store_release32(bucket + _SEQ, load32(bucket + _SEQ) + 1)
+
+
+# changes of a bucket that is held
+
+
+@device
+def htab_insert(map: int, bucket: int, hash: int, number: int, elem_size: int, mask: int) -> None:
+    """Put an element that has its key and value at the front of a chain."""
+    store32(htab_link_of(map, number), load32(bucket))
+    store32_shared(htab_element(map, number, elem_size) + _STATE, IN_USE)
+    store32_shared(bucket, number | htab_tag(hash, mask))
+
+
+@device
+def htab_replace(map: int, link: int, number: int, elem_size: int, mask: int, used: int) -> None:
+    """Put an element in the place of the one that `link` leads to, which has the same key; `used`: REFERENCED or 0."""
+    word = load32(link)
+    store32(htab_link_of(map, number), load32(htab_link_of(map, word & mask)))
+    store32_shared(htab_element(map, number, elem_size) + _STATE, IN_USE | used)
+    store32_shared(link, number | (word & ~mask))
+
+
+@device
+def htab_remove(map: int, link: int, elem_size: int, mask: int) -> int:
+    """Take the element that `link` leads to out of its chain; its number."""
+    number = load32(link) & mask
+    store32_shared(link, load32(htab_link_of(map, number)))
+    htab_take_out(htab_element(map, number, elem_size))
+    return number
+
+
+# walks
+
+
+@device
+def htab_first_from(map: int, slot: int, mask: int) -> int:
+    """Number of the first element in this bucket or a later one, or 0."""
+    while slot <= mask:
+        number = load32_shared(htab_bucket(map, slot, mask)) & mask
+        if number != 0:
+            return number
+        slot += 1
+    return 0
+
+
+@device
+def htab_following(map: int, number: int, key: int, key_size: int, mask: int) -> int:
+    """Number of the element behind one that has this key, or 0."""
+    following = load32_shared(htab_link_of(map, number)) & mask
+    if following != 0:
+        return following
+    return htab_first_from(map, (bytes_hash(key, key_size) & mask) + 1, mask)

@@ -60,9 +60,20 @@ def htab_hold(element: int) -> bool:
 
 
 @device
-def htab_let_go(element: int, used: int) -> None:
-    """End that; `used`: REFERENCED, or 0 to leave that as it is."""
-    store_release32(element + _STATE, (load32(element + _STATE) | used) & ~HELD)
+def htab_let_go(element: int) -> None:
+    """End that."""
+    store_release32(element + _STATE, load32(element + _STATE) & ~HELD)
+
+
+@device
+def htab_touch(element: int) -> None:
+    """Mark an LRU map's element as used, unless it is on its way out. Kernel: bpf_lru_node_set_ref"""
+    state = element + _STATE
+    if load32(state) == IN_USE:
+        if smp() == 0:
+            store32(state, IN_USE | REFERENCED)
+        else:
+            cmpxchg32(state, IN_USE, IN_USE | REFERENCED)
 
 
 @device

@@ -1,16 +1,12 @@
-"""Free elements of hash maps: a list for each CPU, those never used, and the clock that frees an LRU map's (hashtab_native.py).
+"""Free elements of hash maps that are not LRU: a list for each CPU, and those never used (hashtab_native.py).
 
-Kernel: kernel/bpf/percpu_freelist.c, kernel/bpf/bpf_lru_list.c.
+Kernel: kernel/bpf/percpu_freelist.c.
 """
 
 from __future__ import annotations
 
-from fastrtp.maps.bytes_native import bytes_hash
-from fastrtp.maps.fields_native import free_fields
-from fastrtp.maps.htab_chain_native import htab_bucket, htab_link_of, htab_lock_bucket, htab_unlock_bucket
-from fastrtp.maps.htab_elem_native import IN_USE, REFERENCED, htab_element, htab_key_at, htab_take_out, htab_value
+from fastrtp.maps.htab_elem_native import htab_element
 from fastrtp.native.intrinsics import (
-    cmpxchg32,
     cmpxchg64,
     device,
     load32,
@@ -19,32 +15,29 @@ from fastrtp.native.intrinsics import (
     load_acquire32,
     lshr,
     native,
+    outline,
     smp,
     store32,
     store64,
 )
 from fastrtp.native.layout import ENV, HTAB_ELEM, HTAB_POOL, MAP, at
-from fastrtp.native.smp_native import spin_lock, spin_unlock, store32_shared, wait_turn
+from fastrtp.native.smp_native import spin_lock, spin_unlock
 
-_TYPE = at(MAP, "map_type")
-_MASK = at(MAP, "slot_mask")
 _ELEM_SIZE = at(MAP, "elem_size")
-_MAX_ENTRIES = at(MAP, "max_entries")
-_KEY_SIZE = at(MAP, "key_size")
+_LIMIT = at(MAP, "limit")
 _POOLS = at(MAP, "pools")
 _FRESH = at(MAP, "fresh")
 _LOCK = at(MAP, "lock")
 _CPUS = at(MAP, "cpus")
-_MAP_MACHINE = at(MAP, "machine")
 _CPU = at(ENV, "cpu")
 _STATE = at(HTAB_ELEM, "state")
 _POOL_SIZE = HTAB_POOL.itemsize
 _POOL_COUNT = at(HTAB_POOL, "count")
-_POOL_HAND = at(HTAB_POOL, "hand")
+_POOL_EXTRA = at(HTAB_POOL, "extra")
 _U32 = 0xFFFFFFFF
 _REGION = 8192
-_PATIENCE = 1000
-_LRU_HASH, _LRU_PERCPU_HASH = 9, 10
+
+_alloc_slow = outline("htab_alloc_slow", 3)
 
 
 @device
@@ -100,12 +93,12 @@ def htab_count(map: int, own: int, more: int) -> None:
 
 
 @device
-def htab_alloc(map: int, elem_size: int, max_entries: int, own: int) -> int:
+def htab_alloc(map: int, elem_size: int, own: int) -> int:
     """A free element, where that is a matter of a few instructions; or 0."""
     number = _pop(map, htab_pool(map, own), elem_size)
     if number == 0 and smp() == 0:
         fresh = load64(map + _FRESH)
-        if fresh < max_entries:
+        if fresh < load64(map + _LIMIT):
             store64(map + _FRESH, fresh + 1)
             return fresh + 1
     return number
@@ -121,7 +114,7 @@ def _take_fresh(map: int, own: int) -> int:
     number = 0
     spin_lock(map + _LOCK)  # whoever finds none left finds those of the batch in its owner's pool
     fresh = load64(map + _FRESH)
-    batch = load64(map + _MAX_ENTRIES) - fresh
+    batch = load64(map + _LIMIT) - fresh
     if batch > 0:
         number = fresh + 1
         if smp() == 0:
@@ -137,63 +130,51 @@ def _take_fresh(map: int, own: int) -> int:
     return number
 
 
-@device
-def _evict(map: int, own: int) -> int:
-    """Take the first element out that was not used since the hand last passed. 0: none could be had."""
-    elem_size = load64(map + _ELEM_SIZE)
-    key_size = load64(map + _KEY_SIZE)
-    mask = load64(map + _MASK)
-    entries = load64(map + _MAX_ENTRIES)
-    pool = htab_pool(map, own)
-    hand = load64(pool + _POOL_HAND)
-    steps = 0
-    while steps <= 2 * entries:
-        steps += 1
-        hand += 1
-        if hand > entries:
-            hand = 1
-        element = htab_element(map, hand, elem_size)
-        state = load32(element + _STATE)
-        if state == IN_USE | REFERENCED:
-            cmpxchg32(element + _STATE, state, IN_USE)
-        elif state == IN_USE:
-            # the key may change while it is read: whether the element is in the chain decides
-            bucket = htab_bucket(map, bytes_hash(element + htab_key_at(key_size), key_size), mask)
-            htab_lock_bucket(bucket)
-            link = bucket
-            number = load32(link) & mask
-            while number != 0 and number != hand:
-                link = htab_link_of(map, number)
-                number = load32(link) & mask
-            if number != 0:
-                store32_shared(link, load32(htab_link_of(map, hand)))
-                htab_take_out(element)
-                htab_unlock_bucket(bucket)
-                store64(pool + _POOL_HAND, hand)
-                htab_count(map, own, -1)
-                free_fields(load64(map + _MAP_MACHINE), map, htab_value(map, hand), 0)
-                return hand
-            htab_unlock_bucket(bucket)
-    store64(pool + _POOL_HAND, hand)
-    return 0
-
-
 @native()
 def htab_alloc_slow(map: int, own: int, env: int) -> int:
-    """An element to fill: never used, freed by another CPU, or evicted. 0 when the map is full. No bucket may be held."""
-    kind = load64(map + _TYPE)
-    lru = kind == _LRU_HASH or kind == _LRU_PERCPU_HASH
+    """An element to fill: never used, or freed by another CPU. 0 when the map is full."""
     elem_size = load64(map + _ELEM_SIZE)
-    spins = 0
-    while True:
-        number = _take_fresh(map, own)
-        cpu = 0
-        while number == 0 and cpu < load64(map + _CPUS):
-            number = _pop(map, htab_pool(map, cpu), elem_size)
-            cpu += 1
-        if number == 0 and lru:
-            number = _evict(map, own)
-        if number != 0 or not lru or spins > _PATIENCE:
-            return number
-        wait_turn(spins)
-        spins += 1
+    number = _take_fresh(map, own)
+    cpu = 0
+    while number == 0 and cpu < load64(map + _CPUS):
+        number = _pop(map, htab_pool(map, cpu), elem_size)
+        cpu += 1
+    return number
+
+
+@device
+def _take_extra(map: int, own: int) -> int:
+    pool = htab_pool(map, own)
+    number = load64(pool + _POOL_EXTRA)
+    if number == 0:
+        spin_lock(map + _LOCK)
+        number = load64(map + _FRESH) + 1
+        store64(map + _FRESH, number)
+        store64(map + _LIMIT, load64(map + _LIMIT) + 1)
+        spin_unlock(map + _LOCK)
+        store64(pool + _POOL_EXTRA, number)
+    return number
+
+
+@device
+def htab_swap_in(map: int, own: int, elem_size: int, any_free: bool) -> int:
+    """An element for the new value of a key that is there. Kernel: kernel/bpf/hashtab.c:alloc_htab_elem with an old_elem.
+
+    The one that the CPU's last replacement set free; `any_free`: one that an insertion would get, where the map is not full.
+    """
+    number = 0
+    if any_free:
+        number = htab_alloc(map, elem_size, own)
+        if number == 0:
+            number = _alloc_slow(map, own, 0)
+    return number if number != 0 else _take_extra(map, own)
+
+
+@device
+def htab_swap_out(map: int, own: int, new: int, old: int, elem_size: int) -> None:
+    """The element that the key had before goes where the new one came from."""
+    pool = htab_pool(map, own)
+    if load64(pool + _POOL_EXTRA) == new:
+        store64(pool + _POOL_EXTRA, old)
+    else:
+        htab_push(map, pool, old, elem_size)

@@ -9,12 +9,14 @@ from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
 
 from fastrtp.maps.arraymap_native import array_map_lookup_elem
 from fastrtp.maps.field_rows_native import FIELD_LOCK, check_and_init_map_value, copy_map_value, field_offset, has_field
-from fastrtp.maps.hashtab_native import htab_delete_any, htab_lookup_any, htab_next, htab_update_any
-from fastrtp.maps.htab_elem_native import htab_element, htab_in_use, htab_key, htab_value
+from fastrtp.maps.fields_native import free_fields, free_fields_of_cpu
+from fastrtp.maps.htab_any_native import htab_delete_any, htab_lookup_any, htab_next, htab_update_any
+from fastrtp.maps.htab_chain_native import htab_bucket, htab_link_of
+from fastrtp.maps.htab_elem_native import htab_element, htab_key, htab_value
 from fastrtp.native.intrinsics import call_subprog, device, load32, load64, memcpy, native, stack_bytes, store32, store64
 from fastrtp.native.layout import ENV, MAP, at
 from fastrtp.native.machine_native import enter, leave
-from fastrtp.native.smp_native import spin_lock, spin_unlock
+from fastrtp.native.smp_native import load32_shared, spin_lock, spin_unlock
 from fastrtp.uapi import BPF_F_LOCK, BPF_MAX_LOOPS
 
 _TYPE = at(MAP, "map_type")
@@ -25,7 +27,9 @@ _ELEM_SIZE = at(MAP, "elem_size")
 _STRIDE = at(MAP, "value_stride")
 _VALUES = at(MAP, "values")
 _CPUS = at(MAP, "cpus")
-_FRESH = at(MAP, "fresh")
+_LIMIT = at(MAP, "limit")
+_MASK = at(MAP, "slot_mask")
+_MAP_MACHINE = at(MAP, "machine")
 _CPU = at(ENV, "cpu")
 
 _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
@@ -37,17 +41,12 @@ def _is_hash(kind: int) -> bool:
     return kind == _HASH or kind == _PERCPU_HASH or kind == _LRU_HASH or kind == _LRU_PERCPU_HASH or kind == _HASH_OF_MAPS
 
 
-@device
-def _is_lru(kind: int) -> bool:
-    return kind == _LRU_HASH or kind == _LRU_PERCPU_HASH
-
-
 @native()
 def bpf_map_lookup_elem(map: int, key: int, env: int) -> int:
     """Value of the key (this CPU's), or 0."""
     kind = load64(map + _TYPE)
     if _is_hash(kind):
-        value = htab_lookup_any(map, key, _is_lru(kind))
+        value = htab_lookup_any(map, key, True)
         if kind == _HASH_OF_MAPS:
             return load64(value) if value != 0 else 0
         return value + load64(env + _CPU) * load64(map + _STRIDE) if value != 0 else 0
@@ -68,7 +67,7 @@ def bpf_map_lookup_percpu_elem(map: int, key: int, cpu: int, env: int) -> int:
     kind = load64(map + _TYPE)
     value = 0
     if kind == _PERCPU_HASH or kind == _LRU_PERCPU_HASH:
-        value = htab_lookup_any(map, key, False)
+        value = htab_lookup_any(map, key, True)
     elif kind == _PERCPU_ARRAY:
         value = array_map_lookup_elem(map, key, env, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
     return value + cpu * load64(map + _STRIDE) if value != 0 else 0
@@ -79,7 +78,7 @@ def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) ->
     """Update by key from a program."""
     kind = load64(map + _TYPE)
     if _is_hash(kind):
-        return htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, load64(env + _CPU), env)
+        return htab_update_any(map, key, value, flags, load64(env + _CPU), env)
     if kind == _ARRAY or kind == _PERCPU_ARRAY:
         return _array_update(map, key, value, flags, load64(env + _CPU))
     return -EOPNOTSUPP
@@ -87,7 +86,7 @@ def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) ->
 
 @device
 def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
-    """`only`: the CPU whose value is given (per-CPU arrays), -1: all CPUs'. Special fields stay as they are."""
+    """`only`: the CPU whose value is given (per-CPU arrays), -1: all CPUs'. What special fields held is given back."""
     lock = 0
     if flags & BPF_F_LOCK and has_field(map, FIELD_LOCK):
         flags -= BPF_F_LOCK
@@ -102,12 +101,14 @@ def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
     target = load64(map + _VALUES) + index * load64(map + _ELEM_SIZE)
     stride = load64(map + _STRIDE)
     size = load64(map + _VALUE_SIZE)
+    machine = load64(map + _MAP_MACHINE)
     if stride == 0:
         if lock != 0:
             spin_lock(target + field_offset(map, FIELD_LOCK))
         copy_map_value(map, target, value, size)
         if lock != 0:
             spin_unlock(target + field_offset(map, FIELD_LOCK))
+        free_fields(machine, map, target, 0)
         return 0
     step = (size + 7) & ~7
     for cpu in range(load64(map + _CPUS)):
@@ -115,6 +116,8 @@ def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
             copy_map_value(map, target + cpu * stride, value + cpu * step, step)
         elif only == cpu:
             copy_map_value(map, target + cpu * stride, value, size)
+        if only < 0 or only == cpu:
+            free_fields_of_cpu(machine, map, target + cpu * stride)
     return 0
 
 
@@ -122,6 +125,30 @@ def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
 def bpf_map_delete_elem(map: int, key: int, env: int) -> int:
     """Delete by key."""
     return htab_delete_any(map, key, env) if _is_hash(load64(map + _TYPE)) else -EINVAL
+
+
+@device
+def _for_each_hash_elem(map: int, callback: int, data: int, env: int) -> int:
+    """By buckets. An element that the callback takes out keeps its link, so a walk goes on; what is put in may be seen or not.
+
+    Kernel: kernel/bpf/hashtab.c:bpf_for_each_hash_elem. Differs: a walk ends when it has met every element that there can be
+    in one chain, where Linux may run in circles after a callback that moves elements to other chains.
+    """
+    mask, elem_size = load64(map + _MASK), load64(map + _ELEM_SIZE)
+    here = load64(env + _CPU) * load64(map + _STRIDE)
+    seen = 0
+    for slot in range(mask + 1):
+        number = load32_shared(htab_bucket(map, slot, mask)) & mask
+        steps = 0
+        while number != 0 and steps < load64(map + _LIMIT):
+            following = load32_shared(htab_link_of(map, number)) & mask
+            key = htab_key(map, htab_element(map, number, elem_size))
+            seen += 1
+            steps += 1
+            if call_subprog(callback, map, key, htab_value(map, number) + here, data, 0, env) != 0:
+                return seen
+            number = following
+    return seen
 
 
 @native()
@@ -135,16 +162,7 @@ def bpf_for_each_map_elem(map: int, callback: int, data: int, flags: int, env: i
     here = load64(env + _CPU) * load64(map + _STRIDE)
     seen = 0
     if _is_hash(kind):
-        # In-place deletion by the callback is fine: an element that goes is only marked, and nothing moves.
-        number = 0
-        while number < load64(map + _FRESH):
-            number += 1
-            element = htab_element(map, number, elem_size)
-            if htab_in_use(element):
-                seen += 1
-                if call_subprog(callback, map, htab_key(map, element), htab_value(map, number) + here, data, 0, env) != 0:
-                    break
-        return seen
+        return _for_each_hash_elem(map, callback, data, env)
     if kind != _ARRAY and kind != _PERCPU_ARRAY:
         return -EINVAL
     key = stack_bytes(8)
@@ -209,11 +227,8 @@ def _copy_value(map: int, key: int, out: int) -> int:
 def map_update(machine: int, map: int, key: int, value: int, flags: int) -> int:
     """Update from a system call (per-CPU: all CPUs' values, each rounded up to 8)."""
     enter(machine)
-    kind = load64(map + _TYPE)
-    if _is_hash(kind):
-        status = htab_update_any(map, key, value, flags, 1 if _is_lru(kind) else 0, -1, 0)
-    else:
-        status = _array_update(map, key, value, flags, -1)
+    hashed = _is_hash(load64(map + _TYPE))
+    status = htab_update_any(map, key, value, flags, -1, 0) if hashed else _array_update(map, key, value, flags, -1)
     leave(machine)
     return status
 
@@ -244,11 +259,11 @@ def map_next_key(machine: int, map: int, key: int, out: int) -> int:
     enter(machine)
     status = 0
     if _is_hash(load64(map + _TYPE)):
-        element = htab_next(map, key)
-        if element == 0:
+        number = htab_next(map, key)
+        if number == 0:
             status = -ENOENT
         else:
-            memcpy(out, htab_key(map, element), load64(map + _KEY_SIZE))
+            memcpy(out, htab_key(map, htab_element(map, number, load64(map + _ELEM_SIZE))), load64(map + _KEY_SIZE))
     else:
         index = load32(key) + 1 if key != 0 else 0
         entries = load64(map + _MAX_ENTRIES)

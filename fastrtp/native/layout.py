@@ -148,14 +148,18 @@ MAP = np.dtype(
         ("fields", I8),  # special fields of a value: {u64 count; u64 row[count]}, 0 for none (maps/fields_native.py)
         ("machine", I8),
         ("uref", I8),  # user space holds the map: timers may be made
-        *((f"pad{number}", I8) for number in range(4)),
+        ("lru", I8),  # LRU: LRU_LIST, with BPF_F_NO_COMMON_LRU LRU_LIST[cpus]
+        ("lru_locals", I8),  # LRU: LRU_LOCAL[cpus], 0 with BPF_F_NO_COMMON_LRU
+        ("lru_nodes", I8),  # LRU: LRU_NODE by element, and behind them the heads of lists
+        ("lru_target", I8),  # LRU: how many elements a CPU fetches at a time
         # what programs write; positions in a ring have cache lines of their own, as in the kernel
         ("fresh", I8),  # hash, stacks: elements never used so far (they are handed out in order)
         ("count", I8),  # stacks: elements in use
         ("free", I8),  # stacks: first of the freed elements
         ("lock", I8),  # hash: held while unused elements are handed out; stacks: while one is looked for and put in
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
-        *((f"gap{number}", I8) for number in range(3)),
+        ("limit", I8),  # hash: how many elements may be handed out: max_entries, and one for each CPU that replaced a value
+        *((f"gap{number}", I8) for number in range(2)),
         ("producer", I8),  # ringbuf: positions in bytes, growing for ever
         *((f"rest{number}", I8) for number in range(7)),
         ("consumer", I8),
@@ -176,11 +180,37 @@ HTAB_ELEM = np.dtype([("state", I4)])
 bytes stands behind it, a longer one at the next multiple of eight; then, 8-aligned, the value.
 """
 
-HTAB_POOL = np.dtype([("free", I4), ("tag", I4), ("count", I8), ("hand", I8), *((f"pad{number}", I8) for number in range(5))])
+HTAB_POOL = np.dtype([("free", I4), ("tag", I4), ("count", I8), ("extra", I8), *((f"pad{number}", I8) for number in range(5))])
 """A CPU's share of a hash map, a cache line: its first free element (0: none) with a tag that every change renews, how many
-elements it has put in less those it took out, and where its clock's hand points (LRU). While one thread at a time runs, all
-CPUs use CPU 0's.
+elements it has put in less those it took out, and the element that its next replacement goes to (0: none yet). While one
+thread at a time runs, all CPUs use CPU 0's.
 """
+
+LRU_NODE = np.dtype([("prev", I4), ("next", I4), ("hash", I4), ("cpu", "<u2"), ("type", "u1"), ("pad", "u1")])
+"""`struct bpf_lru_node`: an element's place in a list, by numbers of nodes, and its key's hash (maps/lru_list_native.py)."""
+
+LRU_LIST = np.dtype(
+    [
+        ("heads", I8),  # number of the node that heads the active list; those of the inactive and the free one follow
+        ("counts", I8, (2,)),
+        ("next_inactive_rotation", I8),
+        ("unused", I8),  # elements never used that are still its own
+        ("lock", I8),
+        *((f"pad{number}", I8) for number in range(2)),
+    ]
+)
+"""`struct bpf_lru_list`, a cache line."""
+
+LRU_LOCAL = np.dtype([("heads", I8), ("next_steal", I8), ("lock", I8), *((f"pad{number}", I8) for number in range(5))])
+"""`struct bpf_lru_locallist` of a CPU: heads of its free and its pending list, and whom it takes from next."""
+
+IN_PLACE, REPLACE, REPLACE_FREE = range(3)
+"""How a key that is there gets a value: where the old one is; in the CPU's extra element; in any free one (no preallocation)."""
+
+ACTIVE, INACTIVE, FREE, LOCAL_FREE, LOCAL_PENDING = range(5)
+"""Lists that an LRU map's element is in one of. Kernel: kernel/bpf/bpf_lru_list.h:enum bpf_lru_list_type"""
+LOCAL_FREE_TARGET, PERCPU_FREE_TARGET = 128, 4
+"""How many elements a CPU fetches at most, and how many a list of its own frees at a time. Kernel: bpf_lru_list.c"""
 
 PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8), ("lock", I8)])
 """The ring that bpf_trace_printk writes to: records {u64 time, u32 cpu, u32 pid, u32 length, text}, 8-aligned."""

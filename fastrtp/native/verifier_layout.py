@@ -107,7 +107,7 @@ VINSN = np.dtype(
         ("memo", U4),  # 1 + index of what a load or a constant gave, 0 for none
         ("seen", "u1"),
         ("access", "u1"),  # base type of the pointer, ACCESS_MIXED
-        ("pad", "<u2"),
+        ("value_held", "<u2"),  # an update of a map, over which an address in its values may be held
         ("ptr_type", U4),
         ("map", U4),  # number of the one map that a helper call works on, CALL_MAPS for several
         ("explored", I8),  # newest checkpoint
@@ -140,8 +140,9 @@ VOBJECT = np.dtype(
 """A Python object that registers name: what the core needs of a map."""
 
 OBJECT_FIELDS, OBJECT_CONST, OBJECT_MAPS, OBJECT_SOCKETS, OBJECT_LOCK, OBJECT_INNER, OBJECT_UID = 1, 2, 4, 8, 16, 32, 64
+OBJECT_NAMED = 128
 """`kind` of a map: its values have special fields; loads give constants; it holds maps, or sockets; a value's id is kept;
-`inner` is a map; pointers to inner maps are told apart, for their timers."""
+`inner` is a map; pointers to inner maps are told apart, for their timers; the program names it, so that it is no other map."""
 
 MAX_ARGS = 5
 VHELPER = np.dtype(

@@ -68,7 +68,8 @@ class InsnAux:
     `seen`: reached on some path. `access`: memory behind a load or store: "ctx", "stack", "map_value", "mem",
     "tp_buffer", or "btf" (a load that has to be range-checked and gives 0 on a fault). `map`: index in `used_maps` of
     the one map that a helper call works on, None where there are several or none. `callback`: first instruction of
-    the function that a helper calls. `const_map_value`: a load with one known result, from a frozen map.
+    the function that a helper calls. `value_held`: an update of a map, over which the program may
+    hold an address in one of its values. `const_map_value`: a load with one known result, from a frozen map.
     `kfunc`: name of the kernel function that is called; `operands`: numbers, with commas, that its body gets behind env.
     """
 
@@ -80,6 +81,7 @@ class InsnAux:
     ptr_type: int = 0
     kfunc: str = ""
     operands: str = ""
+    value_held: bool = False
 
 
 @dataclass

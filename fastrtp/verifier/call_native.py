@@ -19,7 +19,7 @@ from fastrtp.helpers.argtype import (
     ArgType,
     RetType,
 )
-from fastrtp.native.intrinsics import device, load16, load32, load64, lshr, memset, native, store32, store64, ule
+from fastrtp.native.intrinsics import device, load16, load32, load64, lshr, memset, native, store16, store32, store64, ule
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import (
     ARG_TYPES_MAX,
@@ -55,6 +55,7 @@ from fastrtp.verifier.bounds_native import (
     set_ranges32,
     set_ranges64,
 )
+from fastrtp.verifier.held_native import value_held
 from fastrtp.verifier.mem_native import (
     E_INSN_IDX,
     E_OBJECTS,
@@ -133,7 +134,7 @@ C_KEY, CALL_SIZE = CALL + at(VCALL, "const_map_key"), VCALL.itemsize
 H_ARGS, H_ARG_SIZE, H_RET, H_NARGS = at(VHELPER, "args"), at(VHELPER, "arg_size"), at(VHELPER, "ret"), at(VHELPER, "nargs")
 H_FLAGS, H_MAPS, HELPER_SIZE = at(VHELPER, "flags"), at(VHELPER, "maps"), VHELPER.itemsize
 O_MAP_TYPE, O_MAX_ENTRIES = at(VOBJECT, "map_type"), at(VOBJECT, "max_entries")
-I_FLAGS, I_MAP = at(VINSN, "flags"), at(VINSN, "map")
+I_FLAGS, I_MAP, I_HELD = at(VINSN, "flags"), at(VINSN, "map"), at(VINSN, "value_held")
 
 ARG_DONTCARE, ARG_ANYTHING = int(ArgType.ARG_DONTCARE), int(ArgType.ARG_ANYTHING)
 ARG_CONST_MAP_PTR = int(ArgType.ARG_CONST_MAP_PTR)
@@ -386,6 +387,8 @@ def finish_args(env: int, row: int) -> int:
         known = load32(insn + I_MAP)
         if known != number:
             store32(insn + I_MAP, number if known == 0 else CALL_MAPS)
+        if (load32(row + H_FLAGS) & HELPER_WRITES_MAP) != 0 and value_held(env, insn, number):
+            store16(insn + I_HELD, 1)
     size = load64(env + C_ACCESS_SIZE)
     if size != 0:
         mark_stack_written(env, current_reg(env, load64(env + C_RAW_REGNO)), size)

@@ -262,6 +262,8 @@ class BpfVerifierEnv:
             if access:
                 aux.access = _ACCESS_NAME[access]
                 aux.ptr_type = kind
+        for index in np.flatnonzero(table["value_held"]).tolist():
+            self.aux[index].value_held = True
         for index in np.flatnonzero(table["map"]).tolist():
             self._note_map(self.aux[index], int(table["map"][index]))
         for subprog, depth in zip(self.subprogs, self._depths.tolist(), strict=True):

@@ -13,6 +13,7 @@ from fastrtp.native.verifier_layout import (
     OBJECT_INNER,
     OBJECT_LOCK,
     OBJECT_MAPS,
+    OBJECT_NAMED,
     OBJECT_SOCKETS,
     OBJECT_UID,
 )
@@ -45,5 +46,6 @@ def describe(env: BpfVerifierEnv, found: Any) -> int:
         OBJECT_CONST: is_constant(found),
         OBJECT_INNER: hasattr(inner, "key_size"),
         OBJECT_UID: inner is not None and has_field(env, inner, "bpf_timer"),
+        OBJECT_NAMED: any(found is used for used in env.used_maps),
     }
     return sum(bit for bit, holds in facts.items() if holds)

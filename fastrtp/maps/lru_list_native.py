@@ -1,0 +1,494 @@
+"""Which element of an LRU map goes next: lists of active, inactive and free elements, and each CPU's own few in front of them.
+
+An element is a node of one doubly linked list at a time; nodes stand apart from the elements, numbered as they are, and behind
+the elements' come those that are the heads of lists. The reference bit is REFERENCED of the element's state: a lookup from a
+program sets it in a line that it has read anyway.
+
+A map has one LRU_LIST and a pair of local lists (free, pending) for each CPU: an update takes from the CPU's free list, which
+fetches `target` elements when it is empty, after giving the pending ones to the list. With BPF_F_NO_COMMON_LRU each CPU has an
+LRU_LIST of its own and no local ones. What goes is decided as Linux decides it, scan for scan, so that a map that is replayed
+loses the keys that it lost. Elements never used are the end of the free list, and only counted: they are linked when taken.
+
+With several CPUs a CPU's local lists, the LRU_LIST and a bucket are locked in this order, never the other way round.
+
+Kernel: kernel/bpf/bpf_lru_list.c, kernel/bpf/hashtab.c:htab_lru_map_delete_node. As of 6.18: `target` is a share of the map.
+"""
+
+from __future__ import annotations
+
+from fastrtp.maps.fields_native import free_fields
+from fastrtp.maps.htab_chain_native import htab_bucket, htab_link_of, htab_lock_bucket, htab_unlock_bucket
+from fastrtp.maps.htab_elem_native import REFERENCED, htab_element, htab_take_out, htab_value
+from fastrtp.maps.htab_pool_native import htab_count
+from fastrtp.native.intrinsics import (
+    cmpxchg32,
+    device,
+    load8,
+    load16,
+    load32,
+    load64,
+    load_acquire32,
+    native,
+    smp,
+    store8,
+    store16,
+    store32,
+    store64,
+)
+from fastrtp.native.layout import (
+    ACTIVE,
+    FREE,
+    HTAB_ELEM,
+    INACTIVE,
+    LOCAL_FREE,
+    LOCAL_FREE_TARGET,
+    LOCAL_PENDING,
+    LRU_LIST,
+    LRU_LOCAL,
+    LRU_NODE,
+    MAP,
+    PERCPU_FREE_TARGET,
+    at,
+)
+from fastrtp.native.smp_native import spin_lock, spin_unlock, store32_shared
+
+_MASK = at(MAP, "slot_mask")
+_ELEM_SIZE = at(MAP, "elem_size")
+_CPUS = at(MAP, "cpus")
+_LRU = at(MAP, "lru")
+_LOCALS = at(MAP, "lru_locals")
+_NODES = at(MAP, "lru_nodes")
+_TARGET = at(MAP, "lru_target")
+_FRESH = at(MAP, "fresh")
+_MAP_LOCK = at(MAP, "lock")
+_MAP_MACHINE = at(MAP, "machine")
+_STATE = at(HTAB_ELEM, "state")
+_NODE_SIZE = LRU_NODE.itemsize
+_PREV, _NEXT, _HASH = at(LRU_NODE, "prev"), at(LRU_NODE, "next"), at(LRU_NODE, "hash")
+_CPU, _KIND = at(LRU_NODE, "cpu"), at(LRU_NODE, "type")
+_LIST_SIZE = LRU_LIST.itemsize
+_HEADS, _COUNTS, _ROTATION = at(LRU_LIST, "heads"), at(LRU_LIST, "counts"), at(LRU_LIST, "next_inactive_rotation")
+_UNUSED, _LOCK = at(LRU_LIST, "unused"), at(LRU_LIST, "lock")
+_LOCAL_SIZE = LRU_LOCAL.itemsize
+_LOCAL_HEADS, _NEXT_STEAL, _LOCAL_LOCK = at(LRU_LOCAL, "heads"), at(LRU_LOCAL, "next_steal"), at(LRU_LOCAL, "lock")
+
+_COUNTED = 2
+
+
+# lists
+
+
+@device
+def _node(map: int, number: int) -> int:
+    return load64(map + _NODES) + number * _NODE_SIZE
+
+
+@device
+def _prev(map: int, number: int) -> int:
+    return load32(_node(map, number) + _PREV)
+
+
+@device
+def _next(map: int, number: int) -> int:
+    return load32(_node(map, number) + _NEXT)
+
+
+@device
+def _list_del(map: int, number: int) -> None:
+    node = _node(map, number)
+    before, behind = load32(node + _PREV), load32(node + _NEXT)
+    store32(_node(map, before) + _NEXT, behind)
+    store32(_node(map, behind) + _PREV, before)
+
+
+@device
+def _list_add(map: int, number: int, head: int) -> None:
+    """Put a node at the front of a list."""
+    node, front = _node(map, number), _node(map, head)
+    first = load32(front + _NEXT)
+    store32(node + _PREV, head)
+    store32(node + _NEXT, first)
+    store32(_node(map, first) + _PREV, number)
+    store32(front + _NEXT, number)
+
+
+@device
+def _head(lists: int, kind: int) -> int:
+    """Number of the node that heads a list: of an LRU_LIST, or of an LRU_LOCAL."""
+    return load64(lists + _HEADS) + kind
+
+
+@device
+def _local_head(locals: int, kind: int) -> int:
+    return load64(locals + _LOCAL_HEADS) + kind - LOCAL_FREE
+
+
+# nodes
+
+
+@device
+def _state(map: int, number: int) -> int:
+    return htab_element(map, number, load64(map + _ELEM_SIZE)) + _STATE
+
+
+@device
+def _is_ref(map: int, number: int) -> bool:
+    return load32(_state(map, number)) & REFERENCED != 0
+
+
+@device
+def _clear_ref(map: int, number: int) -> None:
+    address = _state(map, number)
+    state = load32(address)
+    if smp() == 0:
+        store32(address, state & ~REFERENCED)
+        return
+    while state & REFERENCED and cmpxchg32(address, state, state & ~REFERENCED) != state:
+        state = load_acquire32(address)
+
+
+@device
+def _count(lists: int, kind: int, more: int) -> None:
+    if kind < _COUNTED:
+        address = lists + _COUNTS + 8 * kind
+        store64(address, load64(address) + more)
+
+
+@device
+def _leave(map: int, lists: int, number: int) -> None:
+    """Take a node out of a list of an LRU_LIST; the next rotation starts with what was before it, if with it."""
+    if load64(lists + _ROTATION) == number:
+        store64(lists + _ROTATION, _prev(map, number))
+    _list_del(map, number)
+    _count(lists, load8(_node(map, number) + _KIND), -1)
+
+
+@device
+def _bpf_lru_node_move_to_free(map: int, lists: int, number: int, head: int, kind: int) -> None:
+    """From a list of an LRU_LIST to a list of free nodes."""
+    _leave(map, lists, number)
+    store8(_node(map, number) + _KIND, kind)
+    _list_add(map, number, head)
+
+
+@device
+def _bpf_lru_node_move_in(map: int, lists: int, number: int, kind: int) -> None:
+    """From a local list to a list of an LRU_LIST."""
+    _list_del(map, number)
+    _count(lists, kind, 1)
+    store8(_node(map, number) + _KIND, kind)
+    _clear_ref(map, number)
+    _list_add(map, number, _head(lists, kind))
+
+
+@device
+def _bpf_lru_node_move(map: int, lists: int, number: int, kind: int) -> None:
+    """Between lists of an LRU_LIST, or to the front of its own."""
+    _leave(map, lists, number)
+    _count(lists, kind, 1)
+    store8(_node(map, number) + _KIND, kind)
+    _clear_ref(map, number)
+    _list_add(map, number, _head(lists, kind))
+
+
+@device
+def _htab_lru_map_delete_node(map: int, number: int, cpu: int) -> bool:
+    """Take an element out of the map; False when it is not in it (yet)."""
+    mask = load64(map + _MASK)
+    bucket = htab_bucket(map, load32(_node(map, number) + _HASH), mask)
+    htab_lock_bucket(bucket)
+    link = bucket
+    found = load32(link) & mask
+    while found != 0 and found != number:
+        link = htab_link_of(map, found)
+        found = load32(link) & mask
+    if found == 0:
+        htab_unlock_bucket(bucket)
+        return False
+    store32_shared(link, load32(htab_link_of(map, number)))
+    htab_take_out(htab_element(map, number, load64(map + _ELEM_SIZE)))
+    htab_unlock_bucket(bucket)
+    htab_count(map, cpu, -1)
+    free_fields(load64(map + _MAP_MACHINE), map, htab_value(map, number), 0)
+    return True
+
+
+# rotation and shrinking
+
+
+@device
+def _nr_scans(map: int) -> int:
+    return LOCAL_FREE_TARGET if load64(map + _LOCALS) != 0 else PERCPU_FREE_TARGET
+
+
+@device
+def _bpf_lru_list_rotate_active(map: int, lists: int) -> None:
+    """From the end of the active list: what was used goes to its front, the rest to the inactive list."""
+    head = _head(lists, ACTIVE)
+    first = _next(map, head)
+    number = _prev(map, head)
+    scans = 0
+    while number != head:
+        before = _prev(map, number)
+        _bpf_lru_node_move(map, lists, number, ACTIVE if _is_ref(map, number) else INACTIVE)
+        scans += 1
+        if scans == _nr_scans(map) or number == first:
+            return
+        number = before
+
+
+@device
+def _bpf_lru_list_rotate_inactive(map: int, lists: int) -> None:
+    """From where the last rotation ended: what was used becomes active, the rest stays where it is."""
+    head = _head(lists, INACTIVE)
+    if _next(map, head) == head:
+        return
+    number = load64(lists + _ROTATION)
+    last = _next(map, number)
+    if last == head:
+        last = _next(map, last)
+    following = head
+    scans = 0
+    while scans < _nr_scans(map):
+        if number == head:
+            number = _prev(map, head)
+            continue
+        following = _prev(map, number)
+        if _is_ref(map, number):
+            _bpf_lru_node_move(map, lists, number, ACTIVE)
+        if number == last:
+            break
+        number = following
+        scans += 1
+    store64(lists + _ROTATION, following)
+
+
+@device
+def _bpf_lru_list_rotate(map: int, lists: int) -> None:
+    if load64(lists + _COUNTS + 8 * INACTIVE) < load64(lists + _COUNTS + 8 * ACTIVE):
+        _bpf_lru_list_rotate_active(map, lists)
+    _bpf_lru_list_rotate_inactive(map, lists)
+
+
+@device
+def _bpf_lru_list_shrink_inactive(map: int, lists: int, wanted: int, head_free: int, kind: int, cpu: int) -> int:
+    """Free up to `wanted` of the inactive elements at the end that were not used; how many that were."""
+    head = _head(lists, INACTIVE)
+    number = _prev(map, head)
+    shrunk = 0
+    scans = 0
+    while number != head:
+        before = _prev(map, number)
+        if _is_ref(map, number):
+            _bpf_lru_node_move(map, lists, number, ACTIVE)
+        elif _htab_lru_map_delete_node(map, number, cpu):
+            _bpf_lru_node_move_to_free(map, lists, number, head_free, kind)
+            shrunk += 1
+            if shrunk == wanted:
+                break
+        scans += 1
+        if scans == _nr_scans(map):
+            break
+        number = before
+    return shrunk
+
+
+@device
+def _bpf_lru_list_shrink(map: int, lists: int, wanted: int, head_free: int, kind: int, cpu: int) -> None:
+    """Free up to `wanted` elements; where all were used, the oldest one nevertheless."""
+    if _bpf_lru_list_shrink_inactive(map, lists, wanted, head_free, kind, cpu) != 0:
+        return
+    head = _head(lists, INACTIVE)
+    if _next(map, head) == head:
+        head = _head(lists, ACTIVE)
+    number = _prev(map, head)
+    while number != head:
+        if _htab_lru_map_delete_node(map, number, cpu):
+            _bpf_lru_node_move_to_free(map, lists, number, head_free, kind)
+            return
+        number = _prev(map, number)
+
+
+@device
+def _take_unused(map: int, lists: int) -> int:
+    """An element that was never used, or 0. The LRU_LIST is locked; how many are handed out, all lists have in common."""
+    left = load64(lists + _UNUSED)
+    if left == 0:
+        return 0
+    store64(lists + _UNUSED, left - 1)
+    spin_lock(map + _MAP_LOCK)
+    number = load64(map + _FRESH) + 1
+    store64(map + _FRESH, number)
+    spin_unlock(map + _MAP_LOCK)
+    return number
+
+
+# local lists
+
+
+@device
+def _local_list_flush(map: int, lists: int, locals: int) -> None:
+    head = _local_head(locals, LOCAL_PENDING)
+    number = _prev(map, head)
+    while number != head:
+        before = _prev(map, number)
+        _bpf_lru_node_move_in(map, lists, number, ACTIVE if _is_ref(map, number) else INACTIVE)
+        number = before
+
+
+@device
+def _bpf_lru_list_pop_free_to_local(map: int, locals: int, cpu: int) -> None:
+    lists = load64(map + _LRU)
+    target = load64(map + _TARGET)
+    free, local_free = _head(lists, FREE), _local_head(locals, LOCAL_FREE)
+    spin_lock(lists + _LOCK)
+    _local_list_flush(map, lists, locals)
+    _bpf_lru_list_rotate(map, lists)
+    fetched = 0
+    number = _next(map, free)
+    while number != free and fetched < target:
+        behind = _next(map, number)
+        _bpf_lru_node_move_to_free(map, lists, number, local_free, LOCAL_FREE)
+        fetched += 1
+        number = behind
+    while fetched < target:
+        number = _take_unused(map, lists)
+        if number == 0:
+            break
+        store8(_node(map, number) + _KIND, LOCAL_FREE)
+        _list_add(map, number, local_free)
+        fetched += 1
+    if fetched < target:
+        _bpf_lru_list_shrink(map, lists, target - fetched, local_free, LOCAL_FREE, cpu)
+    spin_unlock(lists + _LOCK)
+
+
+@device
+def _local_list_add_pending(map: int, locals: int, cpu: int, number: int, hash: int) -> None:
+    node = _node(map, number)
+    store32(node + _HASH, hash)
+    store16(node + _CPU, cpu)
+    store8(node + _KIND, LOCAL_PENDING)
+    _clear_ref(map, number)
+    _list_add(map, number, _local_head(locals, LOCAL_PENDING))
+
+
+@device
+def _local_list_pop_free(map: int, locals: int) -> int:
+    head = _local_head(locals, LOCAL_FREE)
+    number = _next(map, head)
+    if number == head:
+        return 0
+    _list_del(map, number)
+    return number
+
+
+@device
+def _local_list_pop_pending(map: int, locals: int, cpu: int) -> int:
+    """The oldest pending element that was not used, or else that was."""
+    head = _local_head(locals, LOCAL_PENDING)
+    for force in range(2):
+        number = _prev(map, head)
+        while number != head:
+            if (force != 0 or not _is_ref(map, number)) and _htab_lru_map_delete_node(map, number, cpu):
+                _list_del(map, number)
+                return number
+            number = _prev(map, number)
+    return 0
+
+
+# what an update and a deletion call
+
+
+@device
+def _bpf_percpu_lru_pop_free(map: int, hash: int, cpu: int) -> int:
+    lists = load64(map + _LRU) + cpu * _LIST_SIZE
+    free = _head(lists, FREE)
+    spin_lock(lists + _LOCK)
+    _bpf_lru_list_rotate(map, lists)
+    number = 0
+    if _next(map, free) == free:
+        number = _take_unused(map, lists)
+        if number == 0:
+            _bpf_lru_list_shrink(map, lists, PERCPU_FREE_TARGET, free, FREE, cpu)
+        else:
+            store16(_node(map, number) + _CPU, cpu)
+            store8(_node(map, number) + _KIND, FREE)
+            _list_add(map, number, free)
+    number = _next(map, free)
+    if number == free:
+        number = 0
+    else:
+        store32(_node(map, number) + _HASH, hash)
+        _bpf_lru_node_move(map, lists, number, INACTIVE)
+    spin_unlock(lists + _LOCK)
+    return number
+
+
+@device
+def _bpf_common_lru_pop_free(map: int, hash: int, cpu: int) -> int:
+    first = load64(map + _LOCALS)
+    mine = first + cpu * _LOCAL_SIZE
+    spin_lock(mine + _LOCAL_LOCK)
+    number = _local_list_pop_free(map, mine)
+    if number == 0:
+        _bpf_lru_list_pop_free_to_local(map, mine, cpu)
+        number = _local_list_pop_free(map, mine)
+    if number != 0:
+        _local_list_add_pending(map, mine, cpu, number, hash)
+    spin_unlock(mine + _LOCAL_LOCK)
+    if number != 0:
+        return number
+    # all that there is lies in the local lists: take from them in turns, one's own included
+    steal = load64(mine + _NEXT_STEAL)
+    for _turn in range(load64(map + _CPUS)):
+        theirs = first + steal * _LOCAL_SIZE
+        spin_lock(theirs + _LOCAL_LOCK)
+        number = _local_list_pop_free(map, theirs)
+        if number == 0:
+            number = _local_list_pop_pending(map, theirs, cpu)
+        spin_unlock(theirs + _LOCAL_LOCK)
+        steal = steal + 1 if steal + 1 < load64(map + _CPUS) else 0
+        if number != 0:
+            break
+    store64(mine + _NEXT_STEAL, steal)
+    if number != 0:
+        spin_lock(mine + _LOCAL_LOCK)
+        _local_list_add_pending(map, mine, cpu, number, hash)
+        spin_unlock(mine + _LOCAL_LOCK)
+    return number
+
+
+@native()
+def bpf_lru_pop_free(map: int, hash: int, cpu: int, env: int) -> int:
+    """An element to fill on a CPU for a key with this hash, at the cost of others' where need be; 0: none is to be had."""
+    if load64(map + _LOCALS) == 0:
+        return _bpf_percpu_lru_pop_free(map, hash, cpu)
+    return _bpf_common_lru_pop_free(map, hash, cpu)
+
+
+@native()
+def bpf_lru_push_free(map: int, number: int, env: int) -> int:
+    """An element that is not in the map, or not any more, is free again."""
+    node = _node(map, number)
+    cpu = load16(node + _CPU)
+    lists = load64(map + _LRU)
+    locals = load64(map + _LOCALS)
+    if locals == 0:
+        lists += cpu * _LIST_SIZE
+    elif load8(node + _KIND) == LOCAL_PENDING:
+        mine = locals + cpu * _LOCAL_SIZE
+        spin_lock(mine + _LOCAL_LOCK)
+        pending = load8(node + _KIND) == LOCAL_PENDING
+        if pending:
+            store8(node + _KIND, LOCAL_FREE)
+            _clear_ref(map, number)
+            _list_del(map, number)
+            _list_add(map, number, _local_head(mine, LOCAL_FREE))
+        spin_unlock(mine + _LOCAL_LOCK)
+        if pending:
+            return 0
+    spin_lock(lists + _LOCK)
+    _bpf_lru_node_move(map, lists, number, FREE)
+    spin_unlock(lists + _LOCK)
+    return 0
