@@ -37,6 +37,7 @@ CPUS = 2
 EVENTS = int(os.environ.get("FASTRTP_STRESS_EVENTS", "200000"))
 
 SHARED = {
+    "helpers/bprintf_native": "alone",
     "helpers/dynptr_native": "atomic", "helpers/format_native": "locked", "helpers/percpu_native": "alone",
     "helpers/probe_native": "alone", "helpers/section_native": "locked", "helpers/signal_native": "locked",
     "helpers/string_native": "alone", "helpers/tail_call_native": "alone", "helpers/task_native": "alone",
