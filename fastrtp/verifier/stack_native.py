@@ -143,7 +143,9 @@ def check_stack_access_within_bounds(env: int, regno: int, reg: int, off: int, s
     """`[off, off + size)` from a stack pointer lies within the frame's 512 bytes; the frame's depth grows to it."""
     smin = load64(reg + R_SMIN)
     smax = load64(reg + R_SMAX)
-    if not is_const(reg) and (smax >= BPF_MAX_VAR_OFF or smin <= -BPF_MAX_VAR_OFF):
+    if smax >= BPF_MAX_VAR_OFF or smin <= -BPF_MAX_VAR_OFF:  # beyond, sums with `off` and `size` could wrap
+        if is_const(reg):
+            return say(env, R_STACK_BOUNDS, regno, access, off, size)
         return say(env, R_STACK_UNBOUNDED, regno, access, 0, 0)
     low = smin + off
     if low < -MAX_BPF_STACK or low > -1 or smax + off + size > 0 or size < 0:
