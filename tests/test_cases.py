@@ -16,7 +16,9 @@ from ring_pages import event, page
 from test_record_switch_state import FLAGS, MEANS
 
 from fastrtp.btf import load_btf
+from fastrtp.errors import RecordingError
 from fastrtp.kernel import Kernel
+from fastrtp.record import Recording
 from fastrtp.record.trace_dat_sections import FormatText
 from fastrtp.record.trace_dat_writer import TraceContent, write_v7
 
@@ -103,3 +105,13 @@ def test_timer_start_of_linux_6_12(cases: Path, tmp_path: Path) -> None:
     maps = played(path, cases / "ts.bpf.o", btf=btf)
 
     assert counts(maps["arg1"], "<Q") == {(164,): 1}
+
+
+def test_events_of_several_instances_are_asked_for(cases: Path) -> None:
+    """Two buffers beside an empty top one hold the same events: never silently left out, never counted twice."""
+    path = cases / "instances.dat"
+
+    with pytest.raises(RecordingError, match="instance 'net': 20, instance 'other': 1"):
+        Recording.open(path)
+
+    assert [Recording.open(path, instance=name).events for name in ("net", "other", "")] == [20, 1, 0]

@@ -397,10 +397,6 @@ REFUSED = [
     (with_features(_1=TRACING.replace(b"0.6\0\0\x08", b"0.6\0\0\x04")), "longs of 4 bytes: only 64-bit ones are supported"),
     (with_features(_1=TRACING.replace(b"0.6\0", b"9.6\0")), "version '9.6' is not supported"),
     (with_features(_1=TRACING[:300]), "truncated: "),
-    (with_features(_7=struct.pack("<II", 1 << 20, 1 << 20)), "number of CPUs is 1048576"),
-    (with_features(_12=struct.pack("<II", 1 << 31, 128)), "2147483648 events with attrs of 128 bytes do not fit"),
-    (with_features(_11=struct.pack("<I", 1 << 30)), "number of words is 1073741824"),
-    (with_features(_3=struct.pack("<I", 1 << 30)), "length of host name is 1073741824"),
     (with_features(_27=struct.pack("<5I", 1, 7, 0, 0, 0)), "compression 7 is not supported: zstd is"),
     (made.write_file(EVENTS, RECORDS, {3: made.text("box")}), "tracepoints, but no event formats"),
     (whole((Event(0, (5,), type=0),), RECORDS), "no tracepoint among its events: type 0 config 0x0"),
@@ -435,6 +431,37 @@ def test_refused_by_name(data: bytes, message: str, tmp_path: Path) -> None:
     """What is not supported or not there is said."""
     with pytest.raises(RecordingError, match=message):
         opened(data, tmp_path)
+
+
+ODD = [
+    (7, struct.pack("<II", 1 << 20, 1 << 20), "number of CPUs is 1048576"),
+    (12, struct.pack("<II", 1 << 31, 128), "2147483648 events with attrs of 128 bytes do not fit"),
+    (11, struct.pack("<I", 1 << 30), "number of words is 1073741824"),
+    (3, struct.pack("<I", 1 << 30), "length of host name is 1073741824"),
+    (8, b"", "length of kind of CPU wants 4 bytes"),
+    (29, bytes(7), "id of the clock wants 4 bytes"),
+]
+
+
+@pytest.mark.parametrize(("feature", "data", "message"), ODD, ids=[case[2] for case in ODD])
+def test_an_odd_optional_section_costs_itself(feature: int, data: bytes, message: str, tmp_path: Path) -> None:
+    """What the recorder says of the machine is no reason to refuse what it recorded."""
+    recording = opened(with_features(**{f"_{feature}": data}), tmp_path)
+
+    assert recording.time.tolist() == [1000, 1005, 1010, 1010, 1011 + (1 << 30)]
+    assert [message in note for note in recording.notes] == [True]
+
+
+@pytest.mark.parametrize("form", ["pipe", "zstd, pipe"])
+@pytest.mark.parametrize(
+    "text", [b"[ perf record: Woken up 1 times to write data ]\n", b"\n", b"[ perf record: Captured ]\n" * 200]
+)
+def test_what_perf_said_behind_a_pipe_is_no_damage(form: str, text: bytes, tmp_path: Path) -> None:
+    """`perf record -o - 2>&1` puts its status text behind the last record."""
+    recording = opened(FORMS[form] + text, tmp_path)
+
+    assert recording.events == 5
+    assert recording.notes == [f"{len(text)} bytes of text behind the last record were left out"]
 
 
 def test_refused_places(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from ring_pages import (
 
 from fastrtp.errors import RecordingError
 from fastrtp.record import Recording
-from fastrtp.record.trace_dat_writer import write_v6
+from fastrtp.record.trace_dat_writer import write_v6, write_v7
 
 
 def opened(tmp_path: Path, *cpus: bytes, kernel_long: int = 8) -> Recording:
@@ -132,11 +134,6 @@ BAD = [
     ("padding of length 0", page(0, b"\x3d\0\0\0\0\0\0\0" + bytes(20)), "a record passes the end of its page"),
     ("cut word", page(0, event(1, alpha(1, 0)) + b"\x01\0"), "a record passes the end of its page"),
     (
-        "a tail of a page",
-        page(0, event(1, alpha(1, 0))) + bytes(10),
-        "byte 0x1000 of the pages: truncated: a page without its header",
-    ),
-    (
         "string outside the record",
         page(0, event(1, beta(1, 2, b"abc")[:16] + b"\x14\x00\x09\x00" + b"abc\0")),
         "made/beta: record 0: s takes 9 bytes at 20, the record has 24",
@@ -147,9 +144,63 @@ BAD = [
 
 @pytest.mark.parametrize(("pages", "message"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
 def test_damaged_pages(pages: bytes, message: str, tmp_path: Path) -> None:
-    """A page that contradicts itself is refused with the CPU, the byte and the reason."""
+    """A recording that is nothing but a page that contradicts itself is refused with the CPU, the byte and the reason."""
     with pytest.raises(RecordingError, match=message):
         opened(tmp_path, pages)
+
+
+@pytest.mark.parametrize(("pages", "message"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_damaged_page_costs_itself(pages: bytes, message: str, tmp_path: Path) -> None:
+    """What is around it is read, what it held is not, and both places that tell of losses say so."""
+    first, last = page(0, event(1, alpha(1, 7))), page(9000, event(1, alpha(1, 8)) + event(1, alpha(1, 9)))
+
+    recording = opened(tmp_path, first + pages.ljust(4096, b"\0") + last, page(5, event(1, beta(2, 3, b"x"))))
+
+    assert recording.time.tolist() == [1, 6, 9001, 9002]
+    assert recording.table("alpha").fields["a"].tolist() == [7, 8, 9]
+    assert len(recording.notes) == 1
+    told = message.removeprefix("byte 0x0 of the pages: ").removeprefix("byte 0x10 of the pages: ")
+    assert re.search(told.replace("record 0", "record [01]"), recording.notes[0])
+    left_out = recording.damaged.get(0, 0) or int(recording.notes[0].split()[0])
+    assert left_out == 1
+    recording.check()
+
+
+def test_a_tail_of_a_page_is_counted(tmp_path: Path) -> None:
+    """A last page that is cut within its header."""
+    recording = opened(tmp_path, page(0, event(1, alpha(1, 0))) + bytes(10))
+
+    assert (recording.events, recording.damaged) == (1, {0: 1})
+    assert "byte 0x1000 of the pages: truncated: a page without its header" in recording.notes[0]
+
+
+def test_a_page_that_breaks_off_is_left_out_whole(tmp_path: Path) -> None:
+    """What of it looks sound is not trusted: where it went wrong is not known."""
+    broken = page(50, event(1, alpha(1, 1)) + event(1, alpha(1, 2))[:-4])
+
+    recording = opened(tmp_path, page(0, event(1, alpha(1, 0))) + broken + page(99, event(1, alpha(1, 3))))
+
+    assert recording.table("alpha").fields["a"].tolist() == [0, 3]
+    assert recording.damaged == {0: 1}
+
+
+@pytest.mark.parametrize("algorithm", ["zstd", "zlib"])
+def test_a_damaged_chunk_costs_its_pages(algorithm: str, tmp_path: Path) -> None:
+    """Compressed pages come ten to a chunk."""
+    pages = b"".join(page(10 * number, event(1, alpha(1, number))) for number in range(25))
+    data = bytearray(write_v7(content(pages), algorithm))
+    chunks = data.index(struct.pack("<I", 40960), data.index(struct.pack("<I", 3) + b"", 4096))
+    packed = struct.unpack_from("<I", data, chunks - 4)[0]
+    second = chunks + 4 + packed + 8
+    data[second : second + 8] = b"\xff" * 8
+    path = tmp_path / "t.dat"
+    path.write_bytes(bytes(data))
+
+    recording = Recording.open(path)
+
+    assert recording.table("alpha").fields["a"].tolist() == [*range(10), *range(20, 25)]
+    assert recording.damaged == {0: 10}
+    assert recording.info()["damaged"] == {0: 10}
 
 
 def test_records_of_unknown_type_are_counted(tmp_path: Path) -> None:

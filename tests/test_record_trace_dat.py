@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ring_pages import alpha, content, event, page, two_cpus
+from ring_pages import alpha, beta, content, event, page, two_cpus
 
 from fastrtp.errors import RecordingError
 from fastrtp.record import Recording
@@ -76,6 +76,85 @@ def test_instances(tmp_path: Path) -> None:
     assert (side.instances, side.time.tolist()) == ([""], [5])
     with pytest.raises(RecordingError, match="no instance 'none'; there are: '', 'side'"):
         opened(write_v7(made), tmp_path, "none")
+
+
+def instances(**buffers: bytes) -> TraceContent:
+    """A file whose top instance has no events. `buffers`: a page of each instance beside it."""
+    return TraceContent(formats=two_cpus().formats, buffers={"": [b""], **{name: [data] for name, data in buffers.items()}})
+
+
+def read(made: TraceContent, tmp_path: Path) -> Recording:
+    path = tmp_path / "t.dat"
+    path.write_bytes(write_v7(made))
+    return Recording.open(path)
+
+
+def test_instances_that_differ_are_played_together(tmp_path: Path) -> None:
+    """Unless one is asked for, all events are there, by time, whatever instance they are of."""
+    net = page(0, event(1, alpha(1, 1)) + event(9, alpha(1, 2)))
+    other = page(5, event(0, beta(2, 3, b"x")))
+
+    recording = read(instances(net=net, other=other), tmp_path)
+
+    assert (recording.time.tolist(), recording.pid.tolist()) == ([1, 5, 10], [1, 2, 1])
+    assert recording.table("alpha").fields["a"].tolist() == [1, 2]
+    assert recording.table("beta").strings("s").tolist() == [b"x"]
+    assert recording.notes == ["events of instance 'net', instance 'other'"]
+    assert recording.instances == [""]
+    recording.check()
+
+
+def test_the_one_instance_with_events_is_read(tmp_path: Path) -> None:
+    """An empty top instance does not hide it."""
+    recording = read(instances(net=page(0, event(1, alpha(1, 1))), empty=b""), tmp_path)
+
+    assert (recording.events, recording.instances) == (1, ["", "empty"])
+    assert recording.notes == ["events of instance 'net'"]
+
+
+def test_instances_that_share_an_event_are_asked_for(tmp_path: Path) -> None:
+    """What was recorded twice must not count twice: the error says what there is."""
+    one, other = page(0, event(1, alpha(1, 1))), page(0, event(5, alpha(2, 2)) + event(5, alpha(2, 2)))
+
+    with pytest.raises(RecordingError, match=r"instance 'net': 1, instance 'other': 2\), one event in several of them: ask for"):
+        read(instances(net=one, other=other), tmp_path)
+
+
+SECTIONS = {"kallsyms": 19, "printk": 20, "command lines": 21}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_an_odd_optional_section_costs_itself(name: str, tmp_path: Path) -> None:
+    """Events are read without symbols, formats of messages and names of processes."""
+    data = bytearray(write_v7(two_cpus(), "none"))
+    at = 0
+    while True:  # the section's header: id, flags, place of its name, size
+        at = data.index(struct.pack("<HH", SECTIONS[name], 0), at)
+        size = struct.unpack_from("<Q", data, at + 8)[0]
+        if 0 < size < 4096:
+            break
+        at += 1
+    data[at + 16 : at + 24] = b"\xff" * min(size, 8)
+    path = tmp_path / "t.dat"
+    path.write_bytes(bytes(data))
+
+    recording = Recording.open(path)
+    symbols = len(recording.kallsyms)
+
+    assert recording.events == 5
+    assert symbols == (0 if name == "kallsyms" else 2)
+    assert [note.split(": ")[:2] for note in recording.notes] == [["left out", f"{name} section"]]
+
+
+def test_odd_options_cost_themselves(tmp_path: Path) -> None:
+    """Options that say nothing of the events."""
+    made = two_cpus()
+    made.options = [(8, b"\1"), (11, b""), (5, b"Linux made 6.1\0")]
+
+    recording = read(made, tmp_path)
+
+    assert (recording.events, recording.uname) == (5, "Linux made 6.1")
+    assert len(recording.notes) == 2
 
 
 def test_tsc_and_offset(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _EVENT_ROWS = 40
 
 
-def open_recording(path: Path, instance: str = "") -> Recording:
+def open_recording(path: Path, instance: str | None = None) -> Recording:
     """Open a recording with a progress bar. OSError for one that is not there, RecordingError for what is none."""
     path.stat()
     need_native()
@@ -30,8 +30,8 @@ def open_recording(path: Path, instance: str = "") -> Recording:
 @click.command("import", short_help="Turn a recording into columns that open in no time.")
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--instance", default="", metavar="NAME", help="A trace instance of the file instead of the top one.")
-def import_command(recording: Path, out: Path, instance: str) -> None:
+@click.option("--instance", metavar="NAME", help="One of the file's trace instances, '' the top one.")
+def import_command(recording: Path, out: Path, instance: str | None) -> None:
     """Turn a RECORDING into columns in the folder OUT, which opens in no time."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecordingError(f"{out}: exists and is no empty folder")
@@ -49,7 +49,7 @@ def import_command(recording: Path, out: Path, instance: str) -> None:
 
 @click.command("info", short_help="Show what is in a recording.")
 @click.argument("recording", type=click.Path(path_type=Path))
-@click.option("--instance", default="", metavar="NAME", help="A trace instance of the file instead of the top one.")
+@click.option("--instance", metavar="NAME", help="One of the file's trace instances, '' the top one.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option(
     "--top",
@@ -59,7 +59,7 @@ def import_command(recording: Path, out: Path, instance: str) -> None:
     metavar="N",
     help="Only the N most frequent events; 0: all.",
 )
-def info_command(recording: Path, instance: str, form: str, top: int) -> None:
+def info_command(recording: Path, instance: str | None, form: str, top: int) -> None:
     """Show what is in a RECORDING."""
     opened = open_recording(recording, instance)
     info = opened.info()
@@ -76,7 +76,8 @@ def info_command(recording: Path, instance: str, form: str, top: int) -> None:
     facts = {
         "host": info["host"], **info["facts"], "clock": info["clock"], "cpus": f"{info['cpus']} ({_by_cpu(info['by_cpu'])})",
         "pids": info["pids"],
-        "lost": _by_cpu(info["lost"]) or "nothing", "gaps": _by_cpu(info["gaps"]), "overrun": _by_cpu(info["overrun"]),
+        "lost": _by_cpu(info["lost"]) or "nothing", "gaps": _by_cpu(info["gaps"]),
+        "damaged pages": _by_cpu(info["damaged"]), "overrun": _by_cpu(info["overrun"]),
         "of unknown kind": _by_kind(info["unknown"]), "instances": ", ".join(info["instances"]),
         "notes": "; ".join(info["notes"]),
     }  # fmt: skip

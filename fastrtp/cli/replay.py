@@ -121,6 +121,7 @@ class Drained:
 @click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
+@click.option("--instance", metavar="NAME", help="One of the recording's trace instances, '' the top one.")
 @click.option("--perf-map", "perf_map", flag_value="map", help="Tell perf about compiled code: /tmp/perf-PID.map, which stays.")
 @click.option(
     "--perf-dump",
@@ -131,7 +132,7 @@ class Drained:
 def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
     trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,
-    perf_map: str | None, cpus: str | None, window: str | None,
+    perf_map: str | None, cpus: str | None, window: str | None, instance: str | None,
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
@@ -143,7 +144,7 @@ def replay_command(
     check_words(then)
     data, spec = read_spec(obj)
     _check_names(spec, obj, options)
-    opened = open_recording(recording)
+    opened = open_recording(recording, instance)
     kernel = make_kernel(btf, opened.cpus, perf_map)
     try:
         loaded = kernel.load(data, name=obj.name)
@@ -428,6 +429,10 @@ def notes(loaded: BpfObject, report: ReplayReport) -> list[str]:
     if lost:
         by_cpu = ", ".join(f"cpu {cpu}: {number(count)}" for cpu, count in lost.items())
         lines.append(f"lost by the recorder: {number(sum(lost.values()))} events ({by_cpu})")
+    damaged = sum(report.damaged.values())
+    if damaged:
+        lines.append(f"{number(damaged)} pages of the recording are damaged: their events are not there")
+    lines += map(plain, report.notes)
     if report.faulted_reads:
         lines.append(f"{number(report.faulted_reads)} reads of memory that the recording does not have")
     lacks: dict[str, list[str]] = {}

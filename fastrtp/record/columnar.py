@@ -73,7 +73,8 @@ def _describe(recording: Recording, tables: list[dict[str, Any]]) -> dict[str, A
     return {
         "format": FORMAT, "version": VERSION, "events": recording.events, "clock": recording.clock, "uname": recording.uname,
         "cpus": recording.cpus, "source": recording.source, "comms": recording.comms, "lost": recording.lost,
-        "gaps": recording.gaps, "overrun": recording.overrun, "unknown": recording.unknown, "instances": recording.instances,
+        "gaps": recording.gaps, "damaged": recording.damaged, "overrun": recording.overrun,
+        "unknown": recording.unknown, "instances": recording.instances,
         "notes": recording.notes, "printk": recording.printk, "groups": recording.groups,
         "facts": recording.facts, "tables": tables,
     }  # fmt: skip
@@ -155,14 +156,15 @@ def open_folder(folder: Path) -> Recording:
         tables = [_open_table(folder, table) for table in data["tables"]]
         order = _read_table(folder / ORDER, {name: kind[1:] for name, kind in _ORDER_TYPES.items()}, rows)[0]
         numbers = {
-            name: {int(key): int(value) for key, value in data[name].items()} for name in ("lost", "gaps", "overrun", "unknown")
+            name: {int(key): int(value) for key, value in data.get(name, {}).items()}
+            for name in ("lost", "gaps", "damaged", "overrun", "unknown")
         }
         groups = {int(key): int(value) for key, value in data.get("groups", {}).items()}
         facts = {str(key): str(value) for key, value in data.get("facts", {}).items()}
         texts = {name: {int(key): str(value) for key, value in data[name].items()} for name in ("comms", "printk")}
         recording = Recording(
             **order, tables=tables, comms=texts["comms"], printk=texts["printk"], groups=groups,
-            facts=facts, lost=numbers["lost"], gaps=numbers["gaps"],
+            facts=facts, lost=numbers["lost"], gaps=numbers["gaps"], damaged=numbers["damaged"],
             overrun=numbers["overrun"], unknown=numbers["unknown"], clock=str(data["clock"]), uname=str(data["uname"]),
             cpus=int(data["cpus"]), instances=[str(name) for name in data["instances"]],
             notes=[str(note) for note in data["notes"]], source=str(folder), kallsyms_text=lambda: _read_kallsyms(folder),

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrtp.errors import RecordingError
-
 from .event_format import EventFormat, FieldKind, FormatField
 
 if TYPE_CHECKING:
@@ -107,14 +105,47 @@ _ONE, _SEVEN = np.uint64(1), np.uint64(7)
 _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
-def gather_table(data: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: NDArray[np.int32], fmt: EventFormat) -> EventTable:
-    """Read every field of the records at `offsets`. RecordingError when a record is shorter than its format."""
-    if len(lengths) and int(lengths.min()) < fmt.size:
-        row = int(lengths.argmin())
-        raise RecordingError(
+def unreadable(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: NDArray[np.int32], fmt: EventFormat
+) -> tuple[NDArray[np.int64], str]:
+    """(records that are shorter than their format, or than what their location words say; what is wrong with the first)."""
+    bad = np.flatnonzero(lengths < fmt.size)
+    why = ""
+    if len(bad):
+        row = int(bad[0])
+        why = (
             f"event {fmt.system}/{fmt.name}: record {row} at byte {int(offsets[row]):#x} of the pages "
             f"has {int(lengths[row])} bytes, its format needs {fmt.size}"
         )
+    located = [spec for spec in fmt.fields if spec.kind in (FieldKind.DATA_LOC, FieldKind.REL_LOC)]
+    if not located:
+        return bad, why
+    whole = np.flatnonzero(lengths >= fmt.size)
+    words = [(spec, np.empty(len(whole), np.uint32)) for spec in located]
+    _gather_fixed(data, np.ascontiguousarray(offsets[whole]), list(words))
+    found = [bad]
+    for spec, column in words:
+        starts, sizes = _location(spec, column)
+        past = np.flatnonzero((sizes > 0) & (starts + sizes > lengths[whole]))
+        if len(past):
+            row = int(past[0])
+            why = why or (
+                f"event {fmt.system}/{fmt.name}: record {int(whole[row])}: {spec.name} takes {int(sizes[row])} bytes at "
+                f"{int(starts[row])}, the record has {int(lengths[whole[row]])}"
+            )
+            found.append(whole[past])
+    return (np.unique(np.concatenate(found)) if len(found) > 1 else bad), why
+
+
+def _location(spec: FormatField, words: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(start within the record, length) as location words say."""
+    starts = (words & 0xFFFF).astype(np.int64)
+    sizes = (words >> 16).astype(np.int64)
+    return (starts + spec.offset + 4 if spec.kind is FieldKind.REL_LOC else starts), sizes
+
+
+def gather_table(data: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: NDArray[np.int32], fmt: EventFormat) -> EventTable:
+    """Read every field of the records at `offsets`, none of which is `unreadable`."""
     fields: dict[str, NDArray[Any]] = {}
     fixed: list[tuple[FormatField, NDArray[Any]]] = []
     for spec in fmt.fields:
@@ -127,7 +158,7 @@ def gather_table(data: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: N
     heaps: dict[str, NDArray[np.uint8]] = {}
     for spec in fmt.fields:
         if spec.variable:
-            starts, sizes = _locate(spec, fields.get(spec.name), lengths, fmt)
+            starts, sizes = _locate(spec, fields.get(spec.name), lengths)
             fields[spec.name], heaps[spec.name] = gather_heap(data, offsets + starts, sizes)
     return EventTable(fmt.name, fmt.system, fields, fmt, heaps, len(offsets))
 
@@ -142,24 +173,14 @@ def _gather_fixed(data: NDArray[np.uint8], offsets: NDArray[np.int64], fixed: li
 
 
 def _locate(
-    spec: FormatField, words: NDArray[Any] | None, lengths: NDArray[np.int32], fmt: EventFormat
+    spec: FormatField, words: NDArray[Any] | None, lengths: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(start within the record, length) of a variable field in every record."""
-    record = lengths.astype(np.int64)
     if words is None:
+        record = lengths.astype(np.int64)
         starts = np.full(len(record), spec.offset, np.int64)
         return starts, record - spec.offset
-    starts = (words & 0xFFFF).astype(np.int64)
-    sizes = (words >> 16).astype(np.int64)
-    if spec.kind is FieldKind.REL_LOC:
-        starts += spec.offset + 4
-    bad = np.flatnonzero((sizes > 0) & (starts + sizes > record))
-    if len(bad):
-        row = int(bad[0])
-        raise RecordingError(
-            f"event {fmt.system}/{fmt.name}: record {row}: {spec.name} takes {int(sizes[row])} bytes at {int(starts[row])}, "
-            f"the record has {int(record[row])}"
-        )
+    starts, sizes = _location(spec, words)
     return np.where(sizes > 0, starts, 0), sizes
 
 

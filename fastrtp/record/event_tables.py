@@ -12,7 +12,7 @@ import numpy as np
 
 from fastrtp.errors import RecordingError
 
-from .columns import EventTable, gather_table
+from .columns import EventTable, gather_table, unreadable
 from .event_format import parse_event_format
 from .ring_buffer import CommonFields
 from .trace_dat_sections import FormatText
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class EventTables(NamedTuple):
     """The tables, and for every record of a known type, in order, its table and its row there.
 
-    `known`: which of the records these are, None for all. `unknown`: number of the others by type id.
+    `known`: which of the records these are, None for all. `unknown`: number of the others by type id. `notes`: records that are
+    too short for what their format or they themselves say they hold, and so were left out.
     """
 
     tables: list[EventTable]
@@ -32,6 +33,7 @@ class EventTables(NamedTuple):
     row: NDArray[np.uint32]
     known: NDArray[np.bool_] | None
     unknown: dict[int, int]
+    notes: list[str]
 
 
 def common_fields(formats: Mapping[int, FormatText], long_size: int, where: object) -> CommonFields:
@@ -55,7 +57,7 @@ def event_tables(
     formats: Mapping[int, FormatText],
     long_size: int,
 ) -> EventTables:
-    """Gather the records of each type from `data` into a table."""
+    """Gather the records of each type from `data` into a table. RecordingError when none can be read."""
     counts = np.bincount(types, minlength=1)
     present = np.flatnonzero(counts)
     unknown = {int(type_id): int(counts[type_id]) for type_id in present if int(type_id) not in formats}
@@ -63,6 +65,8 @@ def event_tables(
     order = np.argsort(types, kind="stable")
     row = np.empty(len(order), np.uint32)
     tables: list[EventTable] = []
+    notes: list[str] = []
+    broken: list[NDArray[np.int64]] = []
     offset, length = offsets[order], lengths[order]
     at = 0
     for type_id in present.tolist():
@@ -72,12 +76,24 @@ def event_tables(
         if type_id in unknown:
             continue
         number[type_id] = len(tables)
-        row[order[mine]] = np.arange(count, dtype=np.uint32)
         system, text = formats[type_id]
-        tables.append(gather_table(data, offset[mine], length[mine], parse_event_format(text, system, long_size)))
+        fmt = parse_event_format(text, system, long_size)
+        places, lengths_here, whole = offset[mine], length[mine], order[mine]
+        bad, why = unreadable(data, places, lengths_here, fmt)
+        if len(bad):
+            notes.append(f"{len(bad)} records left out: {why}")
+            broken.append(whole[bad])
+            good = np.ones(count, np.bool_)
+            good[bad] = False
+            places, lengths_here, whole = places[good], lengths_here[good], whole[good]
+        row[whole] = np.arange(len(whole), dtype=np.uint32)
+        tables.append(gather_table(data, places, lengths_here, fmt))
     event = number[types]
     known: NDArray[Any] | None = None
-    if unknown:
+    if unknown or broken:
         known = ~np.isin(types, np.array(list(unknown), np.uint16))
+        known[np.concatenate([*broken, np.empty(0, np.int64)]).astype(np.int64)] = False
         event, row = event[known], row[known]
-    return EventTables(tables, event, row, known, unknown)
+        if notes and not len(event):
+            raise RecordingError(notes[0].partition(": ")[2])
+    return EventTables(tables, event, row, known, unknown, notes)

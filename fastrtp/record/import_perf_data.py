@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 _STACKS = ("kernel_stack", "user_stack")
 
 
-def import_perf_data(path: Path, progress: Progress | None = None, instance: str = "") -> Recording:
+def import_perf_data(path: Path, progress: Progress | None = None, instance: str | None = None) -> Recording:
     """Read the samples of all tracepoints of a perf.data file, or of the folder of several that perf record --threads writes."""
     if instance:
         raise RecordingError(f"{path}: no instance {instance!r}: a perf.data file has none")
@@ -57,7 +57,7 @@ def import_perf_data(path: Path, progress: Progress | None = None, instance: str
         uname=perf.features.uname,
         cpus=max(perf.features.cpus, int(samples.cpu.max()) + 1 if len(samples.cpu) else 1),
         facts=perf.features.facts(clock, int(samples.time[0]) if len(samples.time) else None),
-        notes=_notes(perf, samples),
+        notes=_notes(perf, samples, made.notes),
         printk=tracing.printk,
         source=str(path),
         kallsyms_text=perf.kallsyms,
@@ -78,8 +78,8 @@ def _sampled_groups(samples: Samples) -> dict[int, int]:
     return dict(zip(samples.pid[chosen].tolist(), samples.tgid[chosen].tolist(), strict=True))
 
 
-def _notes(perf: PerfData, samples: Samples) -> list[str]:
-    notes = []
+def _notes(perf: PerfData, samples: Samples, more: list[str]) -> list[str]:
+    notes = [*perf.features.notes, *perf.notes, *more]
     for attr in perf.attrs:
         if not attr.samples:
             continue

@@ -18,7 +18,17 @@ from fastrtp.errors import RecordingError
 
 from .perf_data_attr import ATTR_LIMIT, PerfAttr, read_attr
 from .perf_data_features import TRACING_DATA, PerfFeatures, TracingData, read_tracing_data
-from .perf_data_streams import EVENT_UPDATE, HEADER_ATTR, HEADER_FEATURE, HEADER_TRACING_DATA, SideRecord, Stream, unpack, walk
+from .perf_data_streams import (
+    EVENT_UPDATE,
+    HEADER_ATTR,
+    HEADER_FEATURE,
+    HEADER_TRACING_DATA,
+    SideRecord,
+    Stream,
+    unpack,
+    walk,
+    without_text,
+)
 from .reader import ByteReader, map_file
 
 MAGIC = b"PERFILE2"
@@ -78,7 +88,14 @@ class PerfData:
             records = self._read_header(reader)
         else:
             raise reader.error(f"size of the header is {size}, expected {_FILE_HEADER} or, of a pipe, {_PIPE_HEADER}", len(MAGIC))
-        self.streams = [walk(str(main), np.frombuffer(self.data, np.uint8), records.offset, records.offset + records.size)]
+        self.notes: list[str] = []
+        everything = np.frombuffer(self.data, np.uint8)
+        end = records.offset + records.size
+        if self.pipe:
+            end = without_text(everything, records.offset, end)
+            if end < records.offset + records.size:
+                self.notes.append(f"{records.offset + records.size - end} bytes of text behind the last record were left out")
+        self.streams = [walk(str(main), everything, records.offset, end)]
         self._add_files()
         self._read_metadata(self.streams[0])
         for stream in list(self.streams):

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from fastrtp.errors import RecordingError
+
 from . import perf_data_layout as layout
 from . import trace_dat_sections as sections
 from .perf_data_attr import ATTR_LIMIT
@@ -21,6 +23,8 @@ _HOSTNAME, _OSRELEASE, _VERSION, _ARCH, _NRCPUS, _CPUDESC = range(3, 9)
 _TOTAL_MEM, _CMDLINE, _EVENT_DESC = range(10, 13)
 _COMPRESSED = 27
 _CLOCK_DATA = 29
+_NEEDED = frozenset({_COMPRESSED})
+"""Without these the records cannot be read; every other section costs itself alone."""
 _STRINGS = {_HOSTNAME: "host name", _OSRELEASE: "kernel release", _VERSION: "version of perf", _ARCH: "architecture",
             _CPUDESC: "kind of CPU"}  # fmt: skip
 _MAGIC = b"\x17\x08\x44tracing"
@@ -45,7 +49,7 @@ class PerfFeatures:
     """What the sections said; empty and zero where they said nothing. `names`: names of events with their ids.
 
     `wall_offset`: ns from the clock of the events to the time since 1970. `unpacked_limit`: most bytes that one compressed
-    record unpacks to.
+    record unpacks to. `notes`: sections that could not be read.
     """
 
     texts: dict[int, str] = field(default_factory=dict)
@@ -55,16 +59,26 @@ class PerfFeatures:
     names: list[tuple[str, list[int]]] = field(default_factory=list)
     wall_offset: int | None = None
     unpacked_limit: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def apply(self, feature: int, reader: ByteReader) -> None:
-        """Take in one section other than TRACING_DATA; unknown ones are skipped, as the format asks."""
+        """Take in one section other than TRACING_DATA; unknown ones are skipped, as the format asks. RecordingError."""
+        try:
+            self._apply(feature, reader)
+        except RecordingError as error:
+            if feature in _NEEDED:
+                raise
+            self.notes.append(f"left out: {error}")
+
+    def _apply(self, feature: int, reader: ByteReader) -> None:
         if feature in _STRINGS:
             self.texts[feature] = reader.sized_string(_STRINGS[feature])
         elif feature == _NRCPUS:
             counts = [reader.u32("number of CPUs"), reader.u32("number of CPUs")]
-            self.cpus = min((count for count in counts if count), default=0)
-            if self.cpus > _MAX_CPUS:
-                raise reader.error(f"number of CPUs is {self.cpus}, the limit is {_MAX_CPUS}")
+            cpus = min((count for count in counts if count), default=0)
+            if cpus > _MAX_CPUS:
+                raise reader.error(f"number of CPUs is {cpus}, the limit is {_MAX_CPUS}")
+            self.cpus = cpus
         elif feature == _TOTAL_MEM:
             self.memory_kb = reader.u64("size of the memory")
         elif feature == _CMDLINE:

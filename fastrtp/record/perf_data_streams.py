@@ -29,6 +29,7 @@ _WANTED = (
     COMPRESSED2,
 )  # fmt: skip
 _HEADER = 8
+_TEXT_LIMIT = 1 << 16
 _UNPACK_STEP = 1024
 _MOST_PER_BYTE = 1024
 """Records hold times and ids, which differ: nothing that a kernel wrote packs that well."""
@@ -94,18 +95,47 @@ def walk(name: str, data: NDArray[np.uint8], start: int, end: int) -> Stream:
     return Stream(name, data, start, end, counted[layout.W_SAMPLES], sides)
 
 
-def _walk(name: str, data: NDArray[np.uint8], start: int, end: int, sides: NDArray[np.int64]) -> list[int]:
-    from fastrtp.native.library import library
+def without_text(data: NDArray[np.uint8], start: int, end: int) -> int:
+    """Where the records of a pipe end: what perf told its user may stand behind them, when both went to one place.
 
+    Only text that is no record is taken for that: whatever else is there stays, and is refused when it is damaged.
+    """
+    tail = data[max(start, end - _TEXT_LIMIT) : end]
+    is_text = (tail >= 0x20) & (tail < 0x7F) | np.isin(tail, np.frombuffer(b"\t\n\r\x1b", np.uint8))
+    binary = np.flatnonzero(~is_text)
+    first = max(start, end - _TEXT_LIMIT) + (int(binary[-1]) + 1 if len(binary) else 0)
+    if first == end:
+        return end
+    state = _state(data, start, end, np.empty(0, np.int64))
+    if not _run(state):
+        return end
+    stopped = int(state[layout.W_ERROR_AT])
+    return stopped if stopped >= first else end
+
+
+def _walk(name: str, data: NDArray[np.uint8], start: int, end: int, sides: NDArray[np.int64]) -> list[int]:
+    state = _state(data, start, end, sides)
+    error = _run(state)
+    if error:
+        raise RecordingError(f"{name}: offset {int(state[layout.W_ERROR_AT]):#x}: {ERRORS[error]}")
+    words: list[int] = state.tolist()
+    return words
+
+
+def _state(data: NDArray[np.uint8], start: int, end: int, sides: NDArray[np.int64]) -> NDArray[np.int64]:
     state = np.zeros(layout.W_WORDS, np.int64)
     state[layout.W_DATA], state[layout.W_AT], state[layout.W_END] = data.ctypes.data, start, end
     state[layout.W_LOW] = sum(1 << kind for kind in _WANTED if kind < 64)
     state[layout.W_HIGH] = sum(1 << kind - 64 for kind in _WANTED if kind >= 64)
     state[layout.W_SIDES], state[layout.W_CAPACITY] = sides.ctypes.data if len(sides) else 0, len(sides)
-    error = library().perf_data_walk(state.ctypes.data)
-    if error:
-        raise RecordingError(f"{name}: offset {int(state[layout.W_ERROR_AT]):#x}: {ERRORS[error]}")
-    return state.tolist()
+    return state
+
+
+def _run(state: NDArray[np.int64]) -> int:
+    """Walk as a state says; an error's number, 0 for none."""
+    from fastrtp.native.library import library
+
+    return int(library().perf_data_walk(state.ctypes.data))
 
 
 def unpack(stream: Stream, limit: int) -> Stream | None:

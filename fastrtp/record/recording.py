@@ -33,8 +33,9 @@ class Recording:
 
     `time`: ns (or the units of `clock`), `cpu`, `pid` (common_pid), `event` (index into `tables`) and `row` (within that
     table) of every event, in time order. `lost`: events that the recorder counted as lost, by CPU; `gaps`: losses of
-    unknown number. `unknown`: records whose type has no format, by type id. `comms`: names saved at the end of recording;
-    `groups`: thread groups of threads, where the recorder told them. `facts`: what else it told of itself, for people.
+    unknown number; `damaged`: pages of the file, by CPU, that cannot be read. `unknown`: records whose type has no format, by
+    type id. `comms`: names saved at the end of recording; `groups`: thread groups of threads, where the recorder told them.
+    `facts`: what else it told of itself, `notes`: what its reader has to say, both for people.
     """
 
     time: NDArray[np.int64]
@@ -47,6 +48,7 @@ class Recording:
     groups: dict[int, int] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     gaps: dict[int, int] = field(default_factory=dict)
+    damaged: dict[int, int] = field(default_factory=dict)
     overrun: dict[int, int] = field(default_factory=dict)
     unknown: dict[int, int] = field(default_factory=dict)
     clock: str = ""
@@ -60,10 +62,11 @@ class Recording:
     kallsyms_text: Callable[[], bytes] = bytes
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], progress: Progress | None = None, instance: str = "") -> Recording:
+    def open(cls, path: str | os.PathLike[str], progress: Progress | None = None, instance: str | None = None) -> Recording:
         """Read a trace.dat or perf.data file, or map a folder that `save` wrote. RecordingError: what is wrong with it and where.
 
-        `progress(done_bytes, total_bytes)` is called now and then. `instance`: a trace instance other than the top one.
+        `progress(done_bytes, total_bytes)` is called now and then. `instance`: one of the trace instances, "" the top one;
+        None: all that have events.
         """
         from .perf_data import is_perf_data
 
@@ -167,6 +170,7 @@ class Recording:
             "facts": dict(self.facts),
             "lost": {cpu: count for cpu, count in self.lost.items() if count},
             "gaps": {cpu: count for cpu, count in self.gaps.items() if count},
+            "damaged": {cpu: count for cpu, count in self.damaged.items() if count},
             "overrun": {cpu: count for cpu, count in self.overrun.items() if count},
             "unknown": dict(self.unknown),
             "instances": list(self.instances),

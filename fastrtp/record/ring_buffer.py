@@ -48,10 +48,11 @@ class CpuPages(NamedTuple):
 
 @dataclass(slots=True)
 class Pages:
-    """All CPUs' pages in `data`; `file_offset` adds up to a place in the file where the data is the file itself."""
+    """All CPUs' pages in `data`. `damaged`: bytes of each CPU that could not be unpacked, and why; zeros stand for them."""
 
     data: NDArray[np.uint8]
     cpus: list[CpuPages]
+    damaged: dict[int, tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,10 @@ class CommonFields:
 
 @dataclass(slots=True)
 class Records:
-    """All records in time order: `offset` into the pages, `length` in bytes, `time` in the clock's units."""
+    """All records in time order: `offset` into the pages, `length` in bytes, `time` in the clock's units.
+
+    `damaged`: pages by CPU that contradict themselves and were left out; `notes`: what is wrong with the first of each CPU's.
+    """
 
     offset: NDArray[np.int64]
     length: NDArray[np.int32]
@@ -75,6 +79,8 @@ class Records:
     pid: NDArray[np.int32]
     lost: dict[int, int] = field(default_factory=dict)
     gaps: dict[int, int] = field(default_factory=dict)
+    damaged: dict[int, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_pages(trace: TraceDat, buffer: TraceBuffer, progress: Progress | None = None) -> Pages:
@@ -95,17 +101,37 @@ def read_pages(trace: TraceDat, buffer: TraceBuffer, progress: Progress | None =
     except (MemoryError, ValueError) as error:
         raise RecordingError(f"{trace.path}: trace data of {total} bytes unpacked does not fit into memory") from error
     cpus = []
+    damaged: dict[int, tuple[int, str]] = {}
     at = 0
     packed = 0
     for cpu, chunks, size in plans:
         where = f"{trace.path}: trace data of CPU {cpu.cpu} at {cpu.offset:#x}"
-        decompress_chunks(trace.compression, chunks, data[at : at + size], where)
+        try:
+            decompress_chunks(trace.compression, chunks, data[at : at + size], where)
+        except RecordingError as error:
+            damaged[cpu.cpu] = (_unpack_rest(trace.compression, chunks, data[at : at + size], where), str(error))
         cpus.append(CpuPages(cpu.cpu, at, at + size))
         at += size
         packed += cpu.size
         if progress is not None:
             progress(packed, len(trace.data))
-    return Pages(data, cpus)
+    if damaged and all(damaged.get(cpu.cpu, (0, ""))[0] == cpu.end - cpu.start for cpu in cpus):
+        raise RecordingError(next(iter(damaged.values()))[1])
+    return Pages(data, cpus, damaged)
+
+
+def _unpack_rest(algorithm: str, chunks: Sequence[tuple[memoryview, int]], out: NDArray[np.uint8], where: str) -> int:
+    """Unpack the chunks one by one; zeros, which are empty pages, stand for those that cannot be. How many bytes these are."""
+    at = bad = 0
+    for chunk in chunks:
+        piece = out[at : at + chunk[1]]
+        try:
+            decompress_chunks(algorithm, [chunk], piece, where)
+        except RecordingError:
+            piece[:] = 0
+            bad += chunk[1]
+        at += chunk[1]
+    return bad
 
 
 def _chunks(trace: TraceDat, cpu: CpuBuffer) -> list[tuple[memoryview, int]]:
@@ -126,25 +152,51 @@ def scan(
 ) -> Records:
     """Walk all pages and merge the CPUs by time: stable, equal times in CPU order, the order within a CPU never changed."""
     parts: list[tuple[int, dict[str, NDArray[Any]]]] = []
-    lost: dict[int, int] = {}
-    gaps: dict[int, int] = {}
-    done = 0
+    found = _Losses({}, {}, {}, [])
+    done = good = 0
     for cpu in pages.cpus:
         state: dict[str, int] = {
             "page_size": page_size, "commit_size": commit_size, "header_size": data_offset, "type_offset": common.type_offset,
             "pid_offset": common.pid_offset, "min_record": common.size,
         }  # fmt: skip
-        part = _scan_cpu(pages, cpu, state)
+        part, damage = _scan_cpu(pages, cpu, state)
+        unpacked, why = pages.damaged.get(cpu.cpu, (0, ""))
+        bad = damage.pages + -(-unpacked // page_size)
+        good += -(-(cpu.end - cpu.start) // page_size) - bad
+        if bad:
+            found.damaged[cpu.cpu] = found.damaged.get(cpu.cpu, 0) + bad
+            found.notes.append(f"{bad} damaged pages left out: {damage.why or why}")
         parts.append((cpu.cpu, part))
-        lost[cpu.cpu] = lost.get(cpu.cpu, 0) + state["lost"]
-        gaps[cpu.cpu] = gaps.get(cpu.cpu, 0) + state["gaps"]
+        found.lost[cpu.cpu] = found.lost.get(cpu.cpu, 0) + damage.lost
+        found.gaps[cpu.cpu] = found.gaps.get(cpu.cpu, 0) + damage.gaps
         done += cpu.end - cpu.start
         if progress is not None:
             progress(done, sum(other.end - other.start for other in pages.cpus))
-    return _merge(parts, lost, gaps)
+    if found.damaged and not good:
+        raise RecordingError(found.notes[0].partition(": ")[2])
+    return _merge(parts, found)
 
 
-def _scan_cpu(pages: Pages, cpu: CpuPages, state: dict[str, int]) -> dict[str, NDArray[Any]]:
+class _Damage(NamedTuple):
+    """What a CPU's pages lack: events that were not recorded, and pages that cannot be read; what is wrong with the first."""
+
+    lost: int
+    gaps: int
+    pages: int
+    why: str
+
+
+class _Losses(NamedTuple):
+    """The same of all CPUs: `lost`, `gaps`, `damaged` and `notes` of `Records`."""
+
+    lost: dict[int, int]
+    gaps: dict[int, int]
+    damaged: dict[int, int]
+    notes: list[str]
+
+
+def _scan_cpu(pages: Pages, cpu: CpuPages, state: dict[str, int]) -> tuple[dict[str, NDArray[Any]], _Damage]:
+    """The records of one CPU's pages. One that contradicts itself is left out with all that it holds, and the next is read."""
     from fastrtp.native.library import library
 
     capacity = (cpu.end - cpu.start) // (4 + max(state["min_record"], 4)) + 1
@@ -155,38 +207,78 @@ def _scan_cpu(pages: Pages, cpu: CpuPages, state: dict[str, int]) -> dict[str, N
         "out_pid": np.empty(capacity, np.int32),
         "out_length": np.empty(capacity, np.int32),
     }
-    state |= {name: array.ctypes.data for name, array in part.items()}
-    state |= {"data": pages.data.ctypes.data, "at": cpu.start, "end": cpu.end, "capacity": capacity}
-    words = np.array([state.get(name, 0) for name in _STATE], np.int64)
-    error = library().ring_buffer_scan(words.ctypes.data)
-    state.update(zip(_STATE, words.tolist(), strict=True))
-    if error:
-        raise RecordingError(
-            f"trace data of CPU {cpu.cpu}: byte {state['error_at'] - cpu.start:#x} of the pages: {_ERRORS[error]}"
-        )
-    count = state["count"]
-    return {name: array[:count] for name, array in part.items()}
+    size = state["page_size"]
+    state |= {"data": pages.data.ctypes.data, "end": cpu.end}
+    at, kept, lost, gaps, bad, why = cpu.start, 0, 0, 0, 0, ""
+    while at < cpu.end:
+        state |= {name: array[kept:].ctypes.data for name, array in part.items()}
+        state |= {"at": at, "capacity": capacity - kept}
+        words = np.array([state.get(name, 0) for name in _STATE], np.int64)
+        error = library().ring_buffer_scan(words.ctypes.data)
+        state.update(zip(_STATE, words.tolist(), strict=True))
+        lost, gaps = lost + state["lost"], gaps + state["gaps"]
+        if not error:
+            kept += state["count"]
+            break
+        place = state["error_at"] - cpu.start
+        why = why or f"trace data of CPU {cpu.cpu}: byte {place:#x} of the pages: {_ERRORS[error]}"
+        bad += 1
+        page = cpu.start + place // size * size
+        kept += int(np.searchsorted(part["out_offset"][kept : kept + state["count"]], page))
+        at = page + size
+    found = {name: array[:kept] for name, array in part.items()}
+    if kept and int(found["out_time"].min()) < 0:
+        number = (found["out_offset"] - cpu.start) // size
+        late = np.unique(number[found["out_time"] < 0])
+        whole = ~np.isin(number, late)
+        found = {name: array[whole] for name, array in found.items()}
+        bad += len(late)
+        why = why or f"trace data of CPU {cpu.cpu}: a time stamp is beyond 63 bits"
+    return found, _Damage(lost, gaps, bad, why)
 
 
-def _merge(parts: Sequence[tuple[int, dict[str, NDArray[Any]]]], lost: dict[int, int], gaps: dict[int, int]) -> Records:
+def _merge(parts: Sequence[tuple[int, dict[str, NDArray[Any]]]], losses: _Losses) -> Records:
     parts = sorted(parts, key=lambda part: part[0])
 
     def joined(name: str, dtype: Any) -> NDArray[Any]:
         return np.concatenate([part[name] for _, part in parts]) if parts else np.empty(0, dtype)
 
-    time = joined("out_time", np.int64)
-    if len(time) and int(time.min()) < 0:
-        raise RecordingError("trace data: a time stamp is beyond 63 bits")
     cpus = [np.full(len(part["out_time"]), cpu, np.uint16) for cpu, part in parts]
     records = Records(
-        joined("out_offset", np.int64), joined("out_length", np.int32), time,
+        joined("out_offset", np.int64), joined("out_length", np.int32), joined("out_time", np.int64),
         np.concatenate(cpus) if cpus else np.empty(0, np.uint16), joined("out_type", np.uint16), joined("out_pid", np.int32),
-        lost, gaps,
+        *losses,
     )  # fmt: skip
     if len(parts) < 2:
         return records
     keys = np.concatenate([np.maximum.accumulate(part["out_time"]) for _, part in parts])
     order = np.argsort(keys, kind="stable")
-    for name in ("offset", "length", "time", "cpu", "type", "pid"):
+    for name in RECORD_COLUMNS:
         setattr(records, name, getattr(records, name)[order])
     return records
+
+
+RECORD_COLUMNS = ("offset", "length", "time", "cpu", "type", "pid")
+
+
+def merge_buffers(buffers: Sequence[tuple[Pages, Records]]) -> tuple[NDArray[np.uint8], Records]:
+    """(all pages, all records by time) of several buffers of one machine; equal times in the order of the buffers."""
+    data, merged = buffers[0][0].data, buffers[0][1]
+    for pages, records in buffers[1:]:
+        shift = 0
+        if pages.data is not data and pages.data.ctypes.data != data.ctypes.data:
+            shift = len(data)
+            data = np.concatenate([data, pages.data])
+        both = [np.concatenate([getattr(merged, name), getattr(records, name)]) for name in RECORD_COLUMNS]
+        both[0][len(merged.offset) :] += shift
+        keys = np.concatenate([np.maximum.accumulate(one.time) if len(one.time) else one.time for one in (merged, records)])
+        order = np.argsort(keys, kind="stable")
+        lost, gaps = _added(merged.lost, records.lost), _added(merged.gaps, records.gaps)
+        offset, length, time, cpu, kind, pid = (column[order] for column in both)
+        merged = Records(offset, length, time, cpu, kind, pid, lost, gaps, _added(merged.damaged, records.damaged))
+    merged.notes = [note for _pages, records in buffers for note in records.notes]
+    return data, merged
+
+
+def _added(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
+    return {cpu: one.get(cpu, 0) + other.get(cpu, 0) for cpu in sorted(one.keys() | other.keys())}

@@ -7,7 +7,8 @@ Metadata is read when the file is opened, kallsyms when it is asked for. Format:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastrtp.errors import RecordingError
@@ -32,7 +33,8 @@ class TraceDat:
     """An open trace.dat.
 
     `data`: the mapped file. `formats`: format text by type id. `buffers`: instances, the top one ("") first.
-    `compressed`: whether a CPU's data is a sequence of compressed chunks.
+    `compressed`: whether a CPU's data is a sequence of compressed chunks. `notes`: what was left out because it is damaged, and
+    nothing else depends on it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -46,6 +48,7 @@ class TraceDat:
         self.buffers: list[TraceBuffer] = []
         self.compression = "none"
         self.compressed = False
+        self.notes: list[str] = []
         self._kallsyms: Callable[[], bytes] = bytes
         reader = ByteReader(self.data, "initial format")
         if bytes(reader.data[: len(MAGIC)]) != MAGIC:
@@ -69,8 +72,20 @@ class TraceDat:
 
     @property
     def kallsyms(self) -> bytes:
-        """The text of the recorded machine's /proc/kallsyms; empty when the file has none."""
-        return self._kallsyms()
+        """The text of the recorded machine's /proc/kallsyms; empty when the file has none, or none that can be read."""
+        with self._optional():
+            return self._kallsyms()
+        return b""
+
+    @contextmanager
+    def _optional(self) -> Iterator[None]:
+        """A part that costs nothing but itself: when it is damaged, a note says so."""
+        try:
+            yield
+        except RecordingError as error:
+            note = f"left out: {error}"
+            if note not in self.notes:
+                self.notes.append(note)
 
     @property
     def sub_buffer_size(self) -> int:
@@ -105,7 +120,7 @@ class TraceDat:
                 size = reader.u32(f"size of option {option}")
                 start = reader.offset
                 body = ByteReader(reader.bytes(size, f"option {option}"), f"option {option}", start)
-                self.options.apply(option, body, 6)
+                self._apply(option, body, 6)
             kind = bytes(reader.bytes(10, "kind of data"))
         if kind == b"latency  \0":
             raise reader.error("a latency trace holds text, not events", reader.offset - 10)
@@ -125,17 +140,20 @@ class TraceDat:
             raise RecordingError(f"{self.path}: no section with the page header")
         self.header_page = sections.read_headers(self._section(options.HEADER_INFO))
         if options.FTRACE_EVENTS in found:
-            sections.read_ftrace_formats(self._section(options.FTRACE_EVENTS), self.formats)
+            with self._optional():
+                sections.read_ftrace_formats(self._section(options.FTRACE_EVENTS), self.formats)
         if options.EVENT_FORMATS in found:
             sections.read_event_formats(self._section(options.EVENT_FORMATS), self.formats)
         if options.KALLSYMS in found:
             self._kallsyms = lambda: sections.read_sized_text(self._section(options.KALLSYMS), "kallsyms")
         if options.PRINTK in found:
-            text = sections.read_sized_text(self._section(options.PRINTK), "printk formats")
-            self.printk = sections.parse_printk_formats(text)
+            with self._optional():
+                text = sections.read_sized_text(self._section(options.PRINTK), "printk formats")
+                self.printk = sections.parse_printk_formats(text)
         if options.CMDLINES in found:
-            text = sections.read_sized_text(self._section(options.CMDLINES), "command lines", wide=True)
-            self.comms = sections.parse_cmdlines(text)
+            with self._optional():
+                text = sections.read_sized_text(self._section(options.CMDLINES), "command lines", wide=True)
+                self.comms = sections.parse_cmdlines(text)
         self.buffers = sorted(self.options.buffers, key=lambda buffer: buffer.name != "")
         if not self.buffers and self.options.text:
             raise RecordingError(f"{self.path}: a latency trace holds text, not events")
@@ -159,7 +177,14 @@ class TraceDat:
                 if option == options.DONE:
                     offset = body.u64("offset of the next options") if size >= 8 else 0
                     break
-                self.options.apply(option, body, 7)
+                self._apply(option, body, 7)
+
+    def _apply(self, option: int, body: ByteReader, version: int) -> None:
+        if option not in options.OPTIONAL:
+            self.options.apply(option, body, version)
+            return
+        with self._optional():
+            self.options.apply(option, body, version)
 
     def _section_header(self, offset: int, where: str) -> tuple[int, int, int]:
         """(id, flags, size in the file) of the section at `offset`."""

@@ -15,6 +15,9 @@ PROCMAPS, TRACEID, TIME_SHIFT, GUEST, TSC2NSEC = range(10, 15)
 HEADER_INFO, FTRACE_EVENTS, EVENT_FORMATS, KALLSYMS, PRINTK, CMDLINES, BUFFER_TEXT = range(16, 23)
 SECTION_OPTIONS = frozenset({HEADER_INFO, FTRACE_EVENTS, EVENT_FORMATS, KALLSYMS, PRINTK, CMDLINES})
 
+OPTIONAL = frozenset({DATE, CPUSTAT, UNAME, CPUCOUNT, VERSION, TRACEID})
+"""Options that say nothing about where the events are or when they happened."""
+
 _STAT = re.compile(r"^(entries|overrun|commit overrun|dropped events|CPU):\s*(\d+)", re.MULTILINE)
 
 

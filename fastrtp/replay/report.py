@@ -23,6 +23,7 @@ class ReplayReport:
     time of the playing alone (reading and binding aside: `prepare_seconds`); `faulted_reads`: reads by programs of memory
     that the recording cannot supply; `lost`: events that the recorder lost, by CPU; `missing`: arguments and members that
     programs may read and no recorded field fills; `printk`: what bpf_trace_printk wrote; `interrupted`: stopped early;
+    `damaged`: pages of the recording that could not be read, by CPU; `notes`: what else its reader has to say;
     `tier`: "linked", "fused", or "fused, linked" for some of each; `threads`: how many played, 1 in the order of all events.
     """
 
@@ -39,6 +40,8 @@ class ReplayReport:
     interrupted: bool = False
     tier: str = "linked"
     threads: int = 1
+    damaged: Mapping[int, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def events_per_second(self) -> float:
@@ -58,6 +61,8 @@ class ReplayReport:
             },
             "faulted_reads": self.faulted_reads,
             "lost": {str(cpu): count for cpu, count in self.lost.items()},
+            "damaged": {str(cpu): count for cpu, count in self.damaged.items()},
+            "notes": list(self.notes),
             "missing": [str(row) for row in self.missing],
             "printk_lost": self.printk_lost,
             "interrupted": self.interrupted,

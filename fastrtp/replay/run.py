@@ -113,6 +113,8 @@ def replay(
             programs=programs,
             faulted_reads=faulted_reads,
             lost=dict(recording.lost),
+            damaged=dict(recording.damaged),
+            notes=tuple(recording.notes),
             missing=bound.missing,
             printk=kernel.memory.trace_pipe(),
             printk_lost=kernel.memory.printk_lost,
