@@ -117,8 +117,7 @@ def compile_share(wanted: Mapping[str, NativeFunction], runtime: Sequence[str], 
 
 def _ir(wanted: Mapping[str, NativeFunction]) -> list[str]:
     """The functions' IR, that of all that they call, and their exported form; numba's names without its counter of versions."""
-    int64 = numba.types.int64
-    made = {name: lowered(entry.function, [int64] * len(entry.parameters)) for name, entry in wanted.items()}
+    made = {name: lowered(entry.function, entry.types) for name, entry in wanted.items()}
     exports = [_export(entry, made[name]) for name, entry in wanted.items()]
     return [*(_plain(text) for text in texts(made.values())), "\n".join(exports)]
 

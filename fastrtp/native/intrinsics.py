@@ -22,6 +22,7 @@ from numba.extending import intrinsic
 from fastrtp.native import SMP
 from fastrtp.native.ir_pipeline import IrCompiler
 from fastrtp.native.layout import Offset
+from fastrtp.native.record_numba import parameter_type
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -39,12 +40,17 @@ Predicate = Callable[[int, int], bool]
 
 @dataclass(frozen=True)
 class NativeFunction:
-    """One exported function: all parameters and the result are int64. `inline` keeps its bitcode for programs."""
+    """One exported function: all parameters and the result are int64 to its callers. `inline` keeps its bitcode for programs."""
 
     name: str
     function: Any
     parameters: tuple[str, ...]
     inline: bool
+
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """numba's types of the parameters: to the caller all are i64."""
+        return parameter_types(self.function.py_func)
 
 
 REGISTRY: dict[str, NativeFunction] = {}
@@ -60,24 +66,37 @@ def native(*, inline: bool = False) -> Callable[[F], F]:
         name = function.__name__
         if name in REGISTRY:
             raise ValueError(f"native function {name} is defined twice")
-        compiled: F = _njit(**_OPTIONS)(function)  # compiled only where a neighbour calls it
-        REGISTRY[name] = NativeFunction(name, compiled, tuple(inspect.signature(function).parameters), inline)
+        parameters = inspect.signature(function).parameters
+        if all(parameter.annotation == "int" for parameter in parameters.values()):
+            compiled: F = _njit(**_OPTIONS)(function)  # compiled only where a neighbour calls it
+        else:
+            compiled = device(function)
+        REGISTRY[name] = NativeFunction(name, compiled, tuple(parameters), inline)
         return compiled
 
     return register
 
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "_nrt": False, "pipeline_class": IrCompiler}
-_KINDS = {"int": types.int64, "bool": types.boolean}
+
+
+def parameter_types(function: Any) -> tuple[Any, ...]:
+    """numba's types of a native function's parameters. TypeError for an annotation that has none."""
+    found = []
+    for parameter in inspect.signature(function).parameters.values():
+        try:
+            found.append(parameter_type(parameter.annotation, function.__globals__))
+        except KeyError:
+            raise TypeError(f"{function.__qualname__}: {parameter} is no parameter of a native function") from None
+    return tuple(found)
 
 
 def device(function: F) -> F:
-    """A function that only other native functions call, defined above them; its parameters are annotated as int or bool.
+    """A function that only other native functions call, defined above them; its parameters are int, bool, or records.
 
     The signature is given, or numba would compile the function anew for every literal that a caller passes.
     """
-    signature = tuple(_KINDS[parameter.annotation] for parameter in inspect.signature(function).parameters.values())
-    compiled: F = _njit(signature, **_OPTIONS)(function)
+    compiled: F = _njit(parameter_types(function), **_OPTIONS)(function)
     return compiled
 
 
