@@ -54,18 +54,30 @@ class _Memory:
 
 def test_the_layout_is_the_declaration() -> None:
     """Fields follow each other in the order of their declaration, without gaps."""
-    fields = Sample.dtype.fields
+    fields = Sample.layout.dtype.fields
     assert fields is not None
 
-    assert list(Sample) == ["small", "pad", "near", "word", "inner", "wide", "bits", "bytes", "many", "next", "rows"]
-    assert [fields[name][1] for name in Sample] == [0, 1, 2, 4, 8, 16, 24, 32, 40, 64, 72]
-    assert Sample.size == 80
-    assert Sample.dtype["many"] == np.dtype((Inner.dtype, (3,)))
+    assert list(Sample.layout.fields) == [
+        "small",
+        "pad",
+        "near",
+        "word",
+        "inner",
+        "wide",
+        "bits",
+        "bytes",
+        "many",
+        "next",
+        "rows",
+    ]
+    assert [fields[name][1] for name in Sample.layout.fields] == [0, 1, 2, 4, 8, 16, 24, 32, 40, 64, 72]
+    assert Sample.layout.size == 80
+    assert Sample.layout.dtype["many"] == np.dtype((Inner.layout.dtype, (3,)))
 
 
 def test_a_view_reads_and_writes_the_bytes() -> None:
     """Numbers are extended by their sign, cut when they are stored, and pointers followed."""
-    memory, other = _Memory(Sample.size), _Memory(Sample.size)
+    memory, other = _Memory(Sample.layout.size), _Memory(Sample.layout.size)
     view = Sample(memory.address)
     view.near, view.word, view.wide, view.bits = -2, 0x1_2345_6789, -3, (1 << 64) - 1
     view.inner.off = -4
@@ -84,10 +96,10 @@ def test_a_view_reads_and_writes_the_bytes() -> None:
 
 def test_numpy_sees_the_same() -> None:
     """A structured array of the dtype and a view agree."""
-    memory = _Memory(Sample.size)
+    memory = _Memory(Sample.layout.size)
     Sample(memory.address).inner.off = -9
 
-    assert np.frombuffer(memory.data, Sample.dtype)[0]["inner"]["off"] == -9
+    assert np.frombuffer(memory.data, Sample.layout.dtype)[0]["inner"]["off"] == -9
 
 
 @device
@@ -114,7 +126,7 @@ def _addresses(sample: int) -> int:
 
 def test_native_code_names_fields() -> None:
     """Loads extend by the field's sign, stores cut, pointers are walked, and null is false."""
-    memory, other = _Memory(Sample.size), _Memory(Sample.size)
+    memory, other = _Memory(Sample.layout.size), _Memory(Sample.layout.size)
     view = Sample(memory.address)
     view.near, view.wide, view.next = -2, 50, Sample(other.address)
     Sample(other.address).word, Sample(other.address).small = 0xFFFFFFFF, 6

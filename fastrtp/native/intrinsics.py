@@ -67,7 +67,7 @@ def native(*, inline: bool = False) -> Callable[[F], F]:
         if name in REGISTRY:
             raise ValueError(f"native function {name} is defined twice")
         parameters = inspect.signature(function).parameters
-        if all(parameter.annotation == "int" for parameter in parameters.values()):
+        if all(parameter.annotation in ("int", inspect.Parameter.empty) for parameter in parameters.values()):
             compiled: F = _njit(**_OPTIONS)(function)  # compiled only where a neighbour calls it
         else:
             compiled = device(function)

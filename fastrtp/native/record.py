@@ -6,7 +6,7 @@
         owner: Pointer[VFrame]          # the address of one
         insns: Pointer[Array[VInsn]]    # the address of the first of several
 
-`VSlot.dtype` is the layout: fields in the order of their declaration, without gaps. In native functions a parameter that is
+`VSlot.layout.dtype` has the fields in the order of their declaration, without gaps. In native functions a parameter that is
 annotated `slot: VSlot` is an address with fields: `slot.reg.type` loads, `slot.reg.type = x` stores, `slot.slot_type[7]` is an
 item, `VSlot(address)` makes a typed pointer of a number and `int(slot)` a number of it, `if slot:` asks whether it is not null
 (native/record_numba.py). In Python `VSlot(address)` is a view of the same bytes with the same fields.
@@ -19,7 +19,6 @@ Must not know: numba, and what any record is for.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -73,7 +72,7 @@ class Inner:
     @property
     def dtype(self) -> np.dtype[Any]:
         """In NumPy's words."""
-        return self.record.dtype
+        return self.record.layout.dtype
 
 
 Kind = Number | Address | Items | Inner
@@ -185,6 +184,11 @@ class Layout:
         """In NumPy's words."""
         return np.dtype([(field.name, field.kind.dtype) for field in self.fields.values()])
 
+    @cached_property
+    def size(self) -> int:
+        """Bytes."""
+        return self.dtype.itemsize
+
 
 def _kind(hint: Any, count: _Count | None) -> Kind | None:
     if get_origin(hint) is Annotated:
@@ -225,27 +229,7 @@ def _write(address: int, kind: Kind, value: Any) -> None:
     ctypes.memmove(address, (int(value) & ((1 << (8 * size)) - 1)).to_bytes(size, "little"), size)
 
 
-class _RecordType(type):
-    """What a record's class answers about its layout."""
-
-    layout: Layout
-
-    @property
-    def dtype(cls) -> np.dtype[Any]:
-        """The layout in NumPy's words."""
-        return cls.layout.dtype
-
-    @property
-    def size(cls) -> int:
-        """Bytes."""
-        return cls.layout.dtype.itemsize
-
-    def __iter__(cls) -> Iterator[str]:
-        """Names of the members."""
-        return iter(cls.layout.fields)
-
-
-class Record(metaclass=_RecordType):
+class Record:
     """A native record: subclasses declare its members. An instance is a view of the bytes at an address.
 
     A null pointer is a view at address 0, which is false; reading through it crashes, as it does in C.
@@ -262,7 +246,7 @@ class Record(metaclass=_RecordType):
         cls._counts = {name: value for name, value in vars(cls).items() if isinstance(value, _Count)}
         cls.layout = Layout(cls)
         for name in vars(cls).get("__annotations__", {}):
-            if not name.startswith("_"):
+            if not name.startswith("_"):  # no member may be called `layout` or `address`
                 setattr(cls, name, _Field(name))
 
     def __int__(self) -> int:
@@ -281,5 +265,5 @@ class Record(metaclass=_RecordType):
         return hash((type(self), self.address))
 
     def __repr__(self) -> str:
-        members = ", ".join(f"{name}={getattr(self, name)!r}" for name in type(self)) if self else "null"
+        members = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.layout.fields) if self else "null"
         return f"{type(self).__name__}({members})"

@@ -9,6 +9,7 @@ calls code that has types, and the other way round.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from typing import Any
 
@@ -244,13 +245,16 @@ _compared(operator.ne, "!=")
 
 
 def parameter_type(annotation: Any, scope: dict[str, Any]) -> Any:
-    """numba's type of a native function's parameter by its annotation: int, bool, a Record, or Array[Record].
+    """numba's type of a native function's parameter by its annotation: int (generated functions have none), bool, a Record,
+    or Array[Record].
 
     KeyError for any other.
     """
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
-    if text in ("int", "bool"):
-        return types.int64 if text == "int" else types.boolean
+    if text == "bool":
+        return types.boolean
+    if text == "int" or annotation is inspect.Parameter.empty:
+        return types.int64
     if text.startswith("Array[") and text.endswith("]"):
         return ArrayType(Inner(scope[text[6:-1]]))
     named = scope[text]
