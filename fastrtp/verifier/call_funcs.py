@@ -42,9 +42,15 @@ def _check_tail_call(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
     if constant and index.bounds.var_off.value < meta.map_ptr.max_entries:
         mark_reg_precise(env, 3)  # where Linux's code generator jumps straight to the slot: record_func_key
     check_reference_leak(env, "tail_call")
-    if env.frame.in_callback_fn and env.regs[0].type == NOT_INIT:
+    if env.frame.in_callback_fn and env.regs[0].type == NOT_INIT and not _checkpoint_in_frame(env):
         # a callback may not return any number: refused either way; Linux looks for where R0 was made, and finds no place
         env.reject(EFAULT, "verifier bug: callback unexpected regs 1")
+
+
+def _checkpoint_in_frame(env: BpfVerifierEnv) -> bool:
+    """Whether a state was kept since the callback was entered: the search ends there."""
+    parent = env.cur_state.parent
+    return parent is not None and parent.nframes >= env.cur_state.nframes
 
 
 def _check_loop(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
