@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -56,6 +57,17 @@ class RecordingError(FastrtpError, ValueError):
 
 class ReplayError(FastrtpError, RuntimeError):
     """A replay that cannot start or go on (strict policy, no such tracepoint, closed kernel)."""
+
+
+class OrderError(ReplayError):
+    """A replay on several threads that could give other results than one thread's.
+
+    `conflicts` (fastrtp.effects.Conflict): the instructions whose outcome depends on the order of events on different CPUs.
+    """
+
+    def __init__(self, message: str, conflicts: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
 
 
 class JitError(FastrtpError, RuntimeError):

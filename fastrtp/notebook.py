@@ -283,6 +283,9 @@ def report_html(report: ReplayReport) -> str:
     notes = [f"{sum(report.lost.values()):,} events lost by the recorder"] if any(report.lost.values()) else []
     notes += [f"{report.faulted_reads:,} reads of memory that the recording does not have"] if report.faulted_reads else []
     notes += [f"{len(report.missing):,} arguments or members that the recording does not have"] if report.missing else []
+    notes += [f"{count:,} records of {name} found no room" for name, count in report.dropped.items() if count]
+    notes += [f"{report.printk_lost:,} lines of the trace pipe found no room"] if report.printk_lost else []
+    notes += [f"{report.signals_lost:,} signals found no room"] if report.signals_lost else []
     notes += ["interrupted"] if report.interrupted else []
     rows = [(name, program.run_cnt, program.recursion_misses) for name, program in report.programs.items()]
     return table_html(("program", "runs", "recursion misses"), rows, "; ".join([caption, *notes]))

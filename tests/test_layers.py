@@ -23,6 +23,7 @@ LAYERS = (
     ("maps",),
     ("helpers",),
     ("verifier",),
+    ("effects",),
     ("jit",),
     ("trace",),
     ("kernel",),

@@ -64,9 +64,9 @@ def machine() -> Iterator[Kernel]:
 
 
 def played(recording: Recording, source: Any, **options: Any) -> tuple[dict[str, dict[bytes, bytes]], ReplayReport]:
-    """(all maps, report) of a replay through all programs of an object."""
+    """(all maps, report) of a replay through all programs of an object, whether they commute or not."""
     with Kernel(cpus=2) as kernel, kernel.load(source) as obj, obj.attach():
-        report = kernel.replay(recording, **options)
+        report = kernel.replay(recording, order="relaxed", **options)
         return {name: dict(item.map.raw_items()) for name, item in obj.maps.items()}, report
 
 

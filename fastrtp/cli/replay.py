@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 _TOP = 20
 _MISSING_LINES = 6
-_PRINTK_CHUNK = 1 << 12
-"""Events between two looks at the trace pipe."""
-_RING_BYTES = 64
-"""Bytes of a ring for each event between two looks at it, so that it does not run full."""
-_PERF_RING = 1 << 20
 
 
 @dataclass
@@ -51,14 +46,15 @@ class Options:
     stats: bool = False
     cpus: Any = None
     window: Any = None
+    order: Any = "exact"
+    consumer: str | None = None
 
 
 @dataclass
 class Drained:
-    """What was taken out of rings and the trace pipe while the replay ran."""
+    """What was taken out of rings behind the replay."""
 
     records: dict[str, list[bytes]] = field(default_factory=dict)
-    printk: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)
 
 
@@ -110,13 +106,26 @@ class Drained:
 @click.option(
     "--cpus",
     metavar="recorded|N",
-    help="Play on several threads: one for each recorded CPU, or N. The order of events is kept on each CPU.",
+    help="Play on several threads: one for each recorded CPU, or N. Results are those of one thread, or the run is refused.",
 )
 @click.option(
     "--window",
     metavar="EVENTS|TIME|none",
     default=None,
     help="With --cpus: between CPUs, too, order is kept to so many events, or so much time (10ms). [default: 65536]",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["exact", "relaxed"]),
+    default=None,
+    help="With --cpus: refuse programs that could tell in which order CPUs' events were played, or play them all the same. "
+    "[default: exact]",
+)
+@click.option(
+    "--consumer",
+    metavar="EVENTS|TIME|none",
+    help="Rings have a reader who looks every so many events, or every so much time (10ms), or none; what finds no room is lost "
+    "and counted. [default: every record is kept]",
 )
 @click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
@@ -132,7 +141,8 @@ class Drained:
 def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
     trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,
-    perf_map: str | None, cpus: str | None, window: str | None, instance: str | None,
+    perf_map: str | None, cpus: str | None, window: str | None, instance: str | None, order: str | None,
+    consumer: str | None,
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
@@ -140,7 +150,9 @@ def replay_command(
     ends the replay; results so far are shown.
     """
     structs = dict(_pair(text) for text in records)
-    options = Options(form, maps, top, structs, trace_pipe, output, then, stats, *_threads(cpus, window))
+    options = Options(
+        form, maps, top, structs, trace_pipe, output, then, stats, *_threads(cpus, window, order), _reader(consumer, cpus)
+    )
     check_words(then)
     data, spec = read_spec(obj)
     _check_names(spec, obj, options)
@@ -169,20 +181,35 @@ def make_kernel(btf: str | None, cpus: int, perf_map: str | None = None) -> Kern
     return Kernel(btf, cpus=max(cpus, 1), perf_map=perf_map)
 
 
-def _threads(cpus: str | None, window: str | None) -> tuple[Any, Any]:
-    """What replay() takes for --cpus and --window. UsageError."""
+def _threads(cpus: str | None, window: str | None, order: str | None) -> tuple[Any, Any, str]:
+    """What replay() takes for --cpus, --window and --order. UsageError."""
     from fastrtp.replay.parallel import WINDOW
     from fastrtp.replay.windows import parse_cpus, parse_window
 
     if cpus is None:
         if window is not None:
             raise click.UsageError("--window goes with --cpus")
-        return None, WINDOW
+        if order is not None:
+            raise click.UsageError("--order goes with --cpus")
+        return None, WINDOW, "exact"
     try:
         parse_window(window)
-        return parse_cpus(cpus), WINDOW if window is None else window
+        return parse_cpus(cpus), WINDOW if window is None else window, order or "exact"
     except ReplayError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _reader(consumer: str | None, cpus: str | None) -> str | None:
+    """What replay() takes for --consumer. UsageError."""
+    from fastrtp.replay.consumer import parse_consumer
+
+    try:
+        parse_consumer(consumer)
+    except ReplayError as error:
+        raise click.UsageError(str(error)) from error
+    if consumer is not None and cpus is not None:
+        raise click.UsageError("--consumer keeps the order of all events: it does not go with --cpus")
+    return consumer
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -211,46 +238,24 @@ def _run(
     kernel: Kernel, loaded: BpfObject, recording: Recording, missing: Any, drained: Drained, options: Options
 ) -> tuple[ReplayReport, list[str]]:
     """Attach, replay, detach; the report, and what was attached."""
-    from fastrtp.replay.linked import CHUNK
+    from fastrtp.replay import replay
     from fastrtp.replay.tables import RINGS
 
     if not any(program.auto_attachable for program in loaded.programs.values()):
         reasons = "; ".join(f"{name}: {why}" for name, why in loaded.skipped.items())
         raise ReplayError(f"{loaded.name} has no program that names its tracepoint{f' ({reasons})' if reasons else ''}")
     rings = [held for held in loaded.maps.values() if held.map.map_type in RINGS]
-    drained.records = {held.name: [] for held in rings}
     stats = kernel.enable_stats() if options.stats else -1
     with Bar("replaying", "events") as bar, loaded.attach() as links:
-
-        def progress(done: int, total: int) -> None:
-            for held in rings:
-                drained.records[held.name] += held.consume()
-            if options.trace_pipe:
-                drained.printk += kernel.memory.trace_pipe()
-            bar(done, total)
-
-        from fastrtp.replay import replay
-
-        looks = [*(_turn(held) for held in rings), *([_PRINTK_CHUNK] if options.trace_pipe else [])]
-        chunk = min([CHUNK, *looks]) if looks or options.cpus is None else None
         report = replay(
-            kernel, recording, missing=missing, progress=progress, interruptible=True, chunk=chunk, cpus=options.cpus,
-            window=options.window,
+            kernel, recording, missing=missing, progress=bar, interruptible=True, cpus=options.cpus, window=options.window,
+            order=options.order, consumer=options.consumer,
         )  # fmt: skip
-        progress(report.events, recording.events)
-        drained.printk += report.printk
+        drained.records = {held.name: list(held.consume()) for held in rings}
         drained.answers = {line: run_words(kernel, line) for line in options.then}
         if options.stats:
             kernel.close(stats)
         return report, [f"{link.program} from {link.tp_name}" for link in links]
-
-
-def _turn(ring: ObjectMap) -> int:
-    """Events that may pass before this ring has to be emptied."""
-    from fastrtp.uapi import BpfMapType
-
-    size = ring.map.max_entries if ring.map.map_type == BpfMapType.BPF_MAP_TYPE_RINGBUF else _PERF_RING
-    return max(int(size) // _RING_BYTES, 1)
 
 
 def _write(loaded: BpfObject, report: ReplayReport, drained: Drained, options: Options) -> None:
@@ -323,7 +328,7 @@ def as_json(loaded: BpfObject, report: ReplayReport, drained: Drained, options: 
             row["items"] = items[: options.top or None]
         maps[held.name] = row
     pipe = [{"time": at, "cpu": cpu, "pid": pid, "text": text.decode("utf-8", "backslashreplace")}
-            for at, cpu, pid, text in drained.printk]  # fmt: skip
+            for at, cpu, pid, text in report.printk]  # fmt: skip
     return (
         {
             "object": loaded.name,
@@ -403,7 +408,7 @@ def _print(out: Console, loaded: BpfObject, report: ReplayReport, drained: Drain
         held = loaded.maps[rows.name]
         print_map(out, rows, _TOP if options.top is None else options.top, lost=getattr(held.map, "lost", 0))
     if options.trace_pipe:
-        print_trace_pipe(out, report, drained)
+        print_trace_pipe(out, report)
     for line, answer in drained.answers.items():
         out.print(plain(line), style="bold")
         out.print(as_text(answer, "plain"), soft_wrap=True)
@@ -444,6 +449,9 @@ def notes(loaded: BpfObject, report: ReplayReport) -> list[str]:
         lines.append(f"not in the recording: {tracepoint} {some}{more}")
     if len(lacks) > _MISSING_LINES:
         lines.append(f"not in the recording: parts of {len(lacks) - _MISSING_LINES} more tracepoints (--format json has all)")
+    lines += [f"{number(count)} records of {plain(name)} found no room" for name, count in report.dropped.items() if count]
+    if report.signals_lost:
+        lines.append(f"{number(report.signals_lost)} signals found no room")
     if report.printk_lost:
         lines.append(f"{number(report.printk_lost)} lines of the trace pipe found no room")
     return lines
@@ -453,10 +461,10 @@ def _place(row: Any) -> str:
     return f"argument {row.arg + 1}{f' {row.member}' if row.member else ''} ({row.why})"
 
 
-def print_trace_pipe(out: Console, report: ReplayReport, drained: Drained) -> None:
+def print_trace_pipe(out: Console, report: ReplayReport) -> None:
     """The lines of bpf_printk as the kernel's trace_pipe shows them."""
     out.print("trace_pipe", style="bold")
-    for at, cpu, pid, text in drained.printk:
+    for at, cpu, pid, text in report.printk:
         message = text.decode("utf-8", "backslashreplace").rstrip("\n\0")
         out.print(f"{pid:>7} [{cpu:03d}] {at / 1e9:.6f}: bpf_trace_printk: {plain(message)}", soft_wrap=True)
     out.print()

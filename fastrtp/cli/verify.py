@@ -11,11 +11,13 @@ import click
 from fastrtp.cli import verify_table
 from fastrtp.cli.objects import check_programs, read_spec
 from fastrtp.cli.terminal import console, need_native, plain
+from fastrtp.cli.verify_effects import effect_rows, print_effects
 from fastrtp.errors import BpfError, ObjectError
 
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
     from fastrtp.kernel.process import Process
+    from fastrtp.kernel.prog import BpfProg
     from fastrtp.obj import ObjectSpec, ProgramSpec
     from fastrtp.verifier import VerifiedProgram
     from fastrtp.verifier.report import Report
@@ -25,7 +27,10 @@ STATUS_REJECTED = 1
 
 @dataclass
 class Verdict:
-    """One program's. Without a number: the verifier did not come so far, or says none of a program that it rejects."""
+    """One program's. Without a number: the verifier did not come so far, or says none of a program that it rejects.
+
+    `effects`: what it does to each map; `ordered`: why the order of CPUs' events matters to what it leaves behind, if it does.
+    """
 
     file: str
     program: str
@@ -40,6 +45,8 @@ class Verdict:
     message: str = ""
     log: str = ""
     report: Report | None = None
+    effects: list[dict[str, Any]] | None = None
+    ordered: list[str] | None = None
 
 
 class _Logged:
@@ -49,6 +56,7 @@ class _Logged:
         self._inner = process
         self._level = level
         self.verified: VerifiedProgram | None = None
+        self.prog: BpfProg | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -56,7 +64,8 @@ class _Logged:
     def prog_load(self, *args: Any, **fields: Any) -> int:
         """PROG_LOAD at the level."""
         fd = self._inner.prog_load(*args, **fields | {"log_level": self._level})
-        self.verified = self._inner.files.fget(fd).private_data.verified
+        self.prog = self._inner.files.fget(fd).private_data
+        self.verified = self.prog.verified
         return fd
 
 
@@ -84,10 +93,15 @@ class _Logged:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Show the differences to an earlier run's --format json.",
 )
+@click.option(
+    "--effects",
+    is_flag=True,
+    help="Say what each program does to maps, and whether that commutes between CPUs: what --cpus of replay asks.",
+)
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 def verify_command(
     objects: tuple[str, ...], log_level: int, btf: str | None, sort: str, filters: tuple[str, ...], compare: Path | None,
-    form: str,
+    effects: bool, form: str,
 ) -> int:  # fmt: skip
     """Verify the programs of each OBJ, or only those named PROG. Exit status 1 when one is rejected.
 
@@ -103,7 +117,9 @@ def verify_command(
     wanted = _wanted(specs, programs)
     need_native()
     with Kernel(btf) as kernel:
-        verdicts = [_verify(kernel, data, path.name, spec.programs[name], log_level) for path, data, spec, name in wanted]
+        verdicts = [
+            _verify(kernel, data, path.name, spec.programs[name], log_level, effects) for path, data, spec, name in wanted
+        ]
     rows = [asdict(verdict) for verdict in verdicts]
     shown = verify_table.ordered(verify_table.keep(rows, filters), sort)
     skipped = {name: why for _, _, spec in specs for name, why in spec.skipped.items()} if not programs else {}
@@ -118,6 +134,8 @@ def verify_command(
     else:
         kept = {id(row): verdict for row, verdict in zip(rows, verdicts, strict=True)}
         _print(shown, [kept[id(row)] for row in shown], skipped, log_level, len(paths) > 1)
+        if effects:
+            print_effects(console(), [kept[id(row)] for row in shown])
     return STATUS_REJECTED if any(row.verdict == "rejected" for row in verdicts) else 0
 
 
@@ -153,7 +171,7 @@ def _print_comparison(rows: list[dict[str, Any]], form: str) -> None:
         console().print(verify_table.comparison_table(rows))
 
 
-def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level: int) -> Verdict:
+def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level: int, effects: bool = False) -> Verdict:
     """Load the object with this program alone. BpfError for what fails before the program is looked at: its maps, its BTF."""
     from fastrtp.kernel.loader import load
 
@@ -174,6 +192,8 @@ def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level
         verdict.verdict, verdict.errno, verdict.message, verdict.log = "accepted", 0, "", process.verified.log
         verdict.processed, verdict.states = stats.insn_processed, stats.total_states
         verdict.peak_states, verdict.time_ns = stats.peak_states, stats.time_ns
+        if effects and process.prog is not None:
+            verdict.effects, verdict.ordered = effect_rows(process.prog)
     if not log_level:
         verdict.log = ""
     return verdict

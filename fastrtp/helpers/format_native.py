@@ -22,6 +22,7 @@ from fastrtp.helpers.bprintf_native import (
     symbol_text,
 )
 from fastrtp.helpers.time_native import bpf_ktime_get_ns
+from fastrtp.native.backlog_native import drain_array
 from fastrtp.native.intrinsics import (
     device,
     load8,
@@ -52,12 +53,14 @@ _CURRENT = at(ENV, "current")
 _PID_AT = at(ENV, "pid_at")
 _TP = at(ENV, "printk_tp")
 _RUN_CTX = at(ENV, "run_ctx")
+_MACHINE = at(ENV, "machine")
 _KEY = at(TRACEPOINT, "key")
 _DATA = at(PRINTK, "data")
 _SIZE = at(PRINTK, "size")
 _HEAD = at(PRINTK, "head")
 _LOST = at(PRINTK, "lost")
 _LOCK = at(PRINTK, "lock")
+_BACKLOG = at(PRINTK, "backlog")
 
 # the conversion being written: its flags, its width (-1: none), where the format and the buffer of arguments go on
 _LEFT, _ZERO, _SIGN, _WIDTH, _AT, _ARG = 0, 8, 16, 24, 32, 40
@@ -287,17 +290,18 @@ _bprintf = outline("bpf_bprintf", 7)
 
 @device
 def _append(text: int, length: int, env: int) -> None:
+    """One record more; a ring that is full is emptied into its backlog while a replay drains."""
     ring = load64(env + _PRINTK)
     need = (20 + length + 7) & ~7
     spin_lock(ring + _LOCK)
     head = load64(ring + _HEAD)
-    full = head + need > load64(ring + _SIZE)
-    if not full:
-        store64(ring + _HEAD, head + need)
-    spin_unlock(ring + _LOCK)
-    if full:
+    if head + need > load64(ring + _SIZE):
+        head = drain_array(load64(env + _MACHINE), load64(ring + _BACKLOG), load64(ring + _DATA), head)
+    if head + need > load64(ring + _SIZE):
         add64(ring + _LOST, 1)
+        spin_unlock(ring + _LOCK)
         return
+    store64(ring + _HEAD, head + need)
     record = load64(ring + _DATA) + head
     task = load64(env + _CURRENT)
     store64(record, bpf_ktime_get_ns(env))
@@ -305,6 +309,7 @@ def _append(text: int, length: int, env: int) -> None:
     store32(record + 12, load32(task + load64(env + _PID_AT)) if task != 0 else 0)
     store32(record + 16, length)
     memcpy(record + 20, text, length)
+    spin_unlock(ring + _LOCK)
 
 
 @device

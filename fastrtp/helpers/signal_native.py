@@ -9,6 +9,7 @@ from __future__ import annotations
 from errno import EINVAL, EPERM
 
 from fastrtp.helpers.time_native import bpf_ktime_get_ns
+from fastrtp.native.backlog_native import drain_array
 from fastrtp.native.intrinsics import device, load32, load64, native, store32, store64
 from fastrtp.native.layout import ENV, MACHINE, SIGNALS, at
 from fastrtp.native.smp_native import add64, spin_lock, spin_unlock
@@ -24,6 +25,7 @@ _ROOM = at(SIGNALS, "room")
 _COUNT = at(SIGNALS, "count")
 _LOST = at(SIGNALS, "lost")
 _LOCK = at(SIGNALS, "lock")
+_BACKLOG = at(SIGNALS, "backlog")
 _RECORD = 32
 _NSIG = 64
 
@@ -43,16 +45,17 @@ def _send(signal: int, thread: int, env: int) -> int:
         return -EINVAL
     if signal == 0:
         return 0
-    signals = load64(load64(env + _MACHINE) + _SIGNALS)
+    machine = load64(env + _MACHINE)
+    signals = load64(machine + _SIGNALS)
     spin_lock(signals + _LOCK)
     count = load64(signals + _COUNT)
-    full = count == load64(signals + _ROOM)
-    if not full:
-        store64(signals + _COUNT, count + 1)
-    spin_unlock(signals + _LOCK)
-    if full:
+    if count == load64(signals + _ROOM):
+        count = drain_array(machine, load64(signals + _BACKLOG), load64(signals + _DATA), count * _RECORD) // _RECORD
+    if count == load64(signals + _ROOM):
         add64(signals + _LOST, 1)
+        spin_unlock(signals + _LOCK)
         return 0
+    store64(signals + _COUNT, count + 1)
     record = load64(signals + _DATA) + count * _RECORD
     store64(record, bpf_ktime_get_ns(env))
     store32(record + 8, load64(env + _CPU))
@@ -60,6 +63,7 @@ def _send(signal: int, thread: int, env: int) -> int:
     store32(record + 16, tgid)
     store32(record + 20, signal)
     store32(record + 24, thread)
+    spin_unlock(signals + _LOCK)
     return 0
 
 

@@ -27,6 +27,7 @@ from fastrtp.uapi import (
 from .refs import RefCounted
 
 if TYPE_CHECKING:
+    from fastrtp.effects import Effects, Member
     from fastrtp.isa import Insn
     from fastrtp.jit import NativeProgram
     from fastrtp.native.memory import Memory
@@ -117,6 +118,21 @@ class BpfProg(RefCounted):
 
     def __repr__(self) -> str:
         return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"
+
+    @cached_property
+    def effects(self) -> Effects:
+        """What it does to maps and to all else that is there afterwards (fastrtp.effects)."""
+        from fastrtp.effects import effects_of
+
+        return effects_of(self.verified, self.type)
+
+    def effects_member(self, name: str = "") -> Member:
+        """The program as one of a run, for fastrtp.effects.conflicts()."""
+        from fastrtp.effects import Member
+        from fastrtp.verifier.source import Source
+
+        source = Source.of(self.aux.btf.btf if self.aux.btf is not None else None, self.aux.line_info)
+        return Member(name or self.name or f"program {self.id}", self.effects, self.verified.used_maps, source.line)
 
     @property
     def sleepable(self) -> bool:

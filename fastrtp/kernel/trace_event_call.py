@@ -102,6 +102,11 @@ class TraceEvents(Mapping[str, TraceEventCall]):
     def __len__(self) -> int:
         return sum(1 for _name in self)
 
+    @property
+    def made(self) -> list[TraceEventCall]:
+        """Those that somebody has asked for so far."""
+        return list(self._made.values())
+
     def event(self, name: str) -> TraceEventCall:
         """The event, by "name", "system:name" or "system/name". BpfError ENOENT; EOPNOTSUPP where nothing says how the
         tracepoint's arguments are recorded.

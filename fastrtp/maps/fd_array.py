@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -40,6 +41,10 @@ class FdArray(Map):
             self._slots[index] = address
         return old
 
+    def slots(self) -> list[int]:
+        """What stands in the slots."""
+        return [int(address) for address in self._slots.tolist()]
+
     def lookup_elem(self, key: bytes, flags: int = 0) -> bytes:
         """Not for arrays of fds from here: ENOTSUPP; the kernel layer answers where Linux does."""
         raise BpfError(ENOTSUPP, f"{self.map_type.name} has no lookup")
@@ -68,15 +73,24 @@ class PerfEventArray(FdArray):
                 self.set_slot(cpu, self.rings[cpu].address)
 
     def consume(self) -> Iterator[bytes]:
-        """Samples of all CPUs, CPU by CPU, consumed; padded as perf pads them."""
+        """Samples of all CPUs in time order, consumed; padded as perf pads them."""
         for _cpu, blob in self.consume_by_cpu():
             yield blob
 
     def consume_by_cpu(self) -> Iterator[tuple[int, bytes]]:
-        """(cpu, sample) of all CPUs."""
-        for cpu, ring in sorted(self.rings.items()):
-            for blob in ring.consume():
-                yield cpu, blob
+        """(cpu, sample) of all CPUs in time order, those of one time by CPU. The order within a CPU is always kept."""
+        heads: list[tuple[int, int]] = []
+        for cpu, ring in self.rings.items():
+            if (first := ring.reader.peek()) is not None:
+                heappush(heads, (first[0], cpu))
+        while heads:
+            _time, cpu = heappop(heads)
+            reader = self.rings[cpu].reader
+            for _, sample in reader.records():
+                yield cpu, sample
+                break
+            if (following := reader.peek()) is not None:
+                heappush(heads, (following[0], cpu))
 
     @property
     def lost(self) -> int:

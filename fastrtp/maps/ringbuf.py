@@ -4,54 +4,109 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from fastrtp.errors import ENOTSUPP, BpfError
 from fastrtp.maps.base import Map
-from fastrtp.native.layout import MAP
+from fastrtp.native.layout import BACKLOG, MAP
 from fastrtp.native.memory import Memory
+from fastrtp.uapi import BpfMapType
 
 _BATCH = 1 << 16
+_HEADER = 16
+TimedRecord = tuple[int, bytes]
+"""(time in ns, 0 in a ring buffer; record)"""
 
 
-def drain(memory: Memory, address: int) -> Iterator[bytes]:
-    """Consume the records of the ring at `address`, a batch at a time; each as bytes."""
-    room = _BATCH
-    buffer = ctypes.create_string_buffer(room)
-    while True:
+class Reader:
+    """Consumes the ring at `address`, a batch at a time. What is taken out and not asked for yet waits for the next who asks."""
+
+    def __init__(self, memory: Memory, address: int) -> None:
+        self._memory = memory
+        self._address = address
+        self._room = _BATCH
+        self._ready: deque[TimedRecord] = deque()
+
+    def peek(self) -> TimedRecord | None:
+        """The next record, which stays."""
+        return self._ready[0] if self._ready or self._fill() else None
+
+    def records(self) -> Iterator[TimedRecord]:
+        """Records in order, until there are no more."""
+        while True:
+            try:
+                record = self._ready.popleft()
+            except IndexError:
+                if not self._fill():
+                    return
+            else:
+                yield record
+
+    def open(self) -> None:
+        """The ring is there for whoever reads all of them."""
+        self._in_turn(self._memory.lib.ring_open)
+
+    def close(self) -> None:
+        """It goes, with everything that nobody has read."""
+        self._in_turn(self._memory.lib.ring_close)
+
+    def _in_turn(self, call: Callable[[int, int], int]) -> None:
+        memory = self._memory
         memory.lib.machine_enter(memory.machine_address)
-        try:
-            written = memory.lib.ring_consume(address, ctypes.addressof(buffer), room)
-        finally:
-            memory.lib.machine_leave(memory.machine_address)
-        if written < 0:
-            room = -written - 1
-            buffer = ctypes.create_string_buffer(room)
-            continue
-        if written == 0:
-            return
-        data = memoryview(buffer).cast("B")
+        call(memory.machine_address, self._address)
+        memory.lib.machine_leave(memory.machine_address)
+
+    def discard(self) -> None:
+        """Throw everything away that is in the ring."""
+        while self._fill():
+            self._ready.clear()
+
+    def _fill(self) -> bool:
+        """Take a batch out of the ring; whether there was one."""
+        memory = self._memory
+        while True:
+            buffer = ctypes.create_string_buffer(self._room)
+            memory.lib.machine_enter(memory.machine_address)
+            try:
+                written = memory.lib.ring_consume(self._address, ctypes.addressof(buffer), self._room)
+                if written > 0:
+                    self._split(memoryview(buffer).cast("B")[:written])
+            finally:
+                memory.lib.machine_leave(memory.machine_address)
+            if written >= 0:
+                return bool(self._ready)
+            self._room = -written - 1
+
+    def _split(self, data: memoryview) -> None:
         at = 0
-        while at < written:
+        while at < len(data):
             length = int.from_bytes(data[at : at + 4], "little")
-            yield bytes(data[at + 8 : at + 8 + length])
-            at += (length + 15) & ~7
+            begin = at + _HEADER
+            self._ready.append((int.from_bytes(data[at + 8 : begin], "little"), bytes(data[begin : begin + length])))
+            at = begin + ((length + 7) & ~7)
 
 
 class Ring:
-    """A ring of `size` bytes (a power of two) with a descriptor of its own."""
+    """A ring of `size` bytes (a power of two) with a descriptor of its own, which notes when each record was written."""
 
     def __init__(self, memory: Memory, size: int) -> None:
         if size <= 0 or size & (size - 1):
             raise BpfError(errno.EINVAL, f"a ring has a power of two of bytes, not {size}")
         self.memory = memory
         self.address, self._record = memory.record(MAP)
-        self._data = memory.arena.alloc(2 * size)
-        self._record["max_entries"], self._record["values"] = size, self._data
+        self._backlog = memory.record(BACKLOG)[0]
+        self._areas = [memory.arena.alloc(2 * size), memory.arena.alloc(size)]
+        self._record["max_entries"], self._record["machine"] = size, memory.machine_address
+        self._record["values"], self._record["slots"] = self._areas
+        self._record["backlog"] = self._backlog
+        self.reader = Reader(memory, self.address)
+        self.reader.open()
 
     def consume(self) -> Iterator[bytes]:
         """Records as bytes, consumed."""
-        return drain(self.memory, self.address)
+        for _time, record in self.reader.records():
+            yield record
 
     @property
     def lost(self) -> int:
@@ -60,8 +115,9 @@ class Ring:
 
     def close(self) -> None:
         """Free the ring."""
-        self.memory.arena.free(self._data)
-        self.memory.arena.free(self.address)
+        self.reader.close()
+        for address in (*self._areas, self._backlog, self.address):
+            self.memory.arena.free(address)
 
 
 class RingBuf(Map):
@@ -69,10 +125,21 @@ class RingBuf(Map):
 
     def _create(self) -> None:
         self.record["values"] = self._alloc(2 * self.max_entries)
+        self.record["backlog"] = self._record(BACKLOG, 1)[0]
+        self.reader = Reader(self.memory, self.address)
+        if self.map_type == BpfMapType.BPF_MAP_TYPE_RINGBUF:
+            self.reader.open()
 
     def consume(self) -> Iterator[bytes]:
         """Committed records as bytes, consumed; a record that is still being written stops the walk."""
-        return drain(self.memory, self.address)
+        for _time, record in self.reader.records():
+            yield record
+
+    def close(self) -> None:
+        """Free the map's memory, and what nobody has read."""
+        if hasattr(self, "reader") and self._allocations:
+            self.reader.close()
+        super().close()
 
     @property
     def lost(self) -> int:

@@ -1,12 +1,20 @@
 """BPF_MAP_TYPE_RINGBUF and the rings behind BPF_MAP_TYPE_PERF_EVENT_ARRAY.
 
-A record is {u32 length | BUSY | DISCARD, u32 0, data}, 8-aligned, at `position & mask`. A record that starts near the end
-runs on past it: the data area is twice the ring's size, which stands for the kernel's double mapping.
+A record is {u32 length | BUSY | DISCARD, u32 1, data}, 8-aligned, at `position & mask`. A record that starts near the end
+runs on past it: the data area is twice the ring's size, which stands for the kernel's double mapping. What is consumed is
+zeroed, so a header whose second word is 0 has not been written yet.
+
+A perf ring also notes when each record was written: an area of the ring's size beside it (MAP.slots), in which the time has
+the place of the record's header, lets a reader put the samples of all CPUs into one order.
+
+A ring that is full while a replay drains (MACHINE.drains) is emptied on the spot into its backlog, by the producer that finds
+it full, a lock in its hand. What is not committed yet ends that: when the first record in the ring is one of these, there is
+no room indeed.
 
 Producers on several CPUs take their room with one atomic addition, and fill and commit it on their own. Whoever gets less
 than is left gives it back before it looks again, the last first: until then the ring is more than full, which it never is
-otherwise, and the others wait. From three quarters on, and for large records, producers look before they take. Nobody
-consumes while programs run, so a record whose header is not written yet is never looked at.
+otherwise, and the others wait, or find that there is room by now. From three quarters on, and for large records, producers
+look before they take.
 
 Kernel: kernel/bpf/ringbuf.c (which has a lock there), kernel/trace/bpf_trace.c:bpf_perf_event_output_raw_tp.
 """
@@ -15,6 +23,7 @@ from __future__ import annotations
 
 from errno import E2BIG, EAGAIN, EBUSY, EINVAL, ENOENT, ENOSPC
 
+from fastrtp.native.backlog_native import backlog_drop, backlog_next, backlog_room
 from fastrtp.native.intrinsics import (
     cmpxchg64,
     device,
@@ -22,6 +31,7 @@ from fastrtp.native.intrinsics import (
     load32,
     load64,
     load_acquire,
+    load_acquire32,
     memcpy,
     memset,
     native,
@@ -29,10 +39,11 @@ from fastrtp.native.intrinsics import (
     smp,
     store32,
     store64,
+    store_release,
     ult,
 )
-from fastrtp.native.layout import ENV, MAP, at
-from fastrtp.native.smp_native import add64, store32_shared, wait_turn
+from fastrtp.native.layout import CONSUMER, ENV, MACHINE, MAP, STATS_SMP, at
+from fastrtp.native.smp_native import add64, spin_lock, spin_unlock, store32_shared, wait_turn
 from fastrtp.uapi import BPF_F_CURRENT_CPU, BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 
 _VALUES = at(MAP, "values")
@@ -41,12 +52,30 @@ _PRODUCER = at(MAP, "producer")
 _CONSUMER = at(MAP, "consumer")
 _TIGHT = at(MAP, "tight")
 _DROPPED = at(MAP, "dropped")
+_BACKLOG = at(MAP, "backlog")
+_MACHINE = at(MAP, "machine")
+_LOCK = at(MAP, "lock")
+_TIMES = at(MAP, "slots")
+_NEXT_RING = at(MAP, "next_ring")
+_DRAINS = at(MACHINE, "drains")
+_RINGS = at(MACHINE, "rings")
+_ENVS = at(MACHINE, "env")
+_STATS = at(ENV, "stats")
+_READER_OF = at(CONSUMER, "machine")
+_DUE = at(CONSUMER, "due")
+_STEP = at(CONSUMER, "step")
+_TIME = at(ENV, "time")
+_CLOCK = at(ENV, "clock")
 _CPU = at(ENV, "cpu")
 _NEST = at(ENV, "output_nest")
 
 _MAX_RECORD = 0xFFFFFFFF // 4
 
+_PATIENCE = 1 << 12
+"""How often a producer looks whether another CPU's record at the head of a full ring has been committed."""
+
 _reserve_slow = outline("ring_reserve_slow", 4)
+_host_time = outline("host_time", 1)
 
 
 @device
@@ -71,42 +100,104 @@ def ring_reserve(map: int, size: int) -> int:
     if smp() == 0:
         producer = load64(map + _PRODUCER)
         if need > ring or producer + need - load64(map + _CONSUMER) > ring - 1:
-            add64(map + _DROPPED, 1)
-            return 0
-        store64(map + _PRODUCER, producer + need)
+            producer = _reserve_slow(map, need, -1, 0)
+            if producer < 0:
+                return 0
+        else:
+            store64(map + _PRODUCER, producer + need)
     else:
         producer = _reserve(map, need, ring)
         if producer < 0:
             return 0
     record = load64(map + _VALUES) + (producer & (ring - 1))
     store32(record, size | BPF_RINGBUF_BUSY_BIT)
-    store32(record + 4, 0)
+    store32_shared(record + 4, 1)
     return record + 8
+
+
+@device
+def _drain(map: int) -> bool:
+    """Move what is committed to the backlog, as far as there is room, as {u32 length, u32 0, u64 time, data}, 8-aligned.
+
+    Whether a record that is not committed ended that.
+    """
+    machine = load64(map + _MACHINE)
+    backlog = load64(map + _BACKLOG)
+    times = load64(map + _TIMES)
+    values = load64(map + _VALUES)
+    ring = load64(map + _SIZE)
+    consumer = load64(map + _CONSUMER)
+    while consumer != load_acquire(map + _PRODUCER):
+        at_ring = consumer & (ring - 1)
+        record = values + at_ring
+        if load_acquire32(record + 4) == 0:
+            return True
+        header = load_acquire32(record)
+        if header & BPF_RINGBUF_BUSY_BIT:
+            return True
+        length = header & ~BPF_RINGBUF_DISCARD_BIT
+        need = (length + 15) & ~7
+        if header & BPF_RINGBUF_DISCARD_BIT == 0:
+            out = backlog_room(machine, backlog, need + 8)
+            if out == 0:
+                return False
+            store64(out, length)
+            store64(out + 8, load64(times + at_ring) if times != 0 else 0)
+            memcpy(out + 16, record + 8, need - 8)
+        memset(record, 0, need)
+        consumer += need
+        store_release(map + _CONSUMER, consumer)
+    return False
+
+
+@device
+def _make_room(map: int) -> bool:
+    """Empty a ring that is full, if a replay drains; whether that made room. Another CPU's record at its head is waited for."""
+    machine = load64(map + _MACHINE)
+    if load64(machine + _DRAINS) == 0:
+        return False
+    alone = load64(load64(machine + _ENVS) + _STATS) & STATS_SMP == 0
+    before = load_acquire(map + _CONSUMER)
+    spins = 0
+    while True:
+        spin_lock(map + _LOCK)
+        pending = _drain(map)
+        spin_unlock(map + _LOCK)
+        if load_acquire(map + _CONSUMER) != before:
+            store64(map + _TIGHT, 0)
+            return True
+        if not pending or alone or spins == _PATIENCE:
+            return False
+        wait_turn(spins)
+        spins += 1
 
 
 @native()
 def ring_reserve_slow(map: int, need: int, taken: int, env: int) -> int:
     """Position of `need` bytes in a ring with little room, or -1. `taken`: where the caller took them without a look, or -1."""
     most = load64(map + _SIZE) - 1
-    consumer = load_acquire(map + _CONSUMER)
     spins = 0
     if taken >= 0:
         store64(map + _TIGHT, 1)
-        if taken + need - consumer <= most:
-            return taken
-        while cmpxchg64(map + _PRODUCER, taken + need, taken) != taken + need:  # those who took after that are before us
-            wait_turn(spins)
+        while True:
+            if taken + need - load_acquire(map + _CONSUMER) <= most:
+                return taken
+            if cmpxchg64(map + _PRODUCER, taken + need, taken) == taken + need:
+                break
+            wait_turn(spins)  # those who took after that are before us
             spins += 1
     while True:
+        consumer = load_acquire(map + _CONSUMER)
         producer = load_acquire(map + _PRODUCER)
-        if producer - consumer > most:  # somebody took too much, and is about to give it back
+        if producer - consumer > most:  # somebody took too much, and is about to give it back, or to find room
             wait_turn(spins)
             spins += 1
-        elif producer - consumer + need > most:
+        elif producer - consumer + need <= most:
+            if cmpxchg64(map + _PRODUCER, producer, producer + need) == producer:
+                return producer
+        elif need > most or not _make_room(map):
             add64(map + _DROPPED, 1)
             return -1
-        elif cmpxchg64(map + _PRODUCER, producer, producer + need) == producer:
-            return producer
 
 
 @native(inline=True)
@@ -188,32 +279,75 @@ def bpf_perf_event_output(ctx: int, map: int, flags: int, data: int, size: int, 
         return -ENOSPC
     memcpy(record, data, size)
     memset(record + size, 0, padded - size)
+    now = load64(env + _TIME) if load64(env + _CLOCK) == 0 else _host_time(env)
+    store64(load64(ring + _TIMES) + record - 8 - load64(ring + _VALUES), now)
     store32_shared(record - 8, padded)
     return 0
 
 
 @native()
 def ring_consume(map: int, out: int, room: int) -> int:
-    """Move committed records to `out` as {u32 length, u32 0, data}, 8-aligned.
+    """Move committed records to `out` as {u32 length, u32 0, u64 time, data}, 8-aligned: the backlog's first.
 
     Bytes written, or -1 - needed when the first has no room.
     """
-    written = 0
+    backlog = load64(map + _BACKLOG)
+    written = backlog_next(load64(map + _MACHINE), backlog, out, room)
+    if written != 0:
+        return written
+    times = load64(map + _TIMES)
     ring = load64(map + _SIZE)
     store64(map + _TIGHT, 0)
     while True:
         consumer = load64(map + _CONSUMER)
         if consumer == load64(map + _PRODUCER):
             return written
-        record = load64(map + _VALUES) + (consumer & (ring - 1))
+        at_ring = consumer & (ring - 1)
+        record = load64(map + _VALUES) + at_ring
         header = load32(record)
         if header & BPF_RINGBUF_BUSY_BIT:
             return written
         length = header & ~BPF_RINGBUF_DISCARD_BIT
         need = (length + 15) & ~7
         if header & BPF_RINGBUF_DISCARD_BIT == 0:
-            if written + need > room:
-                return written if written != 0 else -1 - need
-            memcpy(out + written, record, need)
-            written += need
+            if written + need + 8 > room:
+                return written if written != 0 else -9 - need
+            store64(out + written, length)
+            store64(out + written + 8, load64(times + at_ring) if times != 0 else 0)
+            memcpy(out + written + 16, record + 8, need - 8)
+            written += need + 8
+        memset(record, 0, need)
         store64(map + _CONSUMER, consumer + need)
+
+
+@native()
+def ring_open(machine: int, ring: int) -> int:
+    """A ring is there for readers."""
+    store64(ring + _NEXT_RING, load64(machine + _RINGS))
+    store64(machine + _RINGS, ring)
+    return 0
+
+
+@native()
+def ring_close(machine: int, ring: int) -> int:
+    """It is not any more; what nobody has read is thrown away."""
+    link = machine + _RINGS
+    while load64(link) != 0 and load64(link) != ring:
+        link = load64(link) + _NEXT_RING
+    if load64(link) == ring:
+        store64(link, load64(ring + _NEXT_RING))
+    backlog_drop(machine, load64(ring + _BACKLOG))
+    return 0
+
+
+@native()
+def consumer_wake(consumer: int, now: int) -> int:
+    """A reader's time has come: everything that is committed goes to the backlogs."""
+    ring = load64(load64(consumer + _READER_OF) + _RINGS)
+    while ring != 0:
+        _drain(ring)
+        ring = load64(ring + _NEXT_RING)
+    due = load64(consumer + _DUE)
+    step = load64(consumer + _STEP)
+    store64(consumer + _DUE, due + ((now - due) // step + 1) * step)
+    return 0

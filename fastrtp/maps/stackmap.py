@@ -36,6 +36,11 @@ class StackMap(Map):
     def __len__(self) -> int:
         return int(self.record["count"][0])
 
+    @property
+    def lost(self) -> int:
+        """Stacks that another one in their bucket, or a full map, kept out: -EEXIST and -ENOMEM to the program."""
+        return int(self.record["dropped"][0])
+
     def lookup_elem(self, key: bytes, flags: int = 0) -> bytes:
         """The stack of an id. ENOENT. Kernel: bpf_stackmap_extract"""
         self._check_lock_flag(flags)

@@ -23,6 +23,7 @@ _MASK = at(MAP, "slot_mask")
 _COUNT = at(MAP, "count")
 _FRESH = at(MAP, "fresh")
 _FREE = at(MAP, "free")
+_DROPPED = at(MAP, "dropped")
 _LOCK = at(MAP, "lock")
 _KERNEL_STACK = at(ENV, "kernel_stack")
 _USER_STACK = at(ENV, "user_stack")
@@ -154,6 +155,8 @@ def bpf_get_stackid(ctx: int, map: int, flags: int, env: int) -> int:
     hash = jhash2(ips, nr * 2)
     spin_lock(map + _LOCK)
     ident = _put(map, ips, nr, hash, flags)
+    if ident < 0:
+        store64(map + _DROPPED, load64(map + _DROPPED) + 1)
     spin_unlock(map + _LOCK)
     return ident
 

@@ -30,6 +30,9 @@ MACHINE = np.dtype(
         ("heap", I8),  # HEAP record
         ("signals", I8),  # SIGNALS record
         ("deferred", I8),  # freed objects that wait for the end of this turn, linked through their headers
+        ("drains", I8),  # a replay that loses nothing is under way: what is full is emptied into its backlog on the spot
+        ("keep", I8),  # bytes that backlogs may take yet
+        ("rings", I8),  # first of the MAPs that are rings for user space, linked through next_ring
     ]
 )
 """One per Kernel: what all its CPUs share."""
@@ -44,7 +47,16 @@ NEVER = (1 << 63) - 1
 HEAP = np.dtype([("next", I8), ("end", I8), ("live", I8), ("free", I8, (12,)), ("lock", I8)])
 """Where programs' objects come from: memory never used so far, objects in use, freed ones by size (32 << n bytes)."""
 
-SIGNALS = np.dtype([("data", I8), ("room", I8), ("count", I8), ("lost", I8), ("lock", I8)])
+BACKLOG = np.dtype([("first", I8), ("last", I8)])
+"""What was taken out of something that was full, for whoever reads it later: BACKLOG_CHUNKs, oldest first."""
+
+BACKLOG_CHUNK = np.dtype([("next", I8), ("used", I8), ("room", I8), ("pad", I8)])
+"""What `room` bytes of a backlog begin with."""
+
+CONSUMER = np.dtype([("machine", I8), ("due", I8), ("step", I8)])
+"""A reader of all rings of a machine who looks at set times: when next, and how long until then again; in events or in ns."""
+
+SIGNALS = np.dtype([("data", I8), ("room", I8), ("count", I8), ("lost", I8), ("lock", I8), ("backlog", I8)])
 """What bpf_send_signal would have sent: `count` records of 32 bytes at `data` (helpers/signal_native.py)."""
 
 TIMERS = np.dtype([("queue", I8), ("count", I8), ("room", I8), ("seq", I8), ("list", I8), ("running", I8), ("lock", I8)])
@@ -138,7 +150,7 @@ MAP = np.dtype(
         ("value_at", I8),  # hash: offset of the (first CPU's) value in an element
         ("value_stride", I8),  # per-CPU: bytes from one CPU's block of values to the next
         ("values", I8),  # array: value 0; hash: element 1; ringbuf: data
-        ("slots", I8),  # hash: the buckets, HTAB_BUCKET each
+        ("slots", I8),  # hash: the buckets, HTAB_BUCKET each; perf ring: times of records, where the records are in `values`
         ("slot_mask", I8),
         ("links", I8),  # hash: by element, the link to the next of its chain
         ("percpu", I8),  # per-CPU hash: value 0 of CPU 0
@@ -152,11 +164,14 @@ MAP = np.dtype(
         ("lru_locals", I8),  # LRU: LRU_LOCAL[cpus], 0 with BPF_F_NO_COMMON_LRU
         ("lru_nodes", I8),  # LRU: LRU_NODE by element, and behind them the heads of lists
         ("lru_target", I8),  # LRU: how many elements a CPU fetches at a time
+        ("backlog", I8),  # rings: BACKLOG
+        ("next_ring", I8),
+        *((f"pad{number}", I8) for number in range(6)),
         # what programs write; positions in a ring have cache lines of their own, as in the kernel
         ("fresh", I8),  # hash, stacks: elements never used so far (they are handed out in order)
         ("count", I8),  # stacks: elements in use
         ("free", I8),  # stacks: first of the freed elements
-        ("lock", I8),  # hash: held while unused elements are handed out; stacks: while one is looked for and put in
+        ("lock", I8),  # held while unused elements of a hash are handed out, a stack is put in, a ring is drained
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
         ("limit", I8),  # hash: how many elements may be handed out: max_entries, and one for each CPU that replaced a value
         *((f"gap{number}", I8) for number in range(2)),
@@ -212,7 +227,7 @@ ACTIVE, INACTIVE, FREE, LOCAL_FREE, LOCAL_PENDING = range(5)
 LOCAL_FREE_TARGET, PERCPU_FREE_TARGET = 128, 4
 """How many elements a CPU fetches at most, and how many a list of its own frees at a time. Kernel: bpf_lru_list.c"""
 
-PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8), ("lock", I8)])
+PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8), ("lock", I8), ("backlog", I8)])
 """The ring that bpf_trace_printk writes to: records {u64 time, u32 cpu, u32 pid, u32 length, text}, 8-aligned."""
 
 REPLAY = np.dtype(

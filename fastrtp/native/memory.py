@@ -5,17 +5,19 @@ Must not know: programs, tracepoints, BTF (the offsets of task_struct's members 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from fastrtp.mem.arena import Arena
 from fastrtp.native import library
-from fastrtp.native.layout import ENV, ENV_STRIDE, HEAP, MACHINE, NEVER, PRINTK, SIGNALS, STATS_SMP, STATS_TIMED, TIMERS
+from fastrtp.native.layout import BACKLOG, ENV, ENV_STRIDE, HEAP, MACHINE, NEVER, PRINTK, SIGNALS, STATS_SMP, STATS_TIMED, TIMERS
 from fastrtp.native.perf_map import PerfMap
 
 _PRINTK_SIZE = 1 << 20
@@ -24,6 +26,7 @@ _PRINTK_NESTING = 3
 _HEAP_SIZE = 1 << 30
 _ARMED_TIMERS = 1 << 20
 _SIGNALS = 1 << 16
+_BATCH = 1 << 18
 _SIGNAL = np.dtype(
     [("time", "<u8"), ("cpu", "<u4"), ("pid", "<u4"), ("tgid", "<u4"), ("signal", "<u4"), ("thread", "<u4"), ("pad", "<u4")]
 )
@@ -48,10 +51,12 @@ class Memory:
         self.env: Record = np.ndarray(cpus, ENV, whole, strides=(ENV_STRIDE,))
         self._printk_address, self._printk = self.record(PRINTK)
         self._printk["data"], self._printk["size"] = self.arena.alloc(_PRINTK_SIZE), _PRINTK_SIZE
+        self._printk["backlog"] = self.record(BACKLOG)[0]
         self.machine["env"], self.machine["cpus"] = self.env_address, cpus
         self._make_heap()
         self.machine["signals"], self._signals = self.record(SIGNALS)
         self._signals["data"], self._signals["room"] = self.arena.alloc(_SIGNAL.itemsize * _SIGNALS), _SIGNALS
+        self._signals["backlog"] = self.record(BACKLOG)[0]
         for owner in (self.machine, self.env):
             owner["arena_base"], owner["arena_size"] = self.arena.base, self.arena.size
         env = self.env
@@ -84,6 +89,8 @@ class Memory:
 
     def close(self) -> None:
         """Free the arena. Nothing native may be running, and no address given out may be used again."""
+        for owner in (self._printk, self._signals):
+            self.lib.backlog_free(self.machine_address, int(owner["backlog"][0]))
         del self.machine, self.env, self._printk, self.heap, self.timers, self._signals
         self.arena.close()
 
@@ -138,26 +145,51 @@ class Memory:
         if self.timers["count"][0]:
             self.lib.timers_shift(self.machine_address, delta)
 
-    def take_signals(self) -> Record:
-        """What bpf_send_signal would have sent since the last call: a structured array; the list is emptied."""
+    @contextmanager
+    def draining(self, keep: int, *, on_demand: bool) -> Iterator[None]:
+        """Meanwhile backlogs may take `keep` bytes; `on_demand`: what is full is emptied there, so nothing is lost."""
+        self.machine["keep"], self.machine["drains"] = keep, int(on_demand)
+        try:
+            yield
+        finally:
+            self.machine["drains"] = self.machine["keep"] = 0
+
+    def _take(self, owner: Record, count: str, unit: int) -> bytes:
+        """Everything in an array that programs write to, its backlog first; it is emptied. `unit`: bytes of one `count`."""
+        parts = []
+        room = _BATCH
         self.lib.machine_enter(self.machine_address)
         try:
-            data, count = int(self._signals["data"][0]), int(self._signals["count"][0])
-            found = np.array(self.arena.view(data, count * _SIGNAL.itemsize).view(_SIGNAL))
-            self._signals["count"] = 0
+            backlog = int(owner["backlog"][0])
+            while True:
+                buffer = ctypes.create_string_buffer(room)
+                taken = self.lib.backlog_take(self.machine_address, backlog, ctypes.addressof(buffer), room)
+                if taken == 0:
+                    break
+                if taken < 0:
+                    room = -taken - 1
+                else:
+                    parts.append(buffer.raw[:taken])
+            used = int(owner[count][0]) * unit
+            parts.append(self.arena.view(int(owner["data"][0]), used).tobytes())
+            owner[count] = 0
         finally:
             self.lib.machine_leave(self.machine_address)
-        return found
+        return b"".join(parts)
+
+    def take_signals(self) -> Record:
+        """What bpf_send_signal would have sent since the last call: a structured array; the list is emptied."""
+        return np.frombuffer(self._take(self._signals, "count", _SIGNAL.itemsize), _SIGNAL)
+
+    @property
+    def signals_lost(self) -> int:
+        """Signals that found the list full."""
+        return int(self._signals["lost"][0])
 
     def trace_pipe(self) -> list[tuple[int, int, int, bytes]]:
         """What bpf_trace_printk wrote since the last call: (time ns, cpu, pid, text) each; the ring is emptied."""
-        self.lib.machine_enter(self.machine_address)
-        try:
-            head = int(self._printk["head"][0])
-            data = self.arena.view(int(self._printk["data"][0]), head).tobytes()
-            self._printk["head"] = 0
-        finally:
-            self.lib.machine_leave(self.machine_address)
+        data = self._take(self._printk, "head", 1)
+        head = len(data)
         lines = []
         at = 0
         while at < head:

@@ -26,6 +26,7 @@ from fastrtp.kernel.link import BpfRawTpLink
 from fastrtp.native.compiler import Part
 from fastrtp.native.layout import FUSED, FUSED_ROW
 from fastrtp.replay.bind import BoundRecording
+from fastrtp.replay.consumer import ConsumerClock
 from fastrtp.replay.linked import LinkedReplay, Loop
 from fastrtp.replay.loop_text import RUN, SURROUNDINGS, Kind, loop_text
 from fastrtp.replay.materialize import Column
@@ -70,7 +71,7 @@ class Plan:
         self.timers = any(prog.native.facts.timers for prog in kernel.progs)
         kinds = [self._kind(replay, number, by_address) for number in replay.makers]
         self.kinds = [kind for kind in kinds if kind.stores or kind.has_after or kind.tracepoint or kind.programs]
-        self.text = loop_text(self.kinds, replay.memory.cpus, fused=True, stacks=replay.stacks)
+        self.text = loop_text(self.kinds, replay.memory.cpus, fused=True, stacks=replay.stacks, consumer=replay.reads)
         self.parts.insert(0, replay.makers_part(self.kinds))
 
     @property
@@ -147,9 +148,9 @@ class FusedReplay(LinkedReplay):
 
     def __init__(
         self, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], picked: Column | None = None,
-        *, eager: bool = True,
+        *, eager: bool = True, consumer: ConsumerClock | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(kernel.memory, bound, tracepoints, picked)
+        super().__init__(kernel.memory, bound, tracepoints, picked, consumer)
         self.fused_events = self._played = 0
         self._kernel = kernel
         self._eager = eager

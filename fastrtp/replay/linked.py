@@ -20,6 +20,7 @@ from fastrtp.native.compiler import Part
 from fastrtp.native.layout import REPLAY
 from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundEvent, BoundRecording
+from fastrtp.replay.consumer import ConsumerClock
 from fastrtp.replay.loop_text import COLUMNS, RUN, Kind, loop_text
 from fastrtp.replay.materialize import DECLARATIONS, Column, Materializer
 from fastrtp.replay.stacks import stack_columns
@@ -49,12 +50,15 @@ class LinkedReplay:
     """One recording, ready to be played on a machine. Keeps every column alive that native code points into.
 
     `picked`: what `bound` has are these events of its recording, for one thread of a parallel replay (parallel.py).
+    `consumer`: who reads rings on the way.
     """
 
     def __init__(
-        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], picked: Column | None = None
-    ) -> None:
+        self, memory: Memory, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], picked: Column | None = None,
+        consumer: ConsumerClock | None = None,
+    ) -> None:  # fmt: skip
         self.memory = memory
+        self.consumer = consumer
         self.smp = picked is not None
         self.bound = bound
         self.tracepoints = tracepoints
@@ -134,6 +138,11 @@ class LinkedReplay:
         return "linked"
 
     @property
+    def reads(self) -> str:
+        """By which clock rings are read on the way: "events", "ns", "" for none."""
+        return "" if self.consumer is None else self.consumer.clock
+
+    @property
     def stacks(self) -> bool:
         """Whether the recording has stacks."""
         return bool(self._state["stacks"][0])
@@ -167,6 +176,7 @@ class LinkedReplay:
         state = self._state[0]
         found = {name: int(state[name]) for name in COLUMNS}
         found |= {"envs": self.memory.env_address, "machine": self.memory.machine_address}
+        found |= {"consumer": self.consumer.address} if self.consumer is not None and self.reads else {}
         for kind in kinds:
             for name, source in self.makers[kind.number].sources.items():
                 found[name] = source if isinstance(source, int) else int(source.ctypes.data)
@@ -178,7 +188,7 @@ class LinkedReplay:
         if self._linked is None:
             kinds = [self.through_probes(number) for number in self.makers]
             # timers fire in the order of all events, so not while loops run side by side
-            text = loop_text(kinds, self.memory.cpus, fused=False, stacks=self.stacks, timers=not self.smp)
+            text = loop_text(kinds, self.memory.cpus, fused=False, stacks=self.stacks, timers=not self.smp, consumer=self.reads)
             self._linked = Loop(self.memory, "replay", text, [self.makers_part(kinds)], self.symbols(kinds), smp=self.smp)
         return self._linked
 

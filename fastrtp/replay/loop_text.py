@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastrtp.native.layout import ENV, ENV_STRIDE, MACHINE, REPLAY, TRACEPOINT, at
+from fastrtp.native.layout import CONSUMER, ENV, ENV_STRIDE, MACHINE, REPLAY, TRACEPOINT, at
 
 COLUMNS = ("time", "cpu", "event", "row", "current", "stacks")
 """Symbols of the recording's columns; also fields of REPLAY."""
@@ -55,13 +55,16 @@ class Kind:
         return replace(self, widths=widths, **what)
 
 
-def loop_text(kinds: Sequence[Kind], cpus: int, *, fused: bool, stacks: bool = False, timers: bool = False) -> str:
+def loop_text(
+    kinds: Sequence[Kind], cpus: int, *, fused: bool, stacks: bool = False, timers: bool = False, consumer: str = ""
+) -> str:
     """IR of replay_run and of all it calls, but for the makers and the programs.
 
     `fused`: it runs between fused_begin and fused_end, and counts. `stacks`: the recording has stacks. `timers`: those that are
-    due are run before each event.
+    due are run before each event. `consumer`: rings are read now and then, by the clock "events" or "ns" (consumer.py).
     """
     names = [*COLUMNS, "envs", "machine", "counts", "last", *dict.fromkeys(kind.tracepoint for kind in kinds if kind.tracepoint)]
+    names += ["consumer"] if consumer else []
     lines = [f'@"{name}" = external global [0 x i8]' for name in names]
     calls = {len(kind.widths): "" for kind in kinds if kind.tracepoint}
     lines += [f"declare i64 @trace_call{count}(i64, i64, ptr)" for count in calls]
@@ -73,7 +76,7 @@ def loop_text(kinds: Sequence[Kind], cpus: int, *, fused: bool, stacks: bool = F
             lines.append(f'declare void @"{kind.maker}:after"(i64, ptr)')
     for kind in kinds:
         lines += _kind(kind, cpus, fused, stacks)
-    return "\n".join([*lines, *_loop(kinds, timers), _FUSED_RUN if fused else _LINKED_RUN, _TRAILER])
+    return "\n".join([*lines, *_loop(kinds, timers, consumer), _FUSED_RUN if fused else _LINKED_RUN, _TRAILER])
 
 
 def _kind(kind: Kind, cpus: int, fused: bool, stacks: bool) -> list[str]:
@@ -193,15 +196,16 @@ def _inlined(kind: Kind) -> list[str]:
     return lines
 
 
-def _loop(kinds: Sequence[Kind], timers: bool) -> list[str]:
+def _loop(kinds: Sequence[Kind], timers: bool, consumer: str) -> list[str]:
     cases = "\n".join(f"    i16 {_signed16(kind.number)}, label %k{kind.number}" for kind in kinds)
-    lines = [_LOOP_HEAD, *([_TIMERS] if timers else []), _LOOP_KIND, f"  switch i16 %kind, label %next [\n{cases}\n  ]"]
+    before = [text for text, wanted in ((_CONSUMER.get(consumer, ""), consumer), (_TIMERS, timers)) if wanted]
+    lines = [_LOOP_HEAD, *before, _LOOP_KIND, f"  switch i16 %kind, label %next [\n{cases}\n  ]"]
     for kind in kinds:
         call = f'  %f{kind.number} = call i64 @"kind:{kind.number}"(i64 %i, i64 %run_ctx)'
         lines += [f"k{kind.number}:", call, "  br label %next"]
-    before = "event" if timers else "loop"
+    last = "event" if timers else "read" if consumer else "loop"
     arms = "".join(f", [ %f{kind.number}, %k{kind.number} ]" for kind in kinds)
-    return [*lines, f"next:\n  %one = phi i64 [ 0, %{before} ]{arms}", _LOOP_TAIL]
+    return [*lines, f"next:\n  %one = phi i64 [ 0, %{last} ]{arms}", _LOOP_TAIL]
 
 
 def _signed16(number: int) -> int:
@@ -215,6 +219,25 @@ entry:
 loop:
   %i = phi i64 [ %first, %entry ], [ %after, %next ]
   %sum = phi i64 [ 0, %entry ], [ %more_fired, %next ]"""
+
+_READ_NOW = {
+    "events": "  %read_now = add i64 %i, 0",
+    "ns": """  %read_now_at = getelementptr i64, ptr @time, i64 %i
+  %read_now = load i64, ptr %read_now_at, align 8, !invariant.load !0""",
+}
+_CONSUMER = {
+    clock: f"""  %read_due_at = getelementptr i8, ptr @consumer, i64 {at(CONSUMER, "due")}
+  %read_due = load i64, ptr %read_due_at, align 8
+{now}
+  %reads = icmp sle i64 %read_due, %read_now
+  br i1 %reads, label %reader, label %read, !prof !1
+reader:
+  %consumer_at = ptrtoint ptr @consumer to i64
+  %woken = call i64 @consumer_wake(i64 %consumer_at, i64 %read_now)
+  br label %read
+read:"""
+    for clock, now in _READ_NOW.items()
+}
 
 _TIMERS = f"""  %due_at = getelementptr i8, ptr @machine, i64 {at(MACHINE, "timer_next")}
   %due = load i64, ptr %due_at, align 8
@@ -275,6 +298,7 @@ declare i64 @fused_begin(i64, i64)
 declare i64 @fused_end(i64, i64, i64)"""
 
 _TRAILER = """declare i64 @timers_run(i64, i64)
+declare i64 @consumer_wake(i64, i64)
 !0 = !{}
 !1 = !{!"branch_weights", i32 1, i32 1000}
 """

@@ -22,7 +22,9 @@ class ReplayReport:
     `events`: events of the recording that were played; `fired`: those whose tracepoint had a program; `seconds`: wall
     time of the playing alone (reading and binding aside: `prepare_seconds`); `faulted_reads`: reads by programs of memory
     that the recording cannot supply; `lost`: events that the recorder lost, by CPU; `missing`: arguments and members that
-    programs may read and no recorded field fills; `printk`: what bpf_trace_printk wrote; `interrupted`: stopped early;
+    programs may read and no recorded field fills; `printk`: what bpf_trace_printk wrote, and `printk_lost` lines for which there
+    was no room; `dropped`: records that found no room, by map (fastrtp.replay.losses); `signals_lost`: signals that are not in
+    Kernel.signals(); `interrupted`: stopped early;
     `damaged`: pages of the recording that could not be read, by CPU; `notes`: what else its reader has to say;
     `tier`: "linked", "fused", or "fused, linked" for some of each; `threads`: how many played, 1 in the order of all events.
     """
@@ -37,6 +39,8 @@ class ReplayReport:
     missing: Sequence[Any] = ()
     printk: Sequence[tuple[int, int, int, bytes]] = field(default=(), repr=False)
     printk_lost: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    signals_lost: int = 0
     interrupted: bool = False
     tier: str = "linked"
     threads: int = 1
@@ -65,6 +69,8 @@ class ReplayReport:
             "notes": list(self.notes),
             "missing": [str(row) for row in self.missing],
             "printk_lost": self.printk_lost,
+            "dropped": dict(self.dropped),
+            "signals_lost": self.signals_lost,
             "interrupted": self.interrupted,
             "tier": self.tier,
             "threads": self.threads,

@@ -15,9 +15,11 @@ from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, Policy, bind
+from fastrtp.replay.consumer import Consumer, ConsumerClock, most_kept, parse_consumer
 from fastrtp.replay.fused import FusedReplay, Tier
 from fastrtp.replay.linked import LinkedReplay
-from fastrtp.replay.order import wants_order
+from fastrtp.replay.losses import Losses
+from fastrtp.replay.order import ORDERS, ExactOrder, Order, order_conflicts, refuse, wants_order
 from fastrtp.replay.parallel import WINDOW, ParallelReplay, several_cpus
 from fastrtp.replay.report import ProgramReport, ReplayReport
 from fastrtp.replay.windows import Cpus, Window, owners, parse_window
@@ -42,6 +44,9 @@ def replay(
     tier: Tier = "auto",
     cpus: Cpus | None = None,
     window: Window = WINDOW,
+    order: Order = "exact",
+    consumer: Consumer | str | int | None = None,
+    keep: int | None = None,
 ) -> ReplayReport:
     """Play `source` (a path, or a Recording that is open) in time order, over all its CPUs.
 
@@ -50,20 +55,31 @@ def replay(
     `tier`: "fused" compiles programs and loop into one, "linked" goes through the tracepoints' probes, "auto" fuses when
     the code is in the cache or the recording long enough; results are the same.
     `cpus`: on how many threads: "recorded": one for each recorded CPU; a number; None: one, which keeps the order of all events.
-    Threads keep the order of each CPU's events, and between CPUs that of windows of so many events, or of so much time ("10ms");
-    `window` None: none (replay/parallel.py says what that means for programs). Timers fire in the order of all events: while
-    there are programs that start them, one thread plays. `chunk`: most events between two looks at
+    Threads keep the order of each CPU's events. `order` between CPUs: "exact": results are those of one thread; programs whose
+    effects do not commute (fastrtp.effects) are refused with OrderError, which names map, instruction and source line.
+    "relaxed": they are played all the same; then order between CPUs is that of windows of so many events, or of so much time
+    ("10ms"), `window` None: none (replay/parallel.py says what that means for programs), and programs with timers, objects or
+    stacks are still played by one thread. `chunk`: most events between two looks at
     signals, `progress`, and who waits to attach or to read a map.
+    `consumer`: who reads ring buffers and perf buffers meanwhile. None: the replay empties what is full on the spot, so that
+    consume() gives every record afterwards, in order, however small the ring; up to `keep` bytes of them (None: half of this
+    machine's memory). A Consumer, a number of events, or a time ("10ms"): a reader who looks that often; "none": nobody reads.
+    What finds no room is lost, and counted in the report's `dropped`. A consumer keeps the order of all events: one thread.
     `interruptible`: Ctrl-C ends the replay early and the report says so, instead of KeyboardInterrupt. RecordingError for
-    a damaged file; ReplayError when the recording has more CPUs than the kernel.
+    a damaged file; OrderError; ReplayError when the recording has more CPUs than the kernel.
     """
     if tier not in ("auto", "linked", "fused"):
         raise ReplayError(f"tier {tier!r} is not one of auto, linked, fused")
     parse_window(window)
     if cpus is not None and cpus != "recorded" and (not isinstance(cpus, int) or cpus < 1):
         raise ReplayError(f"cpus {cpus!r} is neither recorded nor a number of threads")
+    if order not in ORDERS:
+        raise ReplayError(f"order {order!r} is not one of {', '.join(ORDERS)}")
     if chunk is not None and chunk < 1:
         raise ReplayError(f"a chunk has at least 1 event, not {chunk}")
+    reader = parse_consumer(consumer)
+    if reader is not None and cpus is not None:
+        raise ReplayError("a consumer looks at set points in the order of all events: it does not go with cpus")
     begin = time.perf_counter()
     recording = source if isinstance(source, Recording) else Recording.open(source)
     if recording.cpus > kernel.cpus:
@@ -77,25 +93,35 @@ def replay(
     linked: LinkedReplay | ParallelReplay | None = None
     around = ExitStack()
     try:
+        exact = order == "exact" and cpus is not None and int(owners(recording.cpu, cpus).max()) > 0
+        if exact:
+            with kernel.lock:
+                refuse(order_conflicts(kernel))
         if cpus is not None and _ordered(kernel):
             cpus = None
         if cpus is not None:
             around.enter_context(several_cpus(kernel))
         with kernel.lock:
             wanted = {link.tp_name for link in _raw_tp_links(kernel)}
-            split = None if cpus is None else owners(recording.cpu, cpus)
+            split = None if cpus is None or exact else owners(recording.cpu, cpus)
             bound = bind(recording, objects, protos, policy=missing, wanted=wanted, split=split)
             tracepoints = {name: kernel.tracepoints[name] for name in protos}
             if cpus is not None:
                 fuse = None if tier == "auto" else tier == "fused"
                 linked = ParallelReplay(kernel, bound, tracepoints, cpus=cpus, window=window, chunk=chunk, fuse=fuse)
+                if exact:
+                    exactly = ExactOrder(kernel, bound)
+                    exactly.check()
+                    linked.allowed = exactly.turn
             else:
-                linked = _make(tier, kernel, bound, tracepoints)
+                clock = None if reader is None else ConsumerClock(reader, kernel.memory.machine_address, bound.time)
+                linked = _make(tier, kernel, bound, tracepoints, clock)
         linked.prepare()
         interrupted = False
         times = (int(bound.time[0]), int(bound.time[-1])) if len(bound.time) else (0, 0)
-        with _virtual_clock(kernel.memory, *times):
-            played = _Counters(kernel)
+        room = most_kept() if keep is None else keep
+        with _virtual_clock(kernel.memory, *times), kernel.memory.draining(room, on_demand=reader is None):
+            played, losses = _Counters(kernel), Losses(kernel)
             prepared = time.perf_counter()
             try:
                 events = linked.run(progress, *([] if chunk is None else [chunk]))
@@ -117,7 +143,9 @@ def replay(
             notes=tuple(recording.notes),
             missing=bound.missing,
             printk=kernel.memory.trace_pipe(),
-            printk_lost=kernel.memory.printk_lost,
+            printk_lost=losses.printk,
+            dropped=losses.dropped(),
+            signals_lost=losses.signals,
             interrupted=interrupted,
             tier=linked.tier,
             threads=linked.threads if isinstance(linked, ParallelReplay) else 1,
@@ -129,13 +157,15 @@ def replay(
         objects.close()
 
 
-def _make(tier: Tier, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint]) -> LinkedReplay:
+def _make(
+    tier: Tier, kernel: Kernel, bound: BoundRecording, tracepoints: Mapping[str, Tracepoint], clock: ConsumerClock | None
+) -> LinkedReplay:
     """The replay in the tier that is asked for, or that is likely to be done first."""
     if tier != "linked":
-        fused = FusedReplay(kernel, bound, tracepoints, eager=tier == "fused")
+        fused = FusedReplay(kernel, bound, tracepoints, eager=tier == "fused", consumer=clock)
         if tier == "fused" or fused.worth:
             return fused
-    return LinkedReplay(kernel.memory, bound, tracepoints)
+    return LinkedReplay(kernel.memory, bound, tracepoints, consumer=clock)
 
 
 def _ordered(kernel: Kernel) -> bool:

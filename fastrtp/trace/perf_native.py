@@ -25,7 +25,7 @@ from fastrtp.native.intrinsics import (
     ult,
 )
 from fastrtp.native.layout import ENV, PROG, PROG_STATS, STATS_TIMED, at
-from fastrtp.native.smp_native import add64
+from fastrtp.native.smp_native import add64, store32_shared
 from fastrtp.trace.ftrace_layout import (
     PERF_CALL,
     PERF_CPU,
@@ -143,7 +143,7 @@ def perf_event_output(event: int, raw: int, size: int, env: int) -> None:
     if what & PERF_SAMPLE_RAW:
         store32(out, size)
         memcpy(out + 4, raw, size)
-    store32(record - 8, length)
+    store32_shared(record - 8, length)
 
 
 @device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Any
 
 from fastrtp.errors import BtfError
 from fastrtp.verifier.api import LoadAttr
@@ -12,8 +13,18 @@ class Source:
     """The records of a program, by instruction."""
 
     def __init__(self, attr: LoadAttr) -> None:
-        self._btf = attr.btf
-        rows = attr.line_info if attr.line_info is not None and attr.btf is not None else ()
+        self._set(attr.btf, attr.line_info)
+
+    @classmethod
+    def of(cls, btf: Any, line_info: Any) -> Source:
+        """Of a program that is loaded; either may be None."""
+        made = cls.__new__(cls)
+        made._set(btf, line_info)
+        return made
+
+    def _set(self, btf: Any, line_info: Any) -> None:
+        self._btf = btf
+        rows = line_info if line_info is not None and btf is not None else ()
         whole = [tuple(int(value) for value in row) for row in rows]
         self._rows = sorted((row for row in whole if len(row) >= 4), key=lambda row: row[0])
         self._starts = [row[0] for row in self._rows]
