@@ -286,7 +286,8 @@ def test_policies_decide_what_an_unknown_object_is(machine: Kernel, demo: Record
 
 
 def test_strict_refuses_before_the_first_event(machine: Kernel, demo: Recording):
-    prog, array = count_at(machine)
+    read = "r3 = *(u64 *)(r1 +0)\nr1 = r10\nr1 += -16\nr2 = 8\ncall bpf_probe_read_kernel"
+    prog, array = count_at(machine, before=read)
     machine.raw_tracepoint_open("mm_page_alloc", prog)
     allocated = machine.memory.arena.allocated
 

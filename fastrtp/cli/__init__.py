@@ -23,6 +23,7 @@ from fastrtp.errors import BpfError, FastrtpError, ObjectWarning
 COMMANDS = {
     "demo": "demo",
     "replay": "replay",
+    "check": "check",
     "import": "recordings",
     "info": "recordings",
     "list": "tracepoints",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastrtp.obj import ObjectSpec
     from fastrtp.record import Recording
     from fastrtp.replay import ReplayReport
+    from fastrtp.replay.fidelity import ReadFidelity
     from fastrtp.replay.tables import MapTable
 
 INTERRUPTED = 130
@@ -440,15 +441,15 @@ def notes(loaded: BpfObject, report: ReplayReport) -> list[str]:
     lines += map(plain, report.notes)
     if report.faulted_reads:
         lines.append(f"{number(report.faulted_reads)} reads of memory that the recording does not have")
-    lacks: dict[str, list[str]] = {}
+    lacks: dict[tuple[str, str], list[str]] = {}
     for row in report.missing:
-        lacks.setdefault(row.tracepoint, []).append(row.member or row.why if row.arg < 0 else _place(row))
-    for tracepoint, members in list(lacks.items())[:_MISSING_LINES]:
-        some = ", ".join(dict.fromkeys(members[:_MISSING_LINES]))
+        lacks.setdefault((row.program, row.tracepoint), []).append(_lack(row))
+    for (program, tracepoint), members in list(lacks.items())[:_MISSING_LINES]:
+        some = ", ".join(members[:_MISSING_LINES])
         more = f" and {len(members) - _MISSING_LINES} more" if len(members) > _MISSING_LINES else ""
-        lines.append(f"not in the recording: {tracepoint} {some}{more}")
+        lines.append(plain(f"not in the recording: {program} at {tracepoint} reads {some}{more}"))
     if len(lacks) > _MISSING_LINES:
-        lines.append(f"not in the recording: parts of {len(lacks) - _MISSING_LINES} more tracepoints (--format json has all)")
+        lines.append(f"not in the recording: what {len(lacks) - _MISSING_LINES} more programs read (fastrtp check has all)")
     lines += [f"{number(count)} records of {plain(name)} found no room" for name, count in report.dropped.items() if count]
     if report.signals_lost:
         lines.append(f"{number(report.signals_lost)} signals found no room")
@@ -457,8 +458,10 @@ def notes(loaded: BpfObject, report: ReplayReport) -> list[str]:
     return lines
 
 
-def _place(row: Any) -> str:
-    return f"argument {row.arg + 1}{f' {row.member}' if row.member else ''} ({row.why})"
+def _lack(row: ReadFidelity) -> str:
+    """One thing that a program reads, how often, and why it is not there."""
+    times = f"{number(row.count)} times" if row.count is not None else f"up to {number(row.runs)} times" if row.runs else ""
+    return f"{row.what} ({f'{times}, ' if times else ''}{row.why})"
 
 
 def print_trace_pipe(out: Console, report: ReplayReport) -> None:

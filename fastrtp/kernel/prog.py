@@ -27,11 +27,13 @@ from fastrtp.uapi import (
 from .refs import RefCounted
 
 if TYPE_CHECKING:
+    from fastrtp.btf import Btf
     from fastrtp.effects import Effects, Member
     from fastrtp.isa import Insn
     from fastrtp.jit import NativeProgram
     from fastrtp.native.memory import Memory
     from fastrtp.verifier import VerifiedProgram
+    from fastrtp.verifier.reads import ProgramReads
 
     from .bpf_map import BpfMap
     from .btf_object import BtfObject
@@ -76,6 +78,7 @@ class BpfProg(RefCounted):
         self.used_maps = list(used_maps)
         self.native = native
         self._smp_native: NativeProgram | None = None
+        self._reads: dict[tuple[int, ...] | None, ProgramReads] = {}
         self._ids = ids
         self._memory = memory
         for bpf_map in self.used_maps:
@@ -180,6 +183,14 @@ class BpfProg(RefCounted):
     def runs(self) -> int:
         """How often it ran, counted always."""
         return self.record.total("runs")
+
+    def reads(self, btf: Btf, arg_types: tuple[int, ...] | None) -> ProgramReads:
+        """What it can read of a tracepoint with arguments of these types; None: of an event's record."""
+        from fastrtp.verifier.reads_flow import program_reads
+
+        if arg_types not in self._reads:
+            self._reads[arg_types] = program_reads(self.verified, btf, arg_types)
+        return self._reads[arg_types]
 
     def bind_map(self, bpf_map: BpfMap) -> None:
         """Let the program hold a map that its code does not name. Kernel: kernel/bpf/syscall.c:bpf_prog_bind_map"""

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from fastrtp.replay.report import ProgramReport, ReplayReport
-from fastrtp.replay.run import Progress, replay
+from fastrtp.replay.run import Progress, check, replay
 
-__all__ = ["ProgramReport", "Progress", "ReplayReport", "replay"]
+__all__ = ["ProgramReport", "Progress", "ReplayReport", "check", "replay"]

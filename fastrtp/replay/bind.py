@@ -21,7 +21,7 @@ from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import EventTable, Recording
 from fastrtp.record.recipes import RECIPES, Recipe
 
-from .bind_args import ArgumentBinder
+from .bind_args import ArgumentBinder, Told
 from .identities import TaskIndex
 
 if TYPE_CHECKING:
@@ -76,6 +76,17 @@ class MissingField:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a tracepoint's record tells. `args`: by number, ("exact", field), ("derived", rule), ("address", field), ("text",
+    field) or ("object", what makes it the same again); `told`: members of objects; `lacks`: what it does not have.
+    """
+
+    args: Mapping[int, tuple[str, str]]
+    told: tuple[Told, ...]
+    lacks: tuple[MissingField, ...]
+
+
 @dataclass(slots=True)
 class BoundRecording:
     """A recording ready to be replayed; all arrays in time order. `current`: the running task's task_struct."""
@@ -88,8 +99,10 @@ class BoundRecording:
     current: NDArray[np.uint64]
     events: list[BoundEvent]
     missing: list[MissingField]
-    provided: dict[str, dict[int, tuple[str, ...]]]
-    """By tracepoint and argument: the members that the recording keeps up to date in what it points to."""
+    known: dict[str, Known]
+    """By tracepoint: what its record tells."""
+    parents: tuple[int, int] = (0, 0)
+    """Tasks whose parent the recording tells, of how many."""
 
 
 def bind(
@@ -114,7 +127,7 @@ def bind(
     index = TaskIndex(recording, recipes, objects, split)
     events: list[BoundEvent] = []
     missing: list[MissingField] = []
-    provided: dict[str, dict[int, tuple[str, ...]]] = {}
+    known: dict[str, Known] = {}
     for number, (table, recipe) in enumerate(zip(recording.tables, recipes, strict=True)):
         proto = protos.get(table.name, None)
         if proto is None:
@@ -122,18 +135,17 @@ def bind(
             if table.name in wanted:
                 missing.append(MissingField(table.name, -1, "", "the kernel has no such tracepoint"))
             continue
-        event, lacks, members = _bind_event(table, number, proto, recipe, index, objects, policy)
+        event, facts = _bind_event(table, number, proto, recipe, index, objects, policy)
         events.append(event)
-        provided[table.name] = members
-        missing += [lack for lack in lacks if _is_wanted(lack, wanted)]
+        known[table.name] = facts
+        missing += [lack for lack in facts.lacks if _is_wanted(lack, wanted)]
     if policy == "strict" and missing:
         lines = [
             f"{lack.tracepoint} argument {lack.arg}{' ' + lack.member if lack.member else ''}: {lack.why}" for lack in missing
         ]
         raise ReplayError("the recording cannot supply: " + "; ".join(lines))
-    return BoundRecording(
-        recording, recording.time, recording.cpu, recording.event, recording.row, index.current(), events, missing, provided
-    )
+    order = (recording.time, recording.cpu, recording.event, recording.row)
+    return BoundRecording(recording, *order, index.current(), events, missing, known, index.parents)
 
 
 def _is_wanted(lack: MissingField, wanted: Wanted) -> bool:
@@ -150,7 +162,7 @@ def _bind_event(
     index: TaskIndex,
     objects: ObjectSpace,
     policy: Policy,
-) -> tuple[BoundEvent, list[MissingField], dict[int, tuple[str, ...]]]:
+) -> tuple[BoundEvent, Known]:
     binder = ArgumentBinder(table, number, index, objects, policy != "fault")
     plans = binder.match(proto, recipe)
     args = []
@@ -166,5 +178,5 @@ def _bind_event(
         for extra in recipe.after:
             binder.describe(extra)
     after = [BoundStore(*store) for store in binder.stores]
-    lacks = [MissingField(table.name, *lack) for lack in binder.missing]
-    return BoundEvent(table.name, args, stores, after), lacks, {arg: tuple(names) for arg, names in binder.provided.items()}
+    lacks = tuple(MissingField(table.name, *lack) for lack in binder.missing)
+    return BoundEvent(table.name, args, stores, after), Known(dict(binder.args), tuple(binder.told), lacks)

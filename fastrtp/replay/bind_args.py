@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastrtp.btf import ProtoArg, TracepointProto
+from fastrtp.btf import Field, ProtoArg, TracepointProto
 from fastrtp.errors import BtfError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import EventTable
@@ -44,8 +44,24 @@ Column: TypeAlias = "NDArray[Any]"
 Store: TypeAlias = "tuple[int, Any, int, Column | None, int, int]"
 
 
+class Told(NamedTuple):
+    """A member that the record tells of: bytes [off, end) of every object of a type that it names.
+
+    `arg`: the argument that leads to the object, -1 for one that is not passed. `how`: "exact" or "derived"; `source`: the
+    recorded fields, or the rule.
+    """
+
+    arg: int
+    type_name: str
+    path: str
+    off: int
+    end: int
+    how: str
+    source: str
+
+
 class ArgumentBinder:
-    """Works on one table. `stores`, `missing` (argument, member, why) and `provided` collect what binding finds."""
+    """Works on one table. `stores`, `missing` (argument, member, why) and `told` collect what binding finds."""
 
     def __init__(self, table: EventTable, number: int, index: TaskIndex, objects: ObjectSpace, zero: bool) -> None:
         self.table = table
@@ -55,7 +71,8 @@ class ArgumentBinder:
         self.zero = zero
         self.stores: list[Store] = []
         self.missing: list[tuple[int, str, str]] = []
-        self.provided: dict[int, list[str]] = {}
+        self.told: list[Told] = []
+        self.args: dict[int, tuple[str, str]] = {}
         self._position = -1
 
     # matching
@@ -71,13 +88,19 @@ class ArgumentBinder:
         self._position = position
         try:
             if isinstance(plan, Scalar):
-                return self._scalar(plan.source, integers=True)
+                found = self._scalar(plan.source, integers=True)
+                self.args[position] = self._how(plan.source, arg.size)
+                return found
             if isinstance(plan, Raw):
+                self.args[position] = "address", plan.field
                 return self._integer(plan.field), 0
             if isinstance(plan, Text):
+                self.args[position] = "text", plan.field
                 return self._text(plan.field), 0
             if isinstance(plan, Obj):
-                return self._object(plan, position)[0], 0
+                column = self._object(plan, position)[0]
+                self.args[position] = "object", _identity(plan)
+                return column, 0
         except (BtfError, LookupError) as error:
             return self._unknown(position, arg, _reason(error))
         if isinstance(plan, Missing):
@@ -109,6 +132,21 @@ class ArgumentBinder:
         if isinstance(source, int):
             return None, source
         return (self._integer(source) if integers else self._column(source)), 0
+
+    def _how(self, source: Source | Obj | Text, size: int) -> tuple[str, str]:
+        """("exact", the field) or ("derived", by which rule) of what fills `size` bytes."""
+        if isinstance(source, Text):
+            return "exact", source.field
+        if isinstance(source, Obj):
+            return "exact", _identity(source)
+        if isinstance(source, int):
+            return "derived", f"always {source}"
+        if isinstance(source, Derived):
+            return "derived", f"computed from {', '.join(source.fields)}"
+        recorded = self.table.fields[source].dtype.itemsize if source in self.table.fields else size
+        if recorded < size and size in (1, 2, 4, 8):
+            return "derived", f"{source}, recorded in {recorded} of {size} bytes"
+        return "exact", source
 
     def _column(self, source: str | Derived) -> Column:
         """The recorded column of a source. LookupError with the reason where the format does not have it."""
@@ -157,14 +195,15 @@ class ArgumentBinder:
         direct = position if passed is base else -1
         for path, source in item.members.items():
             try:
-                self._store(item, path, source, base, direct)
+                spot = self._store(item, path, source, base, direct)
             except (BtfError, LookupError) as error:
                 self.missing.append((self._position, path, _reason(error)))
                 continue
-            self.provided.setdefault(self._position, []).append(path)
+            end = spot.offset_bytes + spot.size
+            self.told.append(Told(self._position, item.type_name, path, spot.offset_bytes, end, *self._how(source, spot.size)))
         return passed, base
 
-    def _store(self, item: Obj, path: str, source: Source | Obj | Text, base: NDArray[np.uint64], direct: int) -> None:
+    def _store(self, item: Obj, path: str, source: Source | Obj | Text, base: NDArray[np.uint64], direct: int) -> Field:
         spot = self.objects.member(item.type_name, path)
         if spot.bitfield_size:
             raise BtfError(f"{item.type_name}.{path} is a bit-field")
@@ -184,6 +223,7 @@ class ArgumentBinder:
         elif size not in (1, 2, 4, 8):
             raise BtfError(f"{item.type_name}.{path} of {size} bytes is no integer")
         self.stores.append((direct, base if direct < 0 else None, spot.offset_bytes, column, size, const))
+        return spot
 
     def _identify(self, item: Obj) -> NDArray[np.uint64]:
         by, index = item.by, self.index
@@ -199,6 +239,16 @@ class ArgumentBinder:
         if isinstance(by, Pid):
             return index.per_task(item.type_name, item.space)[tasks]
         return index.per_group(item.type_name, item.space)[tasks]
+
+
+def _identity(item: Obj) -> str:
+    """What makes an object the same again, in words."""
+    by = item.by
+    if isinstance(by, Key):
+        return ", ".join(by.fields)
+    if isinstance(by, (Current, PerCpu)):
+        return "common_pid" if isinstance(by, Current) else "the event itself"
+    return f"common_pid, {by.field}" if isinstance(by, CurrentKey) else by.field
 
 
 def _reason(error: Exception) -> str:

@@ -24,7 +24,9 @@ _USER_EVENTS = frozenset({"sys_enter", "sys_exit", "page_fault_user"})
 
 
 class TaskIndex:
-    """The tasks of a recording as objects. `tasks`: address of the task_struct by index."""
+    """The tasks of a recording as objects. `tasks`: address of the task_struct by index; `parents`: how many tasks have one that
+    the recording tells, of how many.
+    """
 
     def __init__(
         self, recording: Recording, recipes: Sequence[Recipe | None], objects: ObjectSpace, split: NDArray[np.int64] | None = None
@@ -49,6 +51,7 @@ class TaskIndex:
             self._dense[self.pids] = np.arange(self.cpus, self.cpus + len(self.pids))
         self._per_task: dict[tuple[str, str], NDArray[np.uint64]] = {}
         self._current: NDArray[np.int64] | None = None
+        self.parents = (0, int(np.count_nonzero(self.pids)))
         pid_list = self.pids.tolist()
         self.tgids = np.array([recording.tgid(pid) for pid in pid_list], np.int64)
         self.tasks = np.concatenate([
@@ -186,6 +189,7 @@ class TaskIndex:
         children, parents = children[mine], parents[mine]
         forked = self.tgids[children - self.cpus] == self.pids[children - self.cpus]  # a thread has its creator's parent
         child, parent = self.tasks[children[forked]], self.tasks[parents[forked]]
+        self.parents = (len(np.unique(child)), self.parents[1])
         for member in ("real_parent", "parent"):
             if len(child) and self.objects.has_member("task_struct", member):
                 self.objects.scatter(child, "task_struct", member, parent)

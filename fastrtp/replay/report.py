@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .fidelity import ReadFidelity
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,10 @@ class ReplayReport:
 
     `events`: events of the recording that were played; `fired`: those whose tracepoint had a program; `seconds`: wall
     time of the playing alone (reading and binding aside: `prepare_seconds`); `faulted_reads`: reads by programs of memory
-    that the recording cannot supply; `lost`: events that the recorder lost, by CPU; `missing`: arguments and members that
-    programs may read and no recorded field fills; `printk`: what bpf_trace_printk wrote, and `printk_lost` lines for which there
-    was no room; `dropped`: records that found no room, by map (fastrtp.replay.losses); `signals_lost`: signals that are not in
-    Kernel.signals(); `interrupted`: stopped early;
+    that the recording cannot supply; `lost`: events that the recorder lost, by CPU; `missing`: arguments, members and other
+    things that programs can read and the recording does not have, with how often the policy answered (`ReadFidelity`);
+    `printk`: what bpf_trace_printk wrote, and `printk_lost` lines for which there was no room; `dropped`: records that found no
+    room, by map (fastrtp.replay.losses); `signals_lost`: signals that are not in Kernel.signals(); `interrupted`: stopped early;
     `damaged`: pages of the recording that could not be read, by CPU; `notes`: what else its reader has to say;
     `tier`: "linked", "fused", or "fused, linked" for some of each; `threads`: how many played, 1 in the order of all events.
     """
@@ -36,7 +39,7 @@ class ReplayReport:
     programs: Mapping[str, ProgramReport]
     faulted_reads: int
     lost: Mapping[int, int]
-    missing: Sequence[Any] = ()
+    missing: Sequence[ReadFidelity] = ()
     printk: Sequence[tuple[int, int, int, bytes]] = field(default=(), repr=False)
     printk_lost: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -67,7 +70,7 @@ class ReplayReport:
             "lost": {str(cpu): count for cpu, count in self.lost.items()},
             "damaged": {str(cpu): count for cpu, count in self.damaged.items()},
             "notes": list(self.notes),
-            "missing": [str(row) for row in self.missing],
+            "missing": [row.as_dict() for row in self.missing],
             "printk_lost": self.printk_lost,
             "dropped": dict(self.dropped),
             "signals_lost": self.signals_lost,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from fastrtp.errors import ReplayError
 from fastrtp.kernel.link import BpfRawTpLink
+from fastrtp.kernel.tracepoint_prog import BpfPerfLink
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, Policy, bind
 from fastrtp.replay.consumer import Consumer, ConsumerClock, most_kept, parse_consumer
+from fastrtp.replay.fidelity import ProgramFidelity, fidelity, refuse_missing, with_runs
 from fastrtp.replay.fused import FusedReplay, Tier
 from fastrtp.replay.linked import LinkedReplay
 from fastrtp.replay.losses import Losses
@@ -26,7 +28,9 @@ from fastrtp.replay.windows import Cpus, Window, owners, parse_window
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
+    from fastrtp.btf import TracepointProto
     from fastrtp.kernel import Kernel
+    from fastrtp.kernel.object import ObjectProgram
     from fastrtp.kernel.prog import BpfProg
 
 Progress = Callable[[int, int], None]
@@ -51,7 +55,8 @@ def replay(
     """Play `source` (a path, or a Recording that is open) in time order, over all its CPUs.
 
     The clock, CPU, pid and comm that programs see are the events'. `missing`: what programs get where the recording has
-    nothing ("zero": zeroed objects, "fault": unreadable pointers, "strict": ReplayError before the first event).
+    nothing ("zero": zeroed objects, "fault": unreadable pointers, "strict": ReplayError before the first event when a program
+    can read one such thing).
     `tier`: "fused" compiles programs and loop into one, "linked" goes through the tracepoints' probes, "auto" fuses when
     the code is in the cache or the recording long enough; results are the same.
     `cpus`: on how many threads: "recorded": one for each recorded CPU; a number; None: one, which keeps the order of all events.
@@ -87,9 +92,7 @@ def replay(
             f"the recording has {recording.cpus} cpus, the kernel {kernel.cpus}: make it with Kernel(cpus={recording.cpus})"
         )
     objects = ObjectSpace(kernel.memory.arena, kernel.btf)
-    protos = {
-        name: kernel.tracepoints.proto(name) for name in (table.name for table in recording.tables) if name in kernel.tracepoints
-    }
+    protos = _protos(kernel, recording)
     linked: LinkedReplay | ParallelReplay | None = None
     around = ExitStack()
     try:
@@ -104,7 +107,10 @@ def replay(
         with kernel.lock:
             wanted = {link.tp_name for link in _raw_tp_links(kernel)}
             split = None if cpus is None or exact else owners(recording.cpu, cpus)
-            bound = bind(recording, objects, protos, policy=missing, wanted=wanted, split=split)
+            bound = bind(recording, objects, protos, policy=_binding(missing), wanted=wanted, split=split)
+            known = fidelity(kernel, bound, _attached(kernel), missing)
+            if missing == "strict":
+                refuse_missing(known)
             tracepoints = {name: kernel.tracepoints[name] for name in protos}
             if cpus is not None:
                 fuse = None if tier == "auto" else tier == "fused"
@@ -141,7 +147,7 @@ def replay(
             lost=dict(recording.lost),
             damaged=dict(recording.damaged),
             notes=tuple(recording.notes),
-            missing=bound.missing,
+            missing=tuple(with_runs(known, {name: row.run_cnt for name, row in programs.items()})),
             printk=kernel.memory.trace_pipe(),
             printk_lost=losses.printk,
             dropped=losses.dropped(),
@@ -166,6 +172,52 @@ def _make(
         if tier == "fused" or fused.worth:
             return fused
     return LinkedReplay(kernel.memory, bound, tracepoints, consumer=clock)
+
+
+def _binding(missing: Policy) -> Policy:
+    """The policy for what is bound: strict is about what programs read of it."""
+    return "zero" if missing == "strict" else missing
+
+
+def _attached(kernel: Kernel) -> list[tuple[BpfProg, str, str]]:
+    """(program, its name in the report, tracepoint) of every link."""
+    names = _names(kernel)
+    links = [link for link in kernel.links if isinstance(link, (BpfRawTpLink, BpfPerfLink))]
+    return [(link.prog, names[link.prog.id], link.tp_name) for link in links]
+
+
+def _names(kernel: Kernel) -> dict[int, str]:
+    """Name of each program by its id; a second program of the same name has its id behind it."""
+    names: dict[int, str] = {}
+    for prog in kernel.progs:
+        names[prog.id] = prog.name if prog.name not in names.values() else f"{prog.name}#{prog.id}"
+    return names
+
+
+def check(
+    kernel: Kernel, source: str | os.PathLike[str] | Recording, programs: Iterable[ObjectProgram], *, missing: Policy = "zero"
+) -> list[ProgramFidelity]:
+    """What a replay of `source` would give the programs of an object, loaded but not run: for each that names its tracepoint,
+    what it can read there, and how the recording knows it. RecordingError, ReplayError.
+    """
+    recording = source if isinstance(source, Recording) else Recording.open(source)
+    objects = ObjectSpace(kernel.memory.arena, kernel.btf)
+    try:
+        with kernel.lock:
+            bound = bind(recording, objects, _protos(kernel, recording), policy=_binding(missing))
+            attached = [
+                (program.prog, program.name, program.spec.attach_name.rpartition("/")[2])
+                for program in programs
+                if program.spec.attach_name
+            ]
+            return fidelity(kernel, bound, attached, missing)
+    finally:
+        objects.close()
+
+
+def _protos(kernel: Kernel, recording: Recording) -> dict[str, TracepointProto]:
+    names = (table.name for table in recording.tables)
+    return {name: kernel.tracepoints.proto(name) for name in names if name in kernel.tracepoints}
 
 
 def _ordered(kernel: Kernel) -> bool:
@@ -222,10 +274,10 @@ class _Counters:
         """By name; a second program of the same name has its id behind it."""
         attached = {link.prog.id for link in _raw_tp_links(self._kernel)}
         rows: dict[str, ProgramReport] = {}
+        names = _names(self._kernel)
         for prog in self._kernel.progs:
             runs, misses = self._now(prog)
             runs_before, misses_before = self._before.get(prog.id, (0, 0))
             if prog.id in attached or runs > runs_before:
-                name = prog.name if prog.name not in rows else f"{prog.name}#{prog.id}"
-                rows[name] = ProgramReport(runs - runs_before, misses - misses_before)
+                rows[names[prog.id]] = ProgramReport(runs - runs_before, misses - misses_before)
         return rows

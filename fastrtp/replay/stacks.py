@@ -31,6 +31,11 @@ def _tables(recording: Recording) -> dict[int, int]:
     }
 
 
+def recorded_stacks(recording: Recording) -> frozenset[str]:
+    """Which of "kernel_stack" and "user_stack" the recording has for any event."""
+    return frozenset(_NAMES[which] for number, which in _tables(recording).items() if len(recording.tables[number]))
+
+
 def stack_columns(recording: Recording) -> tuple[Addresses, Addresses] | None:
     """(uint64[events][2], the memory that it points into): for each event the addresses of its kernel and user stack as
     {u64 nr; u64 ip[nr]}, 0 for none. None: the recording has no stacks.
