@@ -12,6 +12,7 @@ import click
 from fastrtp.cli.objects import read_spec
 from fastrtp.cli.recordings import open_recording
 from fastrtp.cli.replay import make_kernel
+from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, table
 from fastrtp.entry_cache import temporary_folder
 from fastrtp.errors import ReplayError
@@ -45,7 +46,10 @@ _ORIGINS = {
 )
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
-def bench_command(obj: Path, recording: Path | None, seconds: float, missing: Any, form: str, btf: str | None) -> None:
+@setup_options
+def bench_command(
+    obj: Path, recording: Path | None, seconds: float, missing: Any, form: str, btf: str | None, setup: Setup
+) -> None:  # fmt: skip
     """Measure the programs of OBJ: how long they take to load, how large their native code is, and what they add to each event of
     RECORDING (default: the one that the package ships).
 
@@ -62,12 +66,12 @@ def bench_command(obj: Path, recording: Path | None, seconds: float, missing: An
     from fastrtp.replay.measure import measure
 
     with contextlib.ExitStack() as stack:
-        kernel, bare = (make_kernel(btf, opened.cpus) for _ in range(2))
+        kernel, bare = (make_kernel(btf, opened.cpus, version=setup.version) for _ in range(2))
         stack.callback(bare.shutdown)
         stack.callback(kernel.shutdown)
         bar = stack.enter_context(Bar("measuring", ""))
-        loads = load_times(kernel, data, obj.name, bar)
-        loaded = kernel.load(data, name=obj.name)
+        loads = load_times(kernel, data, obj.name, bar, setup)
+        loaded = setup.load(kernel, data, obj.name)
         if not any(program.auto_attachable for program in loaded.programs.values()):
             raise ReplayError(f"{obj}: none of its programs can be attached by its section")
         with loaded.attach():
@@ -81,15 +85,15 @@ def bench_command(obj: Path, recording: Path | None, seconds: float, missing: An
         _print(console(), found)
 
 
-def load_times(kernel: Kernel, data: bytes, name: str, progress: Bar) -> dict[str, float]:
+def load_times(kernel: Kernel, data: bytes, name: str, progress: Bar, setup: Setup) -> dict[str, float]:
     """Best milliseconds of a load with nothing in the cache ("cold_ms") and with everything in it ("cached_ms")."""
     best: dict[str, float] = {}
-    kernel.load(data, name=name).close()
+    setup.load(kernel, data, name).close()
     for done in range(_LOADS):
         for which, around in (("cold_ms", temporary_folder), ("cached_ms", contextlib.nullcontext)):
             with around():
                 start = time.perf_counter()
-                loaded = kernel.load(data, name=name)
+                loaded = setup.load(kernel, data, name)
                 took = (time.perf_counter() - start) * 1e3
                 loaded.close()
             best[which] = min(best.get(which, took), took)

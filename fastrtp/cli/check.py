@@ -10,6 +10,7 @@ import click
 from fastrtp.cli.objects import read_spec
 from fastrtp.cli.recordings import open_recording
 from fastrtp.cli.replay import make_kernel
+from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import console, number, plain, table
 from fastrtp.errors import ReplayError
 
@@ -35,7 +36,10 @@ _STYLES = {"exact": "green", "derived": "", "context": "yellow", "missing": "bol
 @click.option("--instance", metavar="NAME", help="One of the recording's trace instances, '' the top one.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
-def check_command(obj: Path, recording: Path, missing: Any, instance: str | None, form: str, btf: str | None) -> int:
+@setup_options
+def check_command(
+    obj: Path, recording: Path, missing: Any, instance: str | None, form: str, btf: str | None, setup: Setup
+) -> int:  # fmt: skip
     """Say what a replay of RECORDING would give the programs of OBJ, without running them.
 
     For each program: how many events its tracepoint has in the recording, and for each argument, member or other thing that
@@ -44,11 +48,11 @@ def check_command(obj: Path, recording: Path, missing: Any, instance: str | None
     """
     data, _spec = read_spec(obj)
     opened = open_recording(recording, instance)
-    kernel = make_kernel(btf, opened.cpus)
+    kernel = make_kernel(btf, opened.cpus, version=setup.version)
     try:
         from fastrtp.replay import check
 
-        loaded = kernel.load(data, name=obj.name)
+        loaded = setup.load(kernel, data, obj.name, strict=False)
         if not any(program.auto_attachable for program in loaded.programs.values()):
             reasons = "; ".join(f"{name}: {why}" for name, why in loaded.skipped.items())
             raise ReplayError(f"{loaded.name} has no program that names its tracepoint{f' ({reasons})' if reasons else ''}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fastrtp.cli.objects import check_programs, read_spec
+from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import need_native
 from fastrtp.cli.tracepoints import kernel_types
 from fastrtp.errors import ObjectError
@@ -28,11 +30,14 @@ if TYPE_CHECKING:
     help="insns: BPF instructions, relocated; llvm: optimised IR, helpers inlined; native: this machine's assembly.",
 )
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
-def dump_command(obj: Path, prog: str | None, what: str, btf: str | None) -> None:
+@setup_options
+def dump_command(obj: Path, prog: str | None, what: str, btf: str | None, setup: Setup) -> None:
     """Print PROG of OBJ, or all its programs."""
     data, spec = read_spec(obj)
     check_programs(spec, obj, [prog] if prog is not None else [])
     names = [prog] if prog is not None else list(spec.programs)
+    if setup.programs:
+        names = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in setup.programs)]
     if not names:
         raise ObjectError(f"{obj}: no programs")
     if what == "insns":
@@ -43,7 +48,9 @@ def dump_command(obj: Path, prog: str | None, what: str, btf: str | None) -> Non
     from fastrtp.kernel import Kernel
 
     need_native()
-    with Kernel(btf) as kernel, kernel.load(data, name=obj.name, autoload=set(names)) as loaded:
+    with Kernel(btf, version=setup.version) as kernel, setup.open(kernel, data, obj.name) as loaded:
+        loaded.select(names)
+        loaded.load()
         for name in names:
             program = loaded.programs[name]
             click.echo(f"; {name} {program.spec.section}" if what == "llvm" else f"# {name} {program.spec.section}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastrtp.cli.objects import read_spec
+from fastrtp.cli.setup import Setup, setup_options, setup_params
 from fastrtp.errors import BpfError, ReplayError
 
 if TYPE_CHECKING:
@@ -134,18 +135,20 @@ def as_text(answer: Answer, form: str) -> str:
 
 def _command(noun: str, what: str) -> click.Command:
     def callback(words: tuple[str, ...], objects: tuple[Path, ...], session: Path | None, attach: bool, json: bool, pretty: bool,
-                 bpffs: bool, btf: str | None) -> None:  # fmt: skip
+                 bpffs: bool, btf: str | None, setup: Setup) -> None:  # fmt: skip
         from fastrtp.cli.session import restore
         from fastrtp.cli.terminal import need_native
         from fastrtp.kernel import Kernel
 
         if session is not None and (objects or attach or btf):
             raise click.UsageError("a session brings its object, types and links: no -o, --attach or --btf with it")
+        if setup and len(objects) != 1:
+            raise click.UsageError("--set, --max-entries, --program and --kconfig are for one object: give one -o")
         read = [(path, read_spec(path)[0]) for path in objects]
         need_native()
-        with restore(session) if session is not None else Kernel(btf) as kernel:
+        with restore(session) if session is not None else Kernel(btf, version=setup.version) as kernel:
             for path, data in read:
-                loaded = kernel.load(data, name=path.name)
+                loaded = setup.load(kernel, data, path.name, twins=attach)
                 if attach:
                     if not any(program.auto_attachable for program in loaded.programs.values()):
                         raise ReplayError(f"{path} has no program that names its tracepoint")
@@ -171,7 +174,9 @@ def _command(noun: str, what: str) -> click.Command:
 
     The words are those of bpftool: show, list, dump, pin. For a kernel in which programs ran: fastrtp replay OBJ RECORDING
     --then '{noun} show', or --save SESSION, then fastrtp {noun} -s SESSION show."""
-    return click.Command(noun, params=params, callback=callback, help=text, short_help=what)
+    with_setup = setup_options(callback)
+    params += setup_params(with_setup)
+    return click.Command(noun, params=params, callback=with_setup, help=text, short_help=what)
 
 
 prog_command = _command("prog", "Show and dump loaded programs, as bpftool prog does.")

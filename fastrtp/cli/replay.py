@@ -13,6 +13,7 @@ from fastrtp.cli.introspect import as_text, check_words, run_words
 from fastrtp.cli.objects import check_maps, read_spec
 from fastrtp.cli.recordings import open_recording
 from fastrtp.cli.session import save as save_session
+from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, seconds, table
 from fastrtp.errors import FastrtpError, ObjectError, ReplayError
 
@@ -49,6 +50,7 @@ class Options:
     window: Any = None
     order: Any = "exact"
     consumer: str | None = None
+    strict: bool = False
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Drained:
 
     records: dict[str, list[bytes]] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @click.command("replay", short_help="Run the programs of an object over a recording.")
@@ -131,6 +134,10 @@ class Drained:
 @click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
+@click.option(
+    "--strict", is_flag=True, help="Refuse the run where a program cannot be loaded or attached, instead of listing it."
+)
+@setup_options
 @click.option("--instance", metavar="NAME", help="One of the recording's trace instances, '' the top one.")
 @click.option("--perf-map", "perf_map", flag_value="map", help="Tell perf about compiled code: /tmp/perf-PID.map, which stays.")
 @click.option(
@@ -143,7 +150,7 @@ def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
     trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,
     perf_map: str | None, cpus: str | None, window: str | None, instance: str | None, order: str | None,
-    consumer: str | None,
+    consumer: str | None, strict: bool, setup: Setup,
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
@@ -152,19 +159,20 @@ def replay_command(
     """
     structs = dict(_pair(text) for text in records)
     options = Options(
-        form, maps, top, structs, trace_pipe, output, then, stats, *_threads(cpus, window, order), _reader(consumer, cpus)
+        form, maps, top, structs, trace_pipe, output, then, stats, *_threads(cpus, window, order), _reader(consumer, cpus), strict
     )
     check_words(then)
     data, spec = read_spec(obj)
     _check_names(spec, obj, options)
     opened = open_recording(recording, instance)
-    kernel = make_kernel(btf, opened.cpus, perf_map)
+    kernel = make_kernel(btf, opened.cpus, perf_map, setup.version)
     try:
-        loaded = kernel.load(data, name=obj.name)
+        loaded = setup.load(kernel, data, obj.name, strict=strict)
         drained = Drained()
         report, detached = _run(kernel, loaded, opened, missing, drained, options)
         if save is not None:
             save_session(save, kernel, loaded, data, btf)
+        drained.notes += setup.notes
         _write(loaded, report, drained, options)
     finally:
         kernel.shutdown()
@@ -175,11 +183,11 @@ def replay_command(
     return 0
 
 
-def make_kernel(btf: str | None, cpus: int, perf_map: str | None = None) -> Kernel:
+def make_kernel(btf: str | None, cpus: int, perf_map: str | None = None, version: str | None = None) -> Kernel:
     """A kernel with as many CPUs as the recording. `perf_map`: "map", "dump", or None: as the environment says."""
     from fastrtp.kernel import Kernel
 
-    return Kernel(btf, cpus=max(cpus, 1), perf_map=perf_map)
+    return Kernel(btf, cpus=max(cpus, 1), perf_map=perf_map, version=version)
 
 
 def _threads(cpus: str | None, window: str | None, order: str | None) -> tuple[Any, Any, str]:
@@ -247,7 +255,7 @@ def _run(
         raise ReplayError(f"{loaded.name} has no program that names its tracepoint{f' ({reasons})' if reasons else ''}")
     rings = [held for held in loaded.maps.values() if held.map.map_type in RINGS]
     stats = kernel.enable_stats() if options.stats else -1
-    with Bar("replaying", "events") as bar, loaded.attach() as links:
+    with Bar("replaying", "events") as bar, loaded.attach(strict=options.strict) as links:
         report = replay(
             kernel, recording, missing=missing, progress=bar, interruptible=True, cpus=options.cpus, window=options.window,
             order=options.order, consumer=options.consumer,
@@ -293,7 +301,7 @@ def chosen(loaded: BpfObject, options: Options) -> list[ObjectMap]:
 
 
 def tables(loaded: BpfObject, drained: Drained, options: Options) -> list[MapTable]:
-    """The chosen maps' tables, rings' records among them. Program arrays have none."""
+    """The chosen maps' tables, rings' records among them. Arrays of programs and maps of maps have none."""
     from fastrtp.replay.tables import RINGS, map_table, record_table
     from fastrtp.uapi import BpfMapType
 
@@ -303,7 +311,7 @@ def tables(loaded: BpfObject, drained: Drained, options: Options) -> list[MapTab
             btf, struct = loaded.spec.btf, options.records.get(held.name)
             type_id = (btf.find(struct) or 0) if btf is not None and struct else 0
             made.append(record_table(held.name, held.map.map_type, drained.records[held.name], btf, type_id))
-        elif held.map.map_type != BpfMapType.BPF_MAP_TYPE_PROG_ARRAY:
+        elif held.map.map_type != BpfMapType.BPF_MAP_TYPE_PROG_ARRAY and not held.bpf_map.is_map_of_maps:
             made.append(map_table(held.map, held.name))
     return made
 
@@ -320,6 +328,8 @@ def as_json(loaded: BpfObject, report: ReplayReport, drained: Drained, options: 
             names = list(rings[held.name].columns)
             rows = [dict(zip(names, cells, strict=True)) for cells in rings[held.name].rows()]
             row |= {"lost": held.map.lost, "records": rows[: options.top or None]}
+        elif held.bpf_map.is_map_of_maps:
+            row["maps"] = {key.hex(): inner.id for key, inner in held.bpf_map.inners.items()}
         elif hasattr(held.map, "set_slot"):
             row["programs"] = {str(slot): prog.name for slot, prog in held.bpf_map.programs.items()}
         else:
@@ -338,6 +348,7 @@ def as_json(loaded: BpfObject, report: ReplayReport, drained: Drained, options: 
                 program.name: program.spec.attach_name for program in loaded.programs.values() if program.auto_attachable
             },
             "skipped": loaded.skipped,
+            "notes": drained.notes,
             "maps": maps,
         }
         | ({"trace_pipe": pipe} if options.trace_pipe else {})
@@ -402,7 +413,7 @@ def _print(out: Console, loaded: BpfObject, report: ReplayReport, drained: Drain
     out.print(summary(report))
     out.print()
     print_programs(out, loaded, stats=options.stats)
-    for line in notes(loaded, report):
+    for line in [*map(plain, drained.notes), *notes(loaded, report)]:
         out.print(line, style="dim")
     out.print()
     for rows in tables(loaded, drained, options):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +12,7 @@ import click
 
 from fastrtp.cli import verify_table
 from fastrtp.cli.objects import check_programs, read_spec
+from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import console, need_native, plain
 from fastrtp.cli.verify_effects import effect_rows, print_effects
 from fastrtp.errors import BpfError, ObjectError
@@ -99,9 +102,10 @@ class _Logged:
     help="Say what each program does to maps, and whether that commutes between CPUs: what --cpus of replay asks.",
 )
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@setup_options
 def verify_command(
     objects: tuple[str, ...], log_level: int, btf: str | None, sort: str, filters: tuple[str, ...], compare: Path | None,
-    effects: bool, form: str,
+    effects: bool, form: str, setup: Setup,
 ) -> int:  # fmt: skip
     """Verify the programs of each OBJ, or only those named PROG. Exit status 1 when one is rejected.
 
@@ -114,15 +118,17 @@ def verify_command(
     old = verify_table.read_rows(compare) if compare is not None else []
     paths, programs = _split(objects)
     specs = [(path, *read_spec(path)) for path in paths]
-    wanted = _wanted(specs, programs)
+    wanted = _wanted(specs, [*programs, *_named(specs, setup.programs)])
     need_native()
-    with Kernel(btf) as kernel:
+    with Kernel(btf, version=setup.version) as kernel:
         verdicts = [
-            _verify(kernel, data, path.name, spec.programs[name], log_level, effects) for path, data, spec, name in wanted
+            _verify(kernel, data, path.name, spec.programs[name], log_level, effects, setup) for path, data, spec, name in wanted
         ]
     rows = [asdict(verdict) for verdict in verdicts]
     shown = verify_table.ordered(verify_table.keep(rows, filters), sort)
-    skipped = {name: why for _, _, spec in specs for name, why in spec.skipped.items()} if not programs else {}
+    skipped = (
+        {name: why for _, _, spec in specs for name, why in spec.skipped.items()} if not (programs or setup.programs) else {}
+    )
     if compare is not None:
         _print_comparison(verify_table.compared(verify_table.keep(old, filters), shown), form)
     elif form == "json":
@@ -150,6 +156,17 @@ def _split(arguments: tuple[str, ...]) -> tuple[list[Path], list[str]]:
     return paths, programs
 
 
+def _named(specs: list[tuple[Path, bytes, ObjectSpec]], patterns: Sequence[str]) -> list[str]:
+    """The programs that patterns name. ObjectError for a pattern that names none."""
+    out = []
+    for pattern in patterns:
+        found = [name for _, _, spec in specs for name in fnmatch.filter(spec.programs, pattern)]
+        if not found:
+            raise ObjectError(f"no program {pattern!r} in any of the {len(specs)} objects")
+        out += found
+    return out
+
+
 def _wanted(specs: list[tuple[Path, bytes, ObjectSpec]], programs: list[str]) -> list[tuple[Path, bytes, ObjectSpec, str]]:
     """What is to be verified. ObjectError for a name that no object has."""
     if len(specs) == 1:
@@ -171,14 +188,17 @@ def _print_comparison(rows: list[dict[str, Any]], form: str) -> None:
         console().print(verify_table.comparison_table(rows))
 
 
-def _verify(kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level: int, effects: bool = False) -> Verdict:
+def _verify(
+    kernel: Kernel, data: bytes, name: str, spec: ProgramSpec, log_level: int, effects: bool, setup: Setup
+) -> Verdict:  # fmt: skip
     """Load the object with this program alone. BpfError for what fails before the program is looked at: its maps, its BTF."""
-    from fastrtp.kernel.loader import load
-
     process = _Logged(kernel.current, max(log_level, 1))  # the report of a rejection is made from the log
     verdict = Verdict(name, spec.name, spec.section, "rejected", len(spec.insns))
     try:
-        load(cast("Process", process), data, name=name, autoload={spec.name}).close()
+        obj = setup.open(cast("Process", process), data, name)
+        for program in obj.programs.values():
+            program.autoload = program.name == spec.name
+        obj.load().close()
     except BpfError as error:
         if process.verified is None and not str(error.strerror).startswith("load program"):
             raise

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Autoload = Callable[["ProgramSpec"], bool] | Collection[str] | None
 _SECTIONS = ("rodata", "data", "bss", "kconfig")
+_FIELDS = ("programs", "maps", "skipped")
 
 
 class BpfObject:
@@ -80,10 +81,10 @@ class BpfObject:
         return found
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _SECTIONS[:-1] and isinstance(value, Mapping):
-            self.set(value, name)
-        elif name == "kconfig":
+        if name == "kconfig":
             self._set_kconfig(value)
+        elif isinstance(value, Mapping) and name not in _FIELDS:
+            self.set(value, name)
         else:
             super().__setattr__(name, value)
 
