@@ -244,6 +244,7 @@ _RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, Any]]] = {
     "task_storage_get": (_VALUE_OR_NULL, (_MAP, _BTF0, _VALUE | PTR_MAYBE_NULL, _ANY), False, {"arg_btf": {1: "task_struct"}}),
     "task_storage_delete": (_R.RET_INTEGER, (_MAP, _BTF0), False, {"arg_btf": {1: "task_struct"}}),
     "cgrp_storage_get": (_VALUE_OR_NULL, (_MAP, _BTF0, _VALUE | PTR_MAYBE_NULL, _ANY), False, {"arg_btf": {1: "cgroup"}}),
+    "cgrp_storage_delete": (_R.RET_INTEGER, (_MAP, _BTF0), False, {"arg_btf": {1: "cgroup"}}),
     "for_each_map_elem": (_R.RET_INTEGER, (_MAP, _FUNC, _STACK0, _ANY), False, {}),
     "find_vma": (_R.RET_INTEGER, (_BTF, _ANY, _FUNC, _STACK0, _ANY), False, {"arg_btf": {0: "task_struct"}}),
     "loop": (_R.RET_INTEGER, (_ANY, _FUNC, _STACK0, _ANY), False, {}),

@@ -14,9 +14,7 @@ from fastrtp.helpers.table import HELPERS
 from fastrtp.isa import BPF_PSEUDO_KFUNC_CALL, Insn
 from fastrtp.jit.lower import CallTarget, InsnFacts
 from fastrtp.jit.options import DEFAULT, CodeOptions
-from fastrtp.maps import ArrayMap, FdArray, HashMap, HashOfMaps, Map
-from fastrtp.maps.attr import LRU
-from fastrtp.native.layout import IN_PLACE
+from fastrtp.maps import ArrayMap, Map
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE
 
 _MOST_CONSTANT = 1 << 16
@@ -29,48 +27,10 @@ def _constants(*values: int) -> tuple[str, ...]:
     return tuple(f"i64 {value}" for value in values)
 
 
-def _hash_call(name: str, map: HashMap, value_held: bool) -> CallTarget | None:
-    lru = map.map_type in LRU
-    shape = (map.key_size, map.elem_size)
-    mask = map.slots - 1
-    if name == "map_lookup_elem":
-        symbol = f"htab{'_lru' if lru else ''}{'_percpu' if map.percpu else ''}_map_lookup_elem"
-        where = (map.percpu_size, mask, map.stride) if map.percpu else (map.value_at, mask)
-        return CallTarget(symbol, _constants(*shape, *where), 2)
-    if name == "map_update_elem":
-        values = (map.key_size, map.value_size, map.elem_size, map.value_at, mask, map.stride, map.memory.cpus)
-        if lru:
-            return CallTarget("htab_lru_map_update_elem", _constants(*values), 4)
-        return CallTarget("htab_map_update_elem", _constants(*values, map.replace if value_held else IN_PLACE), 4)
-    if name == "map_delete_elem":
-        return CallTarget(f"htab{'_lru' if lru else ''}_map_delete_elem", _constants(*shape, mask), 2)
-    return None
-
-
-def _array_call(name: str, map: ArrayMap) -> CallTarget | None:
-    if name == "map_lookup_elem" and map.percpu:
-        return CallTarget("percpu_array_map_lookup_elem", _constants(map.max_entries, map.elem_size, map.stride), 2)
-    if name == "map_lookup_elem":
-        return CallTarget("array_map_lookup_elem", _constants(map.max_entries, map.elem_size), 2)
-    if name == "map_update_elem":
-        return CallTarget("array_map_update_elem", _constants(map.max_entries, map.elem_size, map.value_size, map.stride), 4)
-    return None
-
-
 def map_call(name: str, map: Map | None, *, value_held: bool = True) -> CallTarget | None:
-    """Target of a map helper on a known map, or None where only the general form will do.
-
-    `value_held`: the program may hold an address in a value of the map over the call.
-    """
-    if map is not None and map.fields and name in ("map_update_elem", "map_delete_elem"):
-        return None  # special fields of the value are left alone, or given back
-    if isinstance(map, HashOfMaps | FdArray):
-        return None
-    if isinstance(map, HashMap):
-        return _hash_call(name, map, value_held)
-    if isinstance(map, ArrayMap):
-        return _array_call(name, map)
-    return None
+    """Target of a map helper on a known map, or None where only the general form will do: see Map.native_call."""
+    call = map.native_call(name, value_held=value_held) if map is not None else None
+    return CallTarget(call.symbol, _constants(*call.constants), call.args) if call is not None else None
 
 
 _BY_VALUES = {

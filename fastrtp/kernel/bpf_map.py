@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from .perf_event import PerfEvent
     from .prog import BpfProg
 
-_PERCPU = frozenset(
-    {BpfMapType.BPF_MAP_TYPE_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY}
-)
-FD_ARRAYS = frozenset({
-    BpfMapType.BPF_MAP_TYPE_PROG_ARRAY, BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY, BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS,
-})  # fmt: skip
-
 
 class BpfMap(RefCounted):
     """`struct bpf_map`. `map`: the contents. `usercnt`: references that user space holds (open files, pins)."""
@@ -59,7 +52,7 @@ class BpfMap(RefCounted):
     @property
     def is_fd_array(self) -> bool:
         """Whether values are file descriptors."""
-        return self.map.map_type in FD_ARRAYS
+        return bool(self.map.ops.fd_array)
 
     @property
     def is_map_of_maps(self) -> bool:
@@ -69,9 +62,9 @@ class BpfMap(RefCounted):
     @property
     def value_size_user(self) -> int:
         """Bytes of a value in a system call. Kernel: kernel/bpf/syscall.c:bpf_map_value_size"""
-        if self.map_type in FD_ARRAYS:
+        if self.is_fd_array:
             return 4
-        return int(self.map.value_size_user if self.map_type in _PERCPU else self.map.value_size)
+        return int(self.map.value_size_user if self.map.percpu else self.map.value_size)
 
     def readable(self, file: File) -> bool:
         """Whether this file may look into the map."""

@@ -24,14 +24,14 @@ def has_spin_lock(bpf_map: BpfMap) -> bool:
     return bool(bpf_map.map.has_lock)
 
 
-def bpf_map_copy_value(bpf_map: BpfMap, key: bytes, flags: int) -> bytes:
+def bpf_map_copy_value(call: Call, bpf_map: BpfMap, key: bytes, flags: int) -> bytes:
     """The value as a system call sees it: of a program array the program's id. BpfError ENOENT, ENOTSUPP."""
     if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PROG_ARRAY:
         return bpf_map.lookup_prog(int.from_bytes(key, "little")).id.to_bytes(4, "little")
     if bpf_map.is_map_of_maps:
         return bpf_map.lookup_inner(key).id.to_bytes(4, "little")
-    if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY:
-        raise not_supported("lookup in a perf event array")
+    if bpf_map.is_fd_array:
+        raise not_supported(f"lookup in a map of type {BpfMapType(bpf_map.map_type).name}")
     return bytes(bpf_map.map.lookup_elem(key, flags))
 
 

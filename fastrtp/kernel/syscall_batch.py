@@ -23,12 +23,6 @@ from .map_value import bpf_map_copy_value, bpf_map_update_value
 from .syscall_map import check_lock_flag, check_readable, check_writable
 from .uaccess import copy_from_user, copy_to_user, put_user_u32
 
-_HASHES = frozenset({
-    BpfMapType.BPF_MAP_TYPE_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_HASH,
-    BpfMapType.BPF_MAP_TYPE_LRU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH,
-})  # fmt: skip
-_ARRAYS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY, BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY})
-
 
 def bpf_map_do_batch(call: Call) -> int:
     """One of the batch commands: 0; `count` in the attr says how many elements were done, on errors too.
@@ -36,6 +30,8 @@ def bpf_map_do_batch(call: Call) -> int:
     BpfError EINVAL, EBADF, EPERM, EFAULT, ENOENT (lookup: the end is reached), ENOTSUPP; else the element's own.
     Kernel: kernel/bpf/syscall.c:bpf_map_do_batch
     """
+    from fastrtp.maps import Batch
+
     attr = call.attr
     call.check_attr()
     bpf_map, file = call.map_get(attr.map_fd), call.file(attr.map_fd)
@@ -44,10 +40,11 @@ def bpf_map_do_batch(call: Call) -> int:
         check_readable(bpf_map, file)
     if cmd != BpfCmd.BPF_MAP_LOOKUP_BATCH:
         check_writable(bpf_map, file)
-    if bpf_map.map_type in _HASHES:
+    batch, deletes = bpf_map.map.ops.batch, cmd in (BpfCmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH, BpfCmd.BPF_MAP_DELETE_BATCH)
+    if batch is Batch.BUCKETS:
         if cmd in (BpfCmd.BPF_MAP_LOOKUP_BATCH, BpfCmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH):
             return htab_map_lookup_batch(call, bpf_map, delete=cmd == BpfCmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH)
-    elif bpf_map.map_type not in _ARRAYS or cmd in (BpfCmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH, BpfCmd.BPF_MAP_DELETE_BATCH):
+    elif batch is Batch.NONE or cmd == BpfCmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH or (deletes and batch is Batch.KEYS):
         raise not_supported(f"{cmd.name} on a map of type {BpfMapType(bpf_map.map_type).name}")
     if cmd == BpfCmd.BPF_MAP_LOOKUP_BATCH:
         return generic_map_lookup_batch(call, bpf_map)
@@ -78,7 +75,7 @@ def generic_map_lookup_batch(call: Call, bpf_map: BpfMap) -> int:
             end = error
             break
         key = key_next
-        value = bpf_map_copy_value(bpf_map, key, attr.elem_flags)
+        value = bpf_map_copy_value(call, bpf_map, key, attr.elem_flags)
         copy_to_user(attr.keys + done * key_size, key)
         copy_to_user(attr.values + done * value_size, value)
         done += 1

@@ -21,13 +21,6 @@ from .names import bpf_obj_name_cpy
 from .uaccess import copy_from_user, copy_to_user
 
 _SHA256_SIZE = 32
-_MAP_EXTRA = frozenset({BpfMapType.BPF_MAP_TYPE_BLOOM_FILTER, BpfMapType.BPF_MAP_TYPE_ARENA})
-_LOOKUP_AND_DELETE = frozenset({
-    BpfMapType.BPF_MAP_TYPE_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_HASH,
-    BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_QUEUE, BpfMapType.BPF_MAP_TYPE_STACK,
-    BpfMapType.BPF_MAP_TYPE_STACK_TRACE,
-})  # fmt: skip
-_QUEUES = frozenset({BpfMapType.BPF_MAP_TYPE_QUEUE, BpfMapType.BPF_MAP_TYPE_STACK})
 
 
 def map_create(call: Call) -> int:
@@ -35,7 +28,7 @@ def map_create(call: Call) -> int:
 
     Kernel: kernel/bpf/syscall.c:map_create
     """
-    from fastrtp.maps import MAPS_OF_MAPS, MapAttr, bpf_map_meta_alloc, map_alloc_check
+    from fastrtp.maps import MAP_OPS, Holds, MapAttr, bpf_map_meta_alloc, map_alloc_check
     from fastrtp.maps import map_create as make_map
 
     attr = call.attr
@@ -45,7 +38,8 @@ def map_create(call: Call) -> int:
         raise BpfError(errno.EINVAL, "EINVAL: btf_vmlinux_value_type_id is for struct_ops maps")
     if attr.btf_key_type_id and not attr.btf_value_type_id:
         raise BpfError(errno.EINVAL, "EINVAL: btf_key_type_id without btf_value_type_id")
-    if attr.map_extra and attr.map_type not in _MAP_EXTRA:
+    ops = MAP_OPS.get(attr.map_type)
+    if attr.map_extra and not (ops is not None and ops.map_extra):
         raise BpfError(errno.EINVAL, f"EINVAL: map_extra {attr.map_extra:#x} on a map type that has none")
     f_flags = bpf_get_file_flag(map_flags)
     if map_flags & BPF_F_NUMA_NODE and attr.numa_node != 0:
@@ -58,6 +52,8 @@ def map_create(call: Call) -> int:
         map_flags=map_flags,
         numa_node=attr.numa_node,
         map_extra=attr.map_extra,
+        btf_key_type_id=attr.btf_key_type_id,
+        btf_value_type_id=attr.btf_value_type_id,
     )
     map_alloc_check(map_attr)
     if attr.map_ifindex:
@@ -65,7 +61,7 @@ def map_create(call: Call) -> int:
     if attr.map_flags != map_flags:
         call.token_get(attr.map_token_fd)
     call.require_capable("BPF_MAP_CREATE")
-    if attr.map_type in MAPS_OF_MAPS:
+    if ops is not None and ops.holds is Holds.MAPS:
         map_attr.inner_map = bpf_map_meta_alloc(call.map_get(attr.inner_map_fd).map)
     contents = make_map(map_attr, call.kernel.memory)
     contents.map_flags &= ~(BPF_F_RDONLY | BPF_F_WRONLY)  # those belong to the descriptor: bpf_map_flags_retain_permanent
@@ -153,7 +149,7 @@ def map_lookup_elem(call: Call) -> int:
     check_readable(bpf_map, file)
     check_lock_flag(bpf_map, attr.flags)
     key = copy_key(bpf_map, attr.key)
-    copy_to_user(attr.value, bpf_map_copy_value(bpf_map, key, attr.flags))
+    copy_to_user(attr.value, bpf_map_copy_value(call, bpf_map, key, attr.flags))
     return 0
 
 
@@ -206,11 +202,11 @@ def map_lookup_and_delete_elem(call: Call) -> int:
     bpf_map, file = call.map_get(attr.map_fd), call.file(attr.map_fd)
     check_readable(bpf_map, file)
     check_writable(bpf_map, file)
-    if attr.flags and bpf_map.map_type in _QUEUES:
+    if attr.flags and not bpf_map.map.key_size:
         raise BpfError(errno.EINVAL, f"EINVAL: flags {attr.flags:#x} on a queue or stack")
     check_lock_flag(bpf_map, attr.flags)
     key = copy_key(bpf_map, attr.key)
-    if bpf_map.map_type not in _LOOKUP_AND_DELETE:
+    if not bpf_map.map.ops.lookup_and_delete:
         raise not_supported(f"lookup-and-delete on a map of type {BpfMapType(bpf_map.map_type).name}")
     copy_to_user(attr.value, bpf_map.map.lookup_and_delete_elem(key, attr.flags))
     return 0

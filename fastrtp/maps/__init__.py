@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+import errno
+
+from fastrtp.errors import BpfError
 from fastrtp.maps.arraymap import ArrayMap
-from fastrtp.maps.attr import MapAttr, map_alloc_check
+from fastrtp.maps.attr import MapAttr
 from fastrtp.maps.base import Map
 from fastrtp.maps.fd_array import FdArray, PerfEventArray, ProgArray
 from fastrtp.maps.hashtab import HashMap
-from fastrtp.maps.map_in_map import MAPS_OF_MAPS, ArrayOfMaps, HashOfMaps, MapMeta, bpf_map_meta_alloc, map_meta_equal
+from fastrtp.maps.map_in_map import ArrayOfMaps, HashOfMaps, MapMeta, bpf_map_meta_alloc, map_meta_equal
+from fastrtp.maps.ops import Batch, Holds, KeyBtf, MapOps
 from fastrtp.maps.ringbuf import RingBuf
 from fastrtp.maps.stackmap import StackMap
 from fastrtp.maps.user_ringbuf import UserRingBuf
 from fastrtp.native.memory import Memory
 from fastrtp.uapi import BpfMapType
 
-MAP_TYPES: dict[int, type[Map]] = {
-    BpfMapType.BPF_MAP_TYPE_HASH: HashMap,
-    BpfMapType.BPF_MAP_TYPE_ARRAY: ArrayMap,
-    BpfMapType.BPF_MAP_TYPE_PROG_ARRAY: ProgArray,
-    BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY: PerfEventArray,
-    BpfMapType.BPF_MAP_TYPE_STACK_TRACE: StackMap,
-    BpfMapType.BPF_MAP_TYPE_PERCPU_HASH: HashMap,
-    BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY: ArrayMap,
-    BpfMapType.BPF_MAP_TYPE_LRU_HASH: HashMap,
-    BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: HashMap,
-    BpfMapType.BPF_MAP_TYPE_RINGBUF: RingBuf,
-    BpfMapType.BPF_MAP_TYPE_USER_RINGBUF: UserRingBuf,
-    BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS: ArrayOfMaps,
-    BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS: HashOfMaps,
-}
-"""The class of each map type; its keys are those of attr.ALLOC_CHECKS."""
+_CLASSES: tuple[type[Map], ...] = (
+    ArrayMap,
+    ArrayOfMaps,
+    HashMap,
+    HashOfMaps,
+    PerfEventArray,
+    ProgArray,
+    RingBuf,
+    StackMap,
+    UserRingBuf,
+)
+MAP_TYPES: dict[int, type[Map]] = {kind: one for one in _CLASSES for kind in one.TYPES}
+"""The class of each map type."""
+MAP_OPS: dict[int, MapOps] = {kind: ops for one in _CLASSES for kind, ops in one.TYPES.items()}
+"""What is true of each map type."""
+
+
+def map_ops(map_type: int) -> MapOps:
+    """The row of a map type. BpfError EINVAL for one that is not implemented."""
+    ops = MAP_OPS.get(map_type)
+    if ops is None:
+        name = BpfMapType(map_type).name if map_type in BpfMapType.__members__.values() else str(map_type)
+        raise BpfError(errno.EINVAL, f"map type {name} is not implemented yet")
+    return ops
+
+
+def map_alloc_check(attr: MapAttr) -> None:
+    """Raise the BpfError that Linux's map_create would return for this attr; EINVAL for a type that is not implemented."""
+    ops = map_ops(attr.map_type)
+    ops.alloc_check(attr, ops)
 
 
 def map_create(attr: MapAttr, memory: Memory) -> Map:
@@ -39,16 +57,20 @@ def map_create(attr: MapAttr, memory: Memory) -> Map:
 
 
 __all__ = [
-    "MAPS_OF_MAPS",
+    "MAP_OPS",
     "MAP_TYPES",
     "ArrayMap",
     "ArrayOfMaps",
+    "Batch",
     "FdArray",
     "HashMap",
     "HashOfMaps",
+    "Holds",
+    "KeyBtf",
     "Map",
     "MapAttr",
     "MapMeta",
+    "MapOps",
     "PerfEventArray",
     "ProgArray",
     "RingBuf",
@@ -58,4 +80,5 @@ __all__ = [
     "map_alloc_check",
     "map_create",
     "map_meta_equal",
-]  # fmt: skip
+    "map_ops",
+]

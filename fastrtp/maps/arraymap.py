@@ -3,15 +3,71 @@
 from __future__ import annotations
 
 import errno
+from typing import ClassVar
 
 import numpy as np
 
 from fastrtp.errors import BpfError
+from fastrtp.maps.attr import ACCESS_FLAGS, PCPU_MIN_UNIT_SIZE, MapAttr, access_ok, refuse, round8
 from fastrtp.maps.base import Bytes, Map, round_up
+from fastrtp.maps.ops import BASIC_FIELDS, LOCKED_FIELDS, Batch, KeyBtf, MapOps, NativeCall
+from fastrtp.uapi import BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NUMA_NODE, BPF_F_PRESERVE_ELEMS, BpfMapType
+
+_ARRAY_FLAGS = BPF_F_NUMA_NODE | BPF_F_MMAPABLE | ACCESS_FLAGS | BPF_F_PRESERVE_ELEMS | BPF_F_INNER_MAP
+_INT_MAX = 0x7FFFFFFF
+
+
+def array_map_alloc_check(attr: MapAttr, ops: MapOps) -> None:
+    """Kernel: kernel/bpf/arraymap.c:array_map_alloc_check."""
+    flags, kind = attr.map_flags, attr.map_type
+    percpu = ops.percpu
+    if attr.max_entries == 0 or attr.key_size != 4 or attr.value_size == 0:
+        refuse(
+            errno.EINVAL, f"an array has 4-byte keys, entries and a value: key_size {attr.key_size}, value_size {attr.value_size}"
+        )
+    if flags & ~_ARRAY_FLAGS or not access_ok(flags) or (percpu and flags & BPF_F_NUMA_NODE):
+        refuse(errno.EINVAL, f"map_flags {flags:#x} do not fit an array")
+    if kind != BpfMapType.BPF_MAP_TYPE_ARRAY and flags & (BPF_F_MMAPABLE | BPF_F_INNER_MAP):
+        refuse(errno.EINVAL, f"map_flags {flags:#x} fit plain arrays only")
+    if kind != BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY and flags & BPF_F_PRESERVE_ELEMS:
+        refuse(errno.EINVAL, "BPF_F_PRESERVE_ELEMS fits perf event arrays only")
+    if attr.value_size > _INT_MAX or (percpu and round8(attr.value_size) > PCPU_MIN_UNIT_SIZE):
+        refuse(errno.E2BIG, f"value_size {attr.value_size} is too large")
 
 
 class ArrayMap(Map):
     """An array: values side by side, each rounded up to 8 bytes; per-CPU: one such block a CPU."""
+
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_ARRAY: MapOps(
+            array_map_alloc_check,
+            struct="bpf_array",
+            key_btf=KeyBtf.ARRAY,
+            fields=LOCKED_FIELDS,
+            batch=Batch.KEYS,
+            for_each=True,
+        ),
+        BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY: MapOps(
+            array_map_alloc_check,
+            struct="bpf_array",
+            helpers=None,
+            percpu=True,
+            key_btf=KeyBtf.INT32,
+            fields=BASIC_FIELDS,
+            batch=Batch.KEYS,
+            for_each=True,
+        ),
+    }
+
+    def native_call(self, helper: str, *, value_held: bool = True) -> NativeCall | None:
+        """See Map.native_call."""
+        if helper == "map_lookup_elem" and self.percpu:
+            return NativeCall("percpu_array_map_lookup_elem", (self.max_entries, self.elem_size, self.stride), 2)
+        if helper == "map_lookup_elem":
+            return NativeCall("array_map_lookup_elem", (self.max_entries, self.elem_size), 2)
+        if helper == "map_update_elem" and not self.fields:
+            return NativeCall("array_map_update_elem", (self.max_entries, self.elem_size, self.value_size, self.stride), 4)
+        return None
 
     def _create(self) -> None:
         cpus = self.memory.cpus if self.percpu else 1

@@ -11,15 +11,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastrtp.errors import BpfError
-from fastrtp.maps.attr import PERCPU, MapAttr
+from fastrtp.maps.attr import MapAttr
 from fastrtp.maps.fields import FieldKind, FieldRow
+from fastrtp.maps.ops import MapOps, NativeCall
 from fastrtp.native.layout import MAP
 from fastrtp.native.memory import Memory
 from fastrtp.uapi import BPF_EXIST, BPF_F_LOCK, BpfMapType
@@ -33,7 +34,12 @@ def round_up(size: int, to: int) -> int:
 
 
 class Map:
-    """One map. `address`: its native descriptor; `value_size_user`: bytes of a value as system calls see it."""
+    """One map. `address`: its native descriptor; `value_size_user`: bytes of a value as system calls see it.
+
+    `TYPES`: the map types that a class is for, each with its row; `ops`: the map's own row.
+    """
+
+    TYPES: ClassVar[Mapping[BpfMapType, MapOps]] = {}
 
     def __init__(self, attr: MapAttr, memory: Memory) -> None:
         self.attr = attr
@@ -52,7 +58,8 @@ class Map:
         self.id = 0
         self.fields: tuple[FieldRow, ...] = ()
         self.frozen = False
-        self.percpu = self.map_type in PERCPU
+        self.ops = self.TYPES[self.map_type]
+        self.percpu = self.ops.percpu
         self.value_size_user = round_up(attr.value_size, 8) * memory.cpus if self.percpu else attr.value_size
         self.value_address = 0
         self._allocations: list[int] = []
@@ -103,6 +110,14 @@ class Map:
             for start in range(field.offset, values.shape[-1], step):
                 values[..., start : start + field.kind.size] = 0
         return values
+
+    def native_call(self, helper: str, *, value_held: bool = True) -> NativeCall | None:
+        """The native function for a program's call of a helper on this map, with its sizes as constants.
+
+        None where the form that reads them from the descriptor has to do. `value_held`: the program may hold an address in a
+        value of the map over the call. Kernel: map_gen_lookup
+        """
+        return None
 
     def _create(self) -> None:
         """Allocate the family's memory and fill in its part of the descriptor."""

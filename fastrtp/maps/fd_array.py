@@ -9,12 +9,26 @@ import errno
 import struct
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from typing import ClassVar
 
 import numpy as np
 
 from fastrtp.errors import ENOTSUPP, BpfError
+from fastrtp.maps.arraymap import array_map_alloc_check
+from fastrtp.maps.attr import MapAttr, refuse
 from fastrtp.maps.base import Map
+from fastrtp.maps.ops import Holds, KeyBtf, MapOps
 from fastrtp.maps.ringbuf import Ring
+from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG, BpfMapType
+
+
+def fd_array_map_alloc_check(attr: MapAttr, ops: MapOps) -> None:
+    """Kernel: kernel/bpf/arraymap.c:fd_array_map_alloc_check."""
+    if attr.value_size != 4:
+        refuse(errno.EINVAL, f"value_size of an array of fds is 4, not {attr.value_size}")
+    if attr.map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG):
+        refuse(errno.EINVAL, "programs cannot be restricted from an array of fds")
+    array_map_alloc_check(attr, ops)
 
 
 class FdArray(Map):
@@ -57,9 +71,28 @@ class FdArray(Map):
 class ProgArray(FdArray):
     """Tail-call targets: slots hold PROG records."""
 
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_PROG_ARRAY: MapOps(
+            fd_array_map_alloc_check,
+            struct="bpf_array",
+            helpers=frozenset({"tail_call"}),
+            holds=Holds.PROGS,
+        )
+    }
+
 
 class PerfEventArray(FdArray):
     """Rings that bpf_perf_event_output writes to, a slot a CPU."""
+
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY: MapOps(
+            fd_array_map_alloc_check,
+            struct="bpf_array",
+            helpers=frozenset({"perf_event_read", "perf_event_output", "skb_output", "perf_event_read_value", "xdp_output"}),
+            holds=Holds.EVENTS,
+            key_btf=KeyBtf.NO_BTF,
+        )
+    }
 
     def _create(self) -> None:
         super()._create()

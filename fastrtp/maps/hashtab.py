@@ -6,12 +6,15 @@ Kernel: kernel/bpf/hashtab.c, kernel/bpf/bpf_lru_list.c.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+import errno
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrtp.maps.attr import LRU
+from fastrtp.errors import ENOTSUPP
+from fastrtp.maps.attr import ACCESS_FLAGS, KMALLOC_MAX_SIZE, PCPU_MIN_UNIT_SIZE, MapAttr, access_ok, refuse, round8
 from fastrtp.maps.base import Bytes, Map, round_up
+from fastrtp.maps.ops import BASIC_FIELDS, LOCKED_FIELDS, OWNING_FIELDS, Batch, MapOps, NativeCall
 from fastrtp.native.layout import (
     HTAB_BUCKET,
     HTAB_ELEM,
@@ -25,12 +28,47 @@ from fastrtp.native.layout import (
     REPLACE,
     REPLACE_FREE,
 )
-from fastrtp.uapi import BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC
+from fastrtp.uapi import BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC, BPF_F_NUMA_NODE, BPF_F_ZERO_SEED, BpfMapType
 
 _IN_USE = 1 << 31
+_HTAB_FLAGS = BPF_F_NO_PREALLOC | BPF_F_NO_COMMON_LRU | BPF_F_NUMA_NODE | ACCESS_FLAGS | BPF_F_ZERO_SEED
+_HTAB_ELEM = 48
 _U32_MAX = (1 << 32) - 1
 _LRU_HEADS = 3
 _LOCAL_HEADS = 2
+
+
+def htab_map_alloc_check(attr: MapAttr, ops: MapOps) -> None:
+    """Kernel: kernel/bpf/hashtab.c:htab_map_alloc_check."""
+    flags = attr.map_flags
+    percpu, lru = ops.percpu, ops.lru
+    percpu_lru = bool(flags & BPF_F_NO_COMMON_LRU)
+    if flags & ~_HTAB_FLAGS or not access_ok(flags) or (not lru and percpu_lru):
+        refuse(errno.EINVAL, f"map_flags {flags:#x} do not fit a hash map")
+    if lru and flags & BPF_F_NO_PREALLOC:
+        refuse(ENOTSUPP, "an LRU map is always preallocated")
+    if flags & BPF_F_NUMA_NODE and (percpu or percpu_lru):
+        refuse(errno.EINVAL, "a per-CPU map has no numa node")
+    if attr.max_entries == 0 or attr.key_size == 0 or attr.value_size == 0:
+        refuse(errno.EINVAL, "a hash map has a key, a value and entries")
+    if attr.key_size + attr.value_size >= KMALLOC_MAX_SIZE - _HTAB_ELEM:
+        refuse(errno.E2BIG, f"key and value of {attr.key_size + attr.value_size} bytes are too large")
+    if percpu and round8(attr.value_size) > PCPU_MIN_UNIT_SIZE:
+        refuse(errno.E2BIG, f"value_size {attr.value_size} is too large for a per-CPU map")
+
+
+def htab_ops(fields: frozenset[str], *, percpu: bool = False, lru: bool = False) -> MapOps:
+    """The row of a hash map."""
+    return MapOps(
+        htab_map_alloc_check,
+        struct="bpf_htab",
+        percpu=percpu,
+        lru=lru,
+        fields=fields,
+        batch=Batch.BUCKETS,
+        lookup_and_delete=True,
+        for_each=True,
+    )
 
 
 class HashMap(Map):
@@ -39,9 +77,34 @@ class HashMap(Map):
     `stride`, `percpu_size` (0 without per-CPU values): bytes of a CPU's block of values, and of a value in it.
     """
 
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_HASH: htab_ops(LOCKED_FIELDS),
+        BpfMapType.BPF_MAP_TYPE_PERCPU_HASH: htab_ops(BASIC_FIELDS, percpu=True),
+        BpfMapType.BPF_MAP_TYPE_LRU_HASH: htab_ops(OWNING_FIELDS, lru=True),
+        BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: htab_ops(BASIC_FIELDS, percpu=True, lru=True),
+    }
+
+    def native_call(self, helper: str, *, value_held: bool = True) -> NativeCall | None:
+        """See Map.native_call."""
+        if self.fields and helper != "map_lookup_elem":
+            return None  # special fields of the value are left alone, or given back
+        lru, mask = "_lru" if self.ops.lru else "", self.slots - 1
+        shape = (self.key_size, self.elem_size)
+        if helper == "map_lookup_elem" and self.percpu:
+            return NativeCall(f"htab{lru}_percpu_map_lookup_elem", (*shape, self.percpu_size, mask, self.stride), 2)
+        if helper == "map_lookup_elem":
+            return NativeCall(f"htab{lru}_map_lookup_elem", (*shape, self.value_at, mask), 2)
+        if helper == "map_update_elem":
+            values = (self.key_size, self.value_size, self.elem_size, self.value_at, mask, self.stride, self.memory.cpus)
+            replace = () if lru else (self.replace if value_held else IN_PLACE,)
+            return NativeCall(f"htab{lru}_map_update_elem", (*values, *replace), 4)
+        if helper == "map_delete_elem":
+            return NativeCall(f"htab{lru}_map_delete_elem", (*shape, mask), 2)
+        return None
+
     def _create(self) -> None:
         cpus = self.memory.cpus
-        lru = self.map_type in LRU
+        lru = self.ops.lru
         if self.map_flags & BPF_F_NO_COMMON_LRU:
             self._round_max_entries(cpus)
         # an update from a program gives a key another element

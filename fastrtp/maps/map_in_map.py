@@ -9,17 +9,25 @@ from __future__ import annotations
 import ctypes
 import errno
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fastrtp.errors import ENOTSUPP, BpfError
+from fastrtp.maps.attr import MapAttr, refuse
 from fastrtp.maps.base import Bytes, Map
-from fastrtp.maps.fd_array import FdArray
+from fastrtp.maps.fd_array import FdArray, fd_array_map_alloc_check
 from fastrtp.maps.fields import FieldKind, FieldRow
-from fastrtp.maps.hashtab import HashMap
+from fastrtp.maps.hashtab import HashMap, htab_map_alloc_check
+from fastrtp.maps.ops import Holds, KeyBtf, MapOps, NativeCall
 from fastrtp.uapi import BPF_F_INNER_MAP, BpfMapType
 
 _PLAIN = (FieldKind.LOCK, FieldKind.TIMER)
-MAPS_OF_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS})
+
+
+def fd_htab_map_alloc_check(attr: MapAttr, ops: MapOps) -> None:
+    """Kernel: kernel/bpf/hashtab.c:fd_htab_map_alloc_check."""
+    if attr.value_size != 4:
+        refuse(errno.EINVAL, f"value_size of a hash of maps is 4, not {attr.value_size}")
+    htab_map_alloc_check(attr, ops)
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,33 @@ def map_meta_equal(meta: MapMeta, other: Map) -> bool:
 class ArrayOfMaps(FdArray):
     """An array of the addresses of maps."""
 
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS: MapOps(
+            fd_array_map_alloc_check,
+            struct="bpf_array",
+            helpers=frozenset({"map_lookup_elem"}),
+            holds=Holds.MAPS,
+            key_btf=KeyBtf.NO_BTF,
+        )
+    }
+
 
 class HashOfMaps(HashMap):
     """A hash map whose native values are addresses, 8 bytes."""
+
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS: MapOps(
+            fd_htab_map_alloc_check,
+            struct="bpf_htab",
+            helpers=frozenset({"map_lookup_elem"}),
+            holds=Holds.MAPS,
+            key_btf=KeyBtf.NO_BTF,
+        )
+    }
+
+    def native_call(self, helper: str, *, value_held: bool = True) -> NativeCall | None:
+        """None: a value is the address of another map."""
+        return None
 
     def _create(self) -> None:
         super()._create()

@@ -6,12 +6,17 @@ import ctypes
 import errno
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 from fastrtp.errors import ENOTSUPP, BpfError
+from fastrtp.maps.attr import MapAttr, refuse
 from fastrtp.maps.base import Map
+from fastrtp.maps.ops import MapOps
 from fastrtp.native.layout import BACKLOG, MAP
 from fastrtp.native.memory import Memory
-from fastrtp.uapi import BpfMapType
+from fastrtp.uapi import BPF_F_NUMA_NODE, BpfMapType
+
+_PAGE = 4096
 
 _BATCH = 1 << 16
 _HEADER = 16
@@ -120,8 +125,34 @@ class Ring:
             self.memory.arena.free(address)
 
 
+def ringbuf_map_alloc_check(attr: MapAttr, ops: MapOps) -> None:
+    """Kernel: kernel/bpf/ringbuf.c:ringbuf_map_alloc."""
+    if attr.map_flags & ~BPF_F_NUMA_NODE:
+        refuse(errno.EINVAL, f"map_flags {attr.map_flags:#x} do not fit a ring buffer")
+    size = attr.max_entries
+    if attr.key_size or attr.value_size or size == 0 or size & (size - 1) or size % _PAGE:
+        refuse(errno.EINVAL, f"a ring buffer has no key or value and a power of two of pages, not {size} bytes")
+
+
 class RingBuf(Map):
     """A BPF ring buffer of max_entries bytes."""
+
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_RINGBUF: MapOps(
+            ringbuf_map_alloc_check,
+            struct="bpf_ringbuf_map",
+            helpers=frozenset(
+                {
+                    "ringbuf_output",
+                    "ringbuf_reserve",
+                    "ringbuf_query",
+                    "ringbuf_reserve_dynptr",
+                    "ringbuf_submit_dynptr",
+                    "ringbuf_discard_dynptr",
+                }
+            ),
+        )
+    }
 
     def _create(self) -> None:
         self.record["values"] = self._alloc(2 * self.max_entries)

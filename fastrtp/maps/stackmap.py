@@ -6,18 +6,48 @@ System calls read and delete stacks; only programs put them in.
 from __future__ import annotations
 
 import errno
+from typing import ClassVar
 
 import numpy as np
 
 from fastrtp.errors import BpfError
+from fastrtp.maps.attr import MapAttr, refuse
 from fastrtp.maps.base import Bytes, Map
+from fastrtp.maps.ops import KeyBtf, MapOps
+from fastrtp.uapi import BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_STACK_BUILD_ID, BPF_F_WRONLY, BpfMapType
 
 _HEADER = 16
 _NEXT = 8
+_STACK_FLAGS = BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_STACK_BUILD_ID
+PERF_MAX_STACK_DEPTH = 127
+"""Default of sysctl kernel.perf_event_max_stack: frames that a callchain has at most."""
+
+
+def stack_map_alloc_check(attr: MapAttr, ops: MapOps) -> None:
+    """Kernel: kernel/bpf/stackmap.c:stack_map_alloc. Build ids, which belong to files, are refused by name."""
+    size = attr.value_size
+    if attr.map_flags & ~_STACK_FLAGS:
+        refuse(errno.EINVAL, f"map_flags {attr.map_flags:#x} do not fit a map of stacks")
+    if attr.map_flags & BPF_F_STACK_BUILD_ID:
+        refuse(errno.EINVAL, "BPF_F_STACK_BUILD_ID is not implemented: recordings have no build ids")
+    if attr.max_entries == 0 or attr.key_size != 4 or size < 8 or size % 8 or size // 8 > PERF_MAX_STACK_DEPTH:
+        refuse(errno.EINVAL, f"a map of stacks has 4-byte keys and 1 to {PERF_MAX_STACK_DEPTH} addresses of 8 bytes, not {size}")
+    if attr.max_entries > 1 << 31:
+        refuse(errno.E2BIG, f"{attr.max_entries} stacks are too many")
 
 
 class StackMap(Map):
     """A map of stacks. A key is a bucket, 0 to `n_buckets` - 1; a value is u64 addresses, innermost first, then zeroes."""
+
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_STACK_TRACE: MapOps(
+            stack_map_alloc_check,
+            struct="bpf_stack_map",
+            helpers=frozenset({"get_stackid"}),
+            key_btf=KeyBtf.NO_BTF,
+            lookup_and_delete=True,
+        )
+    }
 
     def _create(self) -> None:
         self.n_buckets = 1 << (self.max_entries - 1).bit_length()

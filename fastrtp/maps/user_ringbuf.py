@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import struct
+from typing import ClassVar
 
 import numpy as np
 
 from fastrtp.errors import BpfError
-from fastrtp.maps.ringbuf import RingBuf
+from fastrtp.maps.ops import MapOps
+from fastrtp.maps.ringbuf import RingBuf, ringbuf_map_alloc_check
+from fastrtp.uapi import BpfMapType
 
 _HEADER = 8
 _DISCARD = 1 << 30
@@ -16,6 +19,12 @@ _DISCARD = 1 << 30
 
 class UserRingBuf(RingBuf):
     """A ring of max_entries bytes that user space fills: submit()."""
+
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_USER_RINGBUF: MapOps(
+            ringbuf_map_alloc_check, struct="bpf_ringbuf_map", helpers=frozenset({"user_ringbuf_drain"})
+        )
+    }
 
     def submit(self, sample: bytes, *, discard: bool = False) -> None:
         """Write one sample for bpf_user_ringbuf_drain. E2BIG for one that never fits, ENOSPC while the ring is full.

@@ -11,7 +11,7 @@ from errno import EACCES, EINVAL
 from typing import Any, NamedTuple
 
 from fastrtp.btf import BtfKind
-from fastrtp.uapi import BpfMapType
+from fastrtp.maps import MAP_OPS
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import object_fields
@@ -49,21 +49,6 @@ _TRUSTED_OR_NULL = frozenset(
     {("socket", "sk"), ("dentry", "d_inode"), ("vm_area_struct", "vm_mm"), ("vm_area_struct", "vm_file")}
 )
 """Members that share the trust in their struct. Kernel: kernel/bpf/verifier.c:BTF_TYPE_SAFE_*."""
-_MAP_STRUCT = {
-    BpfMapType.BPF_MAP_TYPE_ARRAY: "bpf_array",
-    BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY: "bpf_array",
-    BpfMapType.BPF_MAP_TYPE_PROG_ARRAY: "bpf_array",
-    BpfMapType.BPF_MAP_TYPE_PERF_EVENT_ARRAY: "bpf_array",
-    BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS: "bpf_array",
-    BpfMapType.BPF_MAP_TYPE_CGROUP_ARRAY: "bpf_array",
-    BpfMapType.BPF_MAP_TYPE_HASH: "bpf_htab",
-    BpfMapType.BPF_MAP_TYPE_PERCPU_HASH: "bpf_htab",
-    BpfMapType.BPF_MAP_TYPE_LRU_HASH: "bpf_htab",
-    BpfMapType.BPF_MAP_TYPE_LRU_PERCPU_HASH: "bpf_htab",
-    BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS: "bpf_htab",
-    BpfMapType.BPF_MAP_TYPE_RINGBUF: "bpf_ringbuf_map",
-    BpfMapType.BPF_MAP_TYPE_STACK_TRACE: "bpf_stack_map",
-}
 
 
 def btf_name(env: BpfVerifierEnv, type_id: int, own: Any = None) -> str:
@@ -223,7 +208,7 @@ def _member_at(env: BpfVerifierEnv, btf: Any, record: Any, off: int, size: int, 
 
 def check_map_ptr_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, access: int) -> BpfRegState:
     """A load through a map pointer, as through a pointer to the kernel's struct of that map."""
-    name = _MAP_STRUCT.get(reg.map.map_type)
+    name = MAP_OPS[reg.map.map_type].struct if reg.map.map_type in MAP_OPS else None
     if name is None:
         env.reject(524, f"map_ptr access not supported for map type {reg.map.map_type}")
     if off < 0:

@@ -14,10 +14,10 @@ from fastrtp.btf import BtfKind
 from fastrtp.errors import ENOTSUPP
 from fastrtp.helpers.argtype import DYNPTR_TYPE_LOCAL
 from fastrtp.helpers.table import HELPER_IDS
+from fastrtp.maps import MAP_OPS
 from fastrtp.verifier.async_cb import push_async_cb
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call_args import CallArgMeta
-from fastrtp.verifier.call_maps import FOR_EACH_MAPS
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.format import format_is_valid
 from fastrtp.verifier.func import push_callback_call
@@ -63,7 +63,7 @@ def _check_loop(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
 
 
 def _check_for_each(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
-    if meta.map_ptr.map_type not in FOR_EACH_MAPS:
+    if not MAP_OPS[meta.map_ptr.map_type].for_each:
         env.reject(ENOTSUPP, "callback function not allowed for map")
     _note_callback(env, meta.subprogno)
     push_callback_call(env, meta.subprogno, _set_map_elem_callback_state)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastrtp.maps import MAP_OPS, Holds
 from fastrtp.native.verifier_layout import (
     OBJECT_CONST,
     OBJECT_FIELDS,
@@ -20,9 +21,6 @@ from fastrtp.native.verifier_layout import (
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import fields_of, has_field, keeps_id
-
-_SOCKET_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_SOCKMAP, BpfMapType.BPF_MAP_TYPE_SOCKHASH, BpfMapType.BPF_MAP_TYPE_XSKMAP})
-_MAPS_OF_MAPS = frozenset({BpfMapType.BPF_MAP_TYPE_ARRAY_OF_MAPS, BpfMapType.BPF_MAP_TYPE_HASH_OF_MAPS})
 
 
 def is_constant(found: Any) -> bool:
@@ -38,11 +36,12 @@ def is_constant(found: Any) -> bool:
 def describe(env: BpfVerifierEnv, found: Any) -> int:
     """`kind` of a map's VOBJECT."""
     inner = getattr(found, "inner_map", None)
+    holds = MAP_OPS[found.map_type].holds if found.map_type in MAP_OPS else Holds.DATA
     facts = {
         OBJECT_FIELDS: bool(fields_of(env, found)),
         OBJECT_LOCK: keeps_id(env, found),
-        OBJECT_MAPS: found.map_type in _MAPS_OF_MAPS,
-        OBJECT_SOCKETS: found.map_type in _SOCKET_MAPS,
+        OBJECT_MAPS: holds is Holds.MAPS,
+        OBJECT_SOCKETS: holds is Holds.SOCKETS,
         OBJECT_CONST: is_constant(found),
         OBJECT_INNER: hasattr(inner, "key_size"),
         OBJECT_UID: inner is not None and has_field(env, inner, "bpf_timer"),
