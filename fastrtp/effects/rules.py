@@ -52,6 +52,8 @@ _TIMER = Rule(Do.OUTSIDE, detail="works on a timer, and timers fire in the order
 _SIGNAL = Rule(Do.OUTSIDE, detail="asks for a signal, and signals have one order")
 _OBJECT = Rule(Do.OUTSIDE, detail="works on an object that CPUs share")
 _RECORDED_STACK = Rule(Do.OUTSIDE, detail="asks for a stack by the event's place among all events")
+_STORAGE = Rule(Do.OUTSIDE, detail="works on storage of an object that CPUs share")
+_QUEUE = Rule(Do.OUTSIDE, detail="works on a map without keys, whose values have one order")
 _NOTHING = Rule(Do.NOTHING)
 
 HELPER_RULES: dict[str, Rule] = {
@@ -60,6 +62,16 @@ HELPER_RULES: dict[str, Rule] = {
     "map_delete_elem": Rule(Do.DELETE),
     "map_lookup_percpu_elem": Rule(Do.PERCPU_LOOKUP),
     "for_each_map_elem": Rule(Do.ITERATE),
+    "map_push_elem": _QUEUE,
+    "map_pop_elem": _QUEUE,
+    "map_peek_elem": _QUEUE,
+    "task_storage_get": _STORAGE,
+    "task_storage_delete": _STORAGE,
+    "cgrp_storage_get": _STORAGE,
+    "cgrp_storage_delete": _STORAGE,
+    "sk_storage_get": _STORAGE,
+    "sk_storage_delete": _STORAGE,
+    "current_task_under_cgroup": _NOTHING,  # there is one cgroup
     "loop": Rule(Do.LOOP),
     "tail_call": Rule(Do.TAIL_CALL),
     "ringbuf_output": _RING,

@@ -13,6 +13,7 @@ from fastrtp.uapi import BpfMapType
 
 from .bpf_map import BpfMap, not_supported
 from .file import File, signed
+from .map_owner import owner_of
 from .perf_event import PerfEvent
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def bpf_map_copy_value(call: Call, bpf_map: BpfMap, key: bytes, flags: int) -> b
         return bpf_map.lookup_inner(key).id.to_bytes(4, "little")
     if bpf_map.is_fd_array:
         raise not_supported(f"lookup in a map of type {BpfMapType(bpf_map.map_type).name}")
+    if bpf_map.map.ops.owner:
+        return bytes(bpf_map.map.lookup_owner(owner_of(call, bpf_map, key)[0], flags))
     return bytes(bpf_map.map.lookup_elem(key, flags))
 
 
@@ -42,6 +45,10 @@ def bpf_map_update_value(call: Call, bpf_map: BpfMap, file: File, key: bytes, va
             bpf_map.check_index(int.from_bytes(key, "little"), flags)
         inner = call.map_get(int.from_bytes(value, "little"))
         bpf_map.update_inner(key, inner, flags)
+        return
+    if bpf_map.map.ops.owner:
+        owner, pid = owner_of(call, bpf_map, key)
+        bpf_map.map.update_owner(owner, value, flags, pid)
         return
     if not bpf_map.is_fd_array:
         bpf_map.map.update_elem(key, value, flags)

@@ -13,6 +13,7 @@ from fastrtp.errors import BpfError
 
 from .fdinfo import fdinfo_text
 from .file import FdTable, File
+from .map_owner import PidFd
 from .perf_tracepoint import TracepointEvent
 from .verbs import Verbs
 
@@ -93,6 +94,21 @@ class Process(Verbs):
             file = self.files.fget(fd)
             new = receiver.files.get_unused_fd(cloexec)
             return receiver.files.fd_install(new, file.get_file())
+
+    def pidfd_open(self, pid: int) -> int:
+        """pidfd_open(2): a descriptor of a task, by which system calls name it in task storage. BpfError EINVAL, ESRCH, EMFILE.
+
+        Tasks are the processes of this kernel; those of a recording are there while it is replayed.
+        """
+        with self.kernel.lock:
+            if pid <= 0:
+                raise BpfError(errno.EINVAL, f"EINVAL: there is no pid {pid}")
+            if pid not in self.kernel.processes:
+                raise BpfError(errno.ESRCH, f"ESRCH: no process has pid {pid}")
+            held = PidFd(pid, self.kernel.objects.task(pid))
+            with self.files.reserved(True) as fd:
+                file = self.kernel.file_table.open("anon_inode:[pidfd]", held, os.O_RDWR, lambda _file: None)
+            return self.files.fd_install(fd, file)
 
     def fd_name(self, fd: int) -> str:
         """What /proc/PID/fd/N links to. BpfError EBADF."""

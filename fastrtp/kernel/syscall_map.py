@@ -16,6 +16,7 @@ from .btf_object import BtfObject
 from .call import Call, bpf_get_file_flag
 from .file import File
 from .map_btf import map_check_btf
+from .map_owner import owner_of
 from .map_value import bpf_map_copy_value, bpf_map_update_value, has_spin_lock
 from .names import bpf_obj_name_cpy
 from .uaccess import copy_from_user, copy_to_user
@@ -177,6 +178,8 @@ def map_delete_elem(call: Call) -> int:
         bpf_map.delete_fd(int.from_bytes(key, "little"))
     elif bpf_map.is_map_of_maps:
         bpf_map.delete_inner(key)
+    elif bpf_map.map.ops.owner:
+        bpf_map.map.delete_owner(owner_of(call, bpf_map, key)[0])
     else:
         bpf_map.map.delete_elem(key)
     return 0

@@ -10,6 +10,7 @@ from fastrtp.maps.attr import MapAttr
 from fastrtp.maps.base import Map
 from fastrtp.maps.fd_array import FdArray, PerfEventArray, ProgArray
 from fastrtp.maps.hashtab import HashMap
+from fastrtp.maps.local_storage import LocalStorage
 from fastrtp.maps.map_in_map import ArrayOfMaps, HashOfMaps, MapMeta, bpf_map_meta_alloc, map_meta_equal
 from fastrtp.maps.ops import Batch, Holds, KeyBtf, MapOps
 from fastrtp.maps.ringbuf import RingBuf
@@ -23,6 +24,7 @@ _CLASSES: tuple[type[Map], ...] = (
     ArrayOfMaps,
     HashMap,
     HashOfMaps,
+    LocalStorage,
     PerfEventArray,
     ProgArray,
     RingBuf,
@@ -67,6 +69,7 @@ __all__ = [
     "HashOfMaps",
     "Holds",
     "KeyBtf",
+    "LocalStorage",
     "Map",
     "MapAttr",
     "MapMeta",

@@ -50,6 +50,10 @@ class ObjectSpace:
     def __len__(self) -> int:
         return sum(map(len, self._objects.values())) + len(self._strings)
 
+    def addresses(self) -> frozenset[int]:
+        """Of all objects."""
+        return frozenset(address for known in self._objects.values() for address in known.values())
+
     # layout
 
     def type_id(self, type_name: str) -> int:

@@ -150,7 +150,7 @@ MAP = np.dtype(
         ("value_at", I8),  # hash: offset of the (first CPU's) value in an element
         ("value_stride", I8),  # per-CPU: bytes from one CPU's block of values to the next
         ("values", I8),  # array: value 0; hash: element 1; ringbuf: data
-        ("slots", I8),  # hash: the buckets, HTAB_BUCKET each; perf ring: times of records, where the records are in `values`
+        ("slots", I8),  # hash: HTAB_BUCKETs; perf ring: times of records (which are in `values`); storage: chains; trie: the root
         ("slot_mask", I8),
         ("links", I8),  # hash: by element, the link to the next of its chain
         ("percpu", I8),  # per-CPU hash: value 0 of CPU 0
@@ -168,8 +168,8 @@ MAP = np.dtype(
         ("next_ring", I8),
         *((f"pad{number}", I8) for number in range(6)),
         # what programs write; positions in a ring have cache lines of their own, as in the kernel
-        ("fresh", I8),  # hash, stacks: elements never used so far (they are handed out in order)
-        ("count", I8),  # stacks: elements in use
+        ("fresh", I8),  # hash, stacks: elements never used so far (they are handed out in order); queue: the head
+        ("count", I8),  # stacks, storage, trie: elements in use; queue: the tail
         ("free", I8),  # stacks: first of the freed elements
         ("lock", I8),  # held while unused elements of a hash are handed out, a stack is put in, a ring is drained
         ("dropped", I8),  # ringbuf and perf ring: records that found no room
@@ -226,6 +226,14 @@ ACTIVE, INACTIVE, FREE, LOCAL_FREE, LOCAL_PENDING = range(5)
 """Lists that an LRU map's element is in one of. Kernel: kernel/bpf/bpf_lru_list.h:enum bpf_lru_list_type"""
 LOCAL_FREE_TARGET, PERCPU_FREE_TARGET = 128, 4
 """How many elements a CPU fetches at most, and how many a list of its own frees at a time. Kernel: bpf_lru_list.c"""
+
+LOCAL_STORAGE = np.dtype([("next", I8), ("owner", I8), ("pid", I8)])
+"""`struct bpf_local_storage_elem`: the next of its chain, the address of the object that it belongs to (0: that is gone), and
+the pid where it is a task's. The value stands behind it.
+"""
+
+LPM_NODE = np.dtype([("child", I8, (2,)), ("prefixlen", I4), ("flags", I4)])
+"""`struct lpm_trie_node`: the key's bytes stand behind it, then, 8-aligned, the value."""
 
 PRINTK = np.dtype([("data", I8), ("size", I8), ("head", I8), ("lost", I8), ("lock", I8), ("backlog", I8)])
 """The ring that bpf_trace_printk writes to: records {u64 time, u32 cpu, u32 pid, u32 length, text}, 8-aligned."""

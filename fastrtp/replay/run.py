@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fastrtp.errors import ReplayError
 from fastrtp.kernel.link import BpfRawTpLink
 from fastrtp.kernel.tracepoint_prog import BpfPerfLink
+from fastrtp.maps import LocalStorage
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
@@ -91,6 +92,8 @@ def replay(
         raise ReplayError(
             f"the recording has {recording.cpus} cpus, the kernel {kernel.cpus}: make it with Kernel(cpus={recording.cpus})"
         )
+    for storage in _storages(kernel):
+        storage.drop_forgotten()
     objects = ObjectSpace(kernel.memory.arena, kernel.btf)
     protos = _protos(kernel, recording)
     linked: LinkedReplay | ParallelReplay | None = None
@@ -160,7 +163,14 @@ def replay(
         if linked is not None:
             linked.close()
         around.close()
+        for storage in _storages(kernel):
+            storage.forget_owners(objects.addresses())
         objects.close()
+
+
+def _storages(kernel: Kernel) -> list[LocalStorage]:
+    """Maps whose values belong to tasks: they outlast those of a replay, to be read, until the next one."""
+    return [held.map for held in kernel.maps if isinstance(held.map, LocalStorage)]
 
 
 def _make(
