@@ -142,6 +142,8 @@ def copy_key(bpf_map: BpfMap, address: int) -> bytes:
 
 def map_lookup_elem(call: Call) -> int:
     """BPF_MAP_LOOKUP_ELEM. BpfError EINVAL, EBADF, EPERM, EFAULT, ENOENT, ENOTSUPP. Kernel: map_lookup_elem"""
+    from fastrtp.maps import BloomFilter
+
     attr = call.attr
     call.check_attr()
     if attr.flags & ~BPF_F_LOCK:
@@ -150,6 +152,9 @@ def map_lookup_elem(call: Call) -> int:
     check_readable(bpf_map, file)
     check_lock_flag(bpf_map, attr.flags)
     key = copy_key(bpf_map, attr.key)
+    if isinstance(bpf_map.map, BloomFilter):
+        copy_to_user(attr.value, bpf_map.map.test(copy_from_user(attr.value, bpf_map.map.value_size)))
+        return 0
     copy_to_user(attr.value, bpf_map_copy_value(call, bpf_map, key, attr.flags))
     return 0
 

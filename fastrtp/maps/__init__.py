@@ -8,11 +8,13 @@ from fastrtp.errors import BpfError
 from fastrtp.maps.arraymap import ArrayMap
 from fastrtp.maps.attr import MapAttr
 from fastrtp.maps.base import Map
+from fastrtp.maps.bloom_filter import BloomFilter
 from fastrtp.maps.fd_array import FdArray, PerfEventArray, ProgArray
 from fastrtp.maps.hashtab import HashMap
 from fastrtp.maps.local_storage import LocalStorage
 from fastrtp.maps.map_in_map import ArrayOfMaps, HashOfMaps, MapMeta, bpf_map_meta_alloc, map_meta_equal
 from fastrtp.maps.ops import Batch, Holds, KeyBtf, MapOps
+from fastrtp.maps.queue_stack import QueueStackMap
 from fastrtp.maps.ringbuf import RingBuf
 from fastrtp.maps.stackmap import StackMap
 from fastrtp.maps.user_ringbuf import UserRingBuf
@@ -22,11 +24,13 @@ from fastrtp.uapi import BpfMapType
 _CLASSES: tuple[type[Map], ...] = (
     ArrayMap,
     ArrayOfMaps,
+    BloomFilter,
     HashMap,
     HashOfMaps,
     LocalStorage,
     PerfEventArray,
     ProgArray,
+    QueueStackMap,
     RingBuf,
     StackMap,
     UserRingBuf,
@@ -64,6 +68,7 @@ __all__ = [
     "ArrayMap",
     "ArrayOfMaps",
     "Batch",
+    "BloomFilter",
     "FdArray",
     "HashMap",
     "HashOfMaps",
@@ -76,6 +81,7 @@ __all__ = [
     "MapOps",
     "PerfEventArray",
     "ProgArray",
+    "QueueStackMap",
     "RingBuf",
     "StackMap",
     "UserRingBuf",

@@ -147,6 +147,7 @@ ARG_SOCK_COMMON = int(ArgType.ARG_PTR_TO_BTF_ID_SOCK_COMMON)
 ARG_PTR_TO_DYNPTR, ARG_KPTR_XCHG_DEST = int(ArgType.ARG_PTR_TO_DYNPTR), int(ArgType.ARG_KPTR_XCHG_DEST)
 RET_INTEGER, RET_VOID, RET_MAP_VALUE = int(RetType.RET_INTEGER), int(RetType.RET_VOID), int(RetType.RET_PTR_TO_MAP_VALUE)
 MAP_ARRAY, MAP_PERCPU_ARRAY = int(BpfMapType.BPF_MAP_TYPE_ARRAY), int(BpfMapType.BPF_MAP_TYPE_PERCPU_ARRAY)
+MAP_BLOOM_FILTER = int(BpfMapType.BPF_MAP_TYPE_BLOOM_FILTER)
 BPF_MAX_VAR_SIZ = 1 << 29
 MAX_ERRNO = 4095
 U32 = 0xFFFFFFFF
@@ -282,6 +283,8 @@ def _check_map_value(env: int, regno: int, reg: int, arg_type: int) -> int:
     if load64(env + C_MAP) == 0:
         return say(env, R_ARG_VALUE_MAP, 0, 0, 0, 0)
     size = load64(_map_at(env) + O_VALUE_SIZE)
+    if load64(_map_at(env) + O_MAP_TYPE) == MAP_BLOOM_FILTER:
+        arg_type &= ~(MEM_UNINIT | MEM_WRITE)  # a peek reads what it asks about: resolve_map_arg_type
     access = WRITE if arg_type & MEM_WRITE else READ
     reason = check_helper_mem_access(env, regno, size, access, 0, 1 if arg_type & MEM_UNINIT else 0)
     return _note_filled(env, reason, regno, size)
