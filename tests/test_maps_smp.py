@@ -44,7 +44,7 @@ SHARED = {
     "helpers/time_native": "alone", "jit/conformance_native": "alone", "maps/arraymap_native": "atomic",
     "maps/bytes_native": "alone", "maps/graph_native": "locked",
     "maps/field_rows_native": "alone", "maps/fields_native": "locked",
-    "maps/bloom_filter_native": "atomic", "maps/local_storage_native": "locked",
+    "maps/bloom_filter_native": "atomic", "maps/local_storage_native": "locked", "maps/lpm_trie_native": "locked",
     "maps/map_push_native": "locked", "maps/queue_stack_native": "locked",
     "maps/hashtab_native": "locked", "maps/hashtab_lru_native": "locked", "maps/lru_list_native": "locked",
     "maps/htab_any_native": "locked", "maps/htab_value_native": "locked", "maps/htab_chain_native": "locked",

@@ -12,6 +12,7 @@ from fastrtp.maps.bloom_filter import BloomFilter
 from fastrtp.maps.fd_array import FdArray, PerfEventArray, ProgArray
 from fastrtp.maps.hashtab import HashMap
 from fastrtp.maps.local_storage import LocalStorage
+from fastrtp.maps.lpm_trie import LpmTrie
 from fastrtp.maps.map_in_map import ArrayOfMaps, HashOfMaps, MapMeta, bpf_map_meta_alloc, map_meta_equal
 from fastrtp.maps.ops import Batch, Holds, KeyBtf, MapOps
 from fastrtp.maps.queue_stack import QueueStackMap
@@ -28,6 +29,7 @@ _CLASSES: tuple[type[Map], ...] = (
     HashMap,
     HashOfMaps,
     LocalStorage,
+    LpmTrie,
     PerfEventArray,
     ProgArray,
     QueueStackMap,
@@ -75,6 +77,7 @@ __all__ = [
     "Holds",
     "KeyBtf",
     "LocalStorage",
+    "LpmTrie",
     "Map",
     "MapAttr",
     "MapMeta",

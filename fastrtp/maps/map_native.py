@@ -13,6 +13,7 @@ from fastrtp.maps.fields_native import free_fields, free_fields_of_cpu
 from fastrtp.maps.htab_any_native import htab_delete_any, htab_lookup_any, htab_next, htab_update_any
 from fastrtp.maps.htab_chain_native import htab_bucket, htab_link_of
 from fastrtp.maps.htab_elem_native import htab_element, htab_key, htab_value
+from fastrtp.maps.lpm_trie_native import trie_delete_elem, trie_get_next_key, trie_lookup_elem, trie_update_elem
 from fastrtp.native.intrinsics import call_subprog, device, load32, load64, memcpy, native, stack_bytes, store32, store64
 from fastrtp.native.layout import ENV, MAP, at
 from fastrtp.native.machine_native import enter, leave
@@ -33,7 +34,7 @@ _MAP_MACHINE = at(MAP, "machine")
 _CPU = at(ENV, "cpu")
 
 _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
-_ARRAY_OF_MAPS, _HASH_OF_MAPS = 12, 13
+_LPM_TRIE, _ARRAY_OF_MAPS, _HASH_OF_MAPS = 11, 12, 13
 
 
 @device
@@ -56,7 +57,7 @@ def bpf_map_lookup_elem(map: int, key: int, env: int) -> int:
     if kind == _ARRAY or kind == _PERCPU_ARRAY:
         value = array_map_lookup_elem(map, key, env, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
         return value + load64(env + _CPU) * load64(map + _STRIDE) if value != 0 else 0
-    return 0
+    return trie_lookup_elem(map, key) if kind == _LPM_TRIE else 0
 
 
 @native()
@@ -81,7 +82,7 @@ def bpf_map_update_elem(map: int, key: int, value: int, flags: int, env: int) ->
         return htab_update_any(map, key, value, flags, load64(env + _CPU), env)
     if kind == _ARRAY or kind == _PERCPU_ARRAY:
         return _array_update(map, key, value, flags, load64(env + _CPU))
-    return -EOPNOTSUPP
+    return trie_update_elem(map, key, value, flags) if kind == _LPM_TRIE else -EOPNOTSUPP
 
 
 @device
@@ -124,7 +125,10 @@ def _array_update(map: int, key: int, value: int, flags: int, only: int) -> int:
 @native()
 def bpf_map_delete_elem(map: int, key: int, env: int) -> int:
     """Delete by key."""
-    return htab_delete_any(map, key, env) if _is_hash(load64(map + _TYPE)) else -EINVAL
+    kind = load64(map + _TYPE)
+    if kind == _LPM_TRIE:
+        return trie_delete_elem(map, key)
+    return htab_delete_any(map, key, env) if _is_hash(kind) else -EINVAL
 
 
 @device
@@ -207,6 +211,8 @@ def _copy_value(map: int, key: int, out: int) -> int:
     stride = load64(map + _STRIDE)
     if _is_hash(kind):
         value = htab_lookup_any(map, key, False)
+    elif kind == _LPM_TRIE:
+        value = trie_lookup_elem(map, key)
     else:
         value = array_map_lookup_elem(map, key, 0, load64(map + _MAX_ENTRIES), load64(map + _ELEM_SIZE))
     if value == 0:
@@ -227,17 +233,22 @@ def _copy_value(map: int, key: int, out: int) -> int:
 def map_update(machine: int, map: int, key: int, value: int, flags: int) -> int:
     """Update from a system call (per-CPU: all CPUs' values, each rounded up to 8)."""
     enter(machine)
-    hashed = _is_hash(load64(map + _TYPE))
-    status = htab_update_any(map, key, value, flags, -1, 0) if hashed else _array_update(map, key, value, flags, -1)
+    kind = load64(map + _TYPE)
+    if kind == _LPM_TRIE:
+        status = trie_update_elem(map, key, value, flags)
+    elif _is_hash(kind):
+        status = htab_update_any(map, key, value, flags, -1, 0)
+    else:
+        status = _array_update(map, key, value, flags, -1)
     leave(machine)
     return status
 
 
 @native()
 def map_delete(machine: int, map: int, key: int) -> int:
-    """Delete from a system call: hash maps only."""
+    """Delete from a system call: hash maps and tries only."""
     enter(machine)
-    status = htab_delete_any(map, key, 0)
+    status = trie_delete_elem(map, key) if load64(map + _TYPE) == _LPM_TRIE else htab_delete_any(map, key, 0)
     leave(machine)
     return status
 
@@ -258,7 +269,10 @@ def map_next_key(machine: int, map: int, key: int, out: int) -> int:
     """Key after `key` (0: the first) to `out`. 0, or -ENOENT at the end."""
     enter(machine)
     status = 0
-    if _is_hash(load64(map + _TYPE)):
+    kind = load64(map + _TYPE)
+    if kind == _LPM_TRIE:
+        status = trie_get_next_key(map, key, out)
+    elif _is_hash(kind):
         number = htab_next(map, key)
         if number == 0:
             status = -ENOENT
