@@ -105,6 +105,7 @@ _IMPLEMENTED = frozenset(
         "cgrp_storage_delete",
         "sk_storage_get",
         "sk_storage_delete",
+        "current_task_under_cgroup",
         "probe_read",
         "probe_read_str",
         "probe_read_kernel",

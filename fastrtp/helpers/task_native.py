@@ -6,14 +6,15 @@ namespace, whose numbers are the same on every Linux. Kernel: kernel/bpf/helpers
 
 from __future__ import annotations
 
-from errno import EINVAL
+from errno import E2BIG, EAGAIN, EINVAL
 
 from fastrtp.native.intrinsics import load32, load64, memset, native, store32
-from fastrtp.native.layout import ENV, at
+from fastrtp.native.layout import ENV, MAP, at
 
 _CURRENT = at(ENV, "current")
 _PID_AT = at(ENV, "pid_at")
 _TGID_AT = at(ENV, "tgid_at")
+_MAX_ENTRIES, _VALUES = at(MAP, "max_entries"), at(MAP, "values")
 
 _ROOT_CGROUP_ID = 1
 _INIT_PID_NS = 0xEFFFFFFC
@@ -45,6 +46,18 @@ def bpf_get_ns_current_pid_tgid(dev: int, ino: int, out: int, size: int, env: in
     store32(out, load32(current + load64(env + _PID_AT)))
     store32(out + 4, load32(current + load64(env + _TGID_AT)))
     return 0
+
+
+@native()
+def bpf_current_task_under_cgroup(map: int, index: int, env: int) -> int:
+    """1: the cgroup at this place of the array is the root, and all tasks are under it. -E2BIG, -EAGAIN for an empty place.
+
+    Kernel: kernel/trace/bpf_trace.c:bpf_current_task_under_cgroup
+    """
+    index &= 0xFFFFFFFF
+    if index >= load64(map + _MAX_ENTRIES):
+        return -E2BIG
+    return 1 if load64(load64(map + _VALUES) + 8 * index) != 0 else -EAGAIN
 
 
 @native(inline=True)

@@ -65,6 +65,9 @@ def bpf_map_update_value(call: Call, bpf_map: BpfMap, file: File, key: bytes, va
         prog.get()
         bpf_map.update_prog(index, prog)
         return
+    if bpf_map.map_type == BpfMapType.BPF_MAP_TYPE_CGROUP_ARRAY:
+        call.file(fd)
+        raise BpfError(errno.EBADF, f"EBADF: file descriptor {signed(fd)} is not a cgroup")
     event = call.file(fd).private_data
     if not isinstance(event, PerfEvent):
         raise BpfError(errno.EBADF, f"EBADF: file descriptor {signed(fd)} is not a perf event")

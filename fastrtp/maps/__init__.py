@@ -9,7 +9,7 @@ from fastrtp.maps.arraymap import ArrayMap
 from fastrtp.maps.attr import MapAttr
 from fastrtp.maps.base import Map
 from fastrtp.maps.bloom_filter import BloomFilter
-from fastrtp.maps.fd_array import FdArray, PerfEventArray, ProgArray
+from fastrtp.maps.fd_array import CgroupArray, FdArray, PerfEventArray, ProgArray
 from fastrtp.maps.hashtab import HashMap
 from fastrtp.maps.local_storage import LocalStorage
 from fastrtp.maps.lpm_trie import LpmTrie
@@ -26,6 +26,7 @@ _CLASSES: tuple[type[Map], ...] = (
     ArrayMap,
     ArrayOfMaps,
     BloomFilter,
+    CgroupArray,
     HashMap,
     HashOfMaps,
     LocalStorage,
@@ -71,6 +72,7 @@ __all__ = [
     "ArrayOfMaps",
     "Batch",
     "BloomFilter",
+    "CgroupArray",
     "FdArray",
     "HashMap",
     "HashOfMaps",

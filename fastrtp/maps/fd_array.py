@@ -81,6 +81,20 @@ class ProgArray(FdArray):
     }
 
 
+class CgroupArray(FdArray):
+    """Cgroups that bpf_current_task_under_cgroup asks about."""
+
+    TYPES: ClassVar = {
+        BpfMapType.BPF_MAP_TYPE_CGROUP_ARRAY: MapOps(
+            fd_array_map_alloc_check,
+            struct="bpf_array",
+            helpers=frozenset({"current_task_under_cgroup", "skb_under_cgroup"}),
+            holds=Holds.CGROUPS,
+            key_btf=KeyBtf.NO_BTF,
+        )
+    }
+
+
 class PerfEventArray(FdArray):
     """Rings that bpf_perf_event_output writes to, a slot a CPU."""
 
