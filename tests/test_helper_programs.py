@@ -133,6 +133,10 @@ ELSEWHERE = {
     **dict.fromkeys(("get_stack", "get_stackid", "get_task_stack"), "test_stackmap.py"),
     **dict.fromkeys(("timer_init", "timer_set_callback", "timer_start", "timer_cancel"), "test_timer.py"),
     "kptr_xchg": "test_kptr.py",
+    **dict.fromkeys(("map_push_elem", "map_pop_elem", "map_peek_elem", "current_task_under_cgroup"), "test_map_types.py"),
+    **dict.fromkeys(
+        (f"{owner}_storage_{verb}" for owner in ("task", "cgrp", "sk") for verb in ("get", "delete")), "test_map_types.py"
+    ),
     **dict.fromkeys(("send_signal", "send_signal_thread", "find_vma", "user_ringbuf_drain"), "test_callbacks.py"),
     "this_cpu_ptr": "needs a kernel variable, which objects cannot name yet",
 }

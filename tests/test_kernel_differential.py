@@ -39,6 +39,13 @@ class Fd:
 
 
 @dataclass(frozen=True)
+class FdBytes:
+    """A descriptor in the bytes of a key; "nothing": one that is not open."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class BtfId:
     name: str
 
@@ -98,6 +105,10 @@ class Side:
                 value = self.fds[value.name]
             elif isinstance(value, BtfId):
                 value = host_btf().find(value.name)
+            elif isinstance(value, FdBytes):
+                variable.add(name)
+                keep.append(ctypes.create_string_buffer(struct.pack("<I", self.fds.get(value.name, NOT_OPEN)), 4))
+                value = ctypes.addressof(keep[-1])
             elif isinstance(value, bytes | Out) and not name.endswith("_name"):
                 variable.add(name)
                 size = value.size if isinstance(value, Out) else len(value)
@@ -496,6 +507,159 @@ CASES: dict[str, list[Call]] = {
     ],
 }  # fmt: skip
 
+QUEUE, STACK, BLOOM, LPM, TASK_STORAGE, CGRP_STORAGE, SK_STORAGE, INODE_STORAGE = 22, 23, 30, 11, 29, 32, 24, 28
+NO_PREALLOC, ZERO_SEED = 1, 1 << 6
+TYPES = (
+    struct.pack("<IIII", 1, 1 << 24, 4, 1 << 24 | 32)
+    + struct.pack("<IIII", 5, 1 << 24, 8, 64)
+    + struct.pack("<III", 0, 4 << 24 | 0, 0)
+)
+NAMES = b"\0int\0long\0"
+BTF = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 32, 32, len(NAMES)) + TYPES[:32] + NAMES
+LOAD_BTF = call("BTF_LOAD", btf=BTF, btf_size=len(BTF), save="types")
+
+
+def push(name: str, value: Any = VALUE, flags: int = 0, key: Any = 0) -> Call:
+    return call("MAP_UPDATE_ELEM", map_fd=Fd(name), key=key, value=value, flags=flags)
+
+
+def peek(name: str, fill: bytes = b"", size: int = 8, **fields: Any) -> Call:
+    return call("MAP_LOOKUP_ELEM", map_fd=Fd(name), value=Out(size, fill), **fields)
+
+
+def pop(name: str, **fields: Any) -> Call:
+    return call("MAP_LOOKUP_AND_DELETE_ELEM", map_fd=Fd(name), value=Out(8), **fields)
+
+
+def number(value: int) -> bytes:
+    return struct.pack("<Q", value)
+
+
+def keyless(kind: int) -> list[Call]:
+    return [
+        create(kind, 0, 8, 0), create(kind, 4, 8, 4), create(kind, 0, 0, 4), create(kind, 0, 8, 4, map_flags=NO_PREALLOC), create(kind, 0, 8, 4, map_flags=24 << 4),
+        create(kind, 0, 5 << 20, 4), create(kind, 0, 1 << 20, 1 << 20), create(kind, 0, 8, 4, map_extra=1), create(kind, 0, 8, 4, map_flags=ZERO_SEED),
+        LOAD_BTF, create(kind, 0, 8, 4, btf_fd=Fd("types"), btf_value_type_id=2), create(kind, 0, 8, 4, btf_fd=Fd("types"), btf_key_type_id=1, btf_value_type_id=2),
+        create(kind, 0, 8, 3, save="q"), peek("q"), pop("q"), push("q", number(1)), push("q", number(2)), push("q", number(3)), push("q", number(4)), peek("q"),
+        push("q", number(5), 1), push("q", number(6), 2), push("q", number(7), 4), push("q", number(7), 3), peek("q"), pop("q"), pop("q", flags=4), pop("q", key=KEY), pop("q"),
+        push("q", key=KEY), push("q", 8), peek("q", key=KEY), peek("q", flags=4), peek("q", flags=1), pop("q"), pop("q"), pop("q"),
+        call("MAP_DELETE_ELEM", map_fd=Fd("q")), call("MAP_DELETE_ELEM", map_fd=Fd("q"), key=KEY), call("MAP_GET_NEXT_KEY", map_fd=Fd("q"), next_key=Out(8)),
+        call("MAP_LOOKUP_BATCH", map_fd=Fd("q"), count=1), call("MAP_DELETE_BATCH", map_fd=Fd("q"), count=1), call("MAP_FREEZE", map_fd=Fd("q")), push("q"), peek("q"),
+        create(kind, 0, 8, 2, map_flags=8, save="ro"), push("ro"), peek("ro"), create(kind, 0, 8, 2, map_flags=16, save="wo"), push("wo"), peek("wo"), pop("wo"),
+    ]  # fmt: skip
+
+
+def prefix(bits: int, *octets: int) -> bytes:
+    return struct.pack("<I", bits) + bytes(octets)
+
+
+def storage(kind: int, *owners: str) -> list[Call]:
+    typed = {"btf_fd": Fd("types"), "btf_key_type_id": 1, "btf_value_type_id": 2, "map_flags": NO_PREALLOC}
+    rows = [
+        LOAD_BTF, create(kind, 4, 8, 0, **typed, save="s"), create(kind, 4, 8, 0, map_flags=NO_PREALLOC), create(kind, 4, 8, 1, **typed), create(kind, 8, 8, 0, **typed),
+        create(kind, 4, 4, 0, **typed), create(kind, 4, 0, 0, **typed), create(kind, 4, 8, 0, **typed | {"map_flags": 0}), create(kind, 4, 8, 0, **typed | {"map_flags": 1 | 1 << 9}),
+        create(kind, 4, 65407, 0, **typed), create(kind, 4, 65408, 0, **typed), create(kind, 4, 8, 0, **typed | {"map_flags": 1 | 8}),
+        create(kind, 4, 8, 0, **typed | {"btf_key_type_id": 2}), create(kind, 4, 8, 0, **typed | {"btf_key_type_id": 0}),
+        call("MAP_GET_NEXT_KEY", map_fd=Fd("s"), next_key=Out(4)), call("MAP_LOOKUP_BATCH", map_fd=Fd("s"), count=1), call("MAP_FREEZE", map_fd=Fd("hash")),
+    ]  # fmt: skip
+    for owner in owners:
+        rows += [
+            Call("BPF_MAP_LOOKUP_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": Out(8)}),
+            Call("BPF_MAP_UPDATE_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": number(1), "flags": 2}),
+            Call("BPF_MAP_UPDATE_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": number(2), "flags": 1}),
+            Call("BPF_MAP_UPDATE_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": number(3), "flags": 1}),
+            Call("BPF_MAP_UPDATE_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": number(3), "flags": 4}),
+            Call("BPF_MAP_UPDATE_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": number(3), "flags": 3}),
+            Call("BPF_MAP_LOOKUP_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": Out(8)}),
+            Call("BPF_MAP_UPDATE_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": number(4)}),
+            Call("BPF_MAP_LOOKUP_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": Out(8)}),
+            Call("BPF_MAP_LOOKUP_AND_DELETE_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner), "value": Out(8)}),
+            Call("BPF_MAP_DELETE_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner)}),
+            Call("BPF_MAP_DELETE_ELEM", {"map_fd": Fd("s"), "key": FdBytes(owner)}),
+        ]
+    return rows
+
+
+NET_16 = prefix(16, 192, 168, 0, 0)
+NET_24 = prefix(24, 192, 168, 0, 0)
+NET_25 = prefix(24, 192, 168, 128, 0)
+NEXT = prefix(24, 192, 168, 1, 0)
+HOST = prefix(32, 192, 168, 1, 7)
+TRIES = (
+    NET_16,
+    NET_24,
+    NET_25,
+    NEXT,
+    HOST,
+    prefix(0, 0, 0, 0, 0),
+    prefix(8, 10, 0, 0, 0),
+    prefix(32, 10, 1, 2, 3),
+    prefix(33, 1, 2, 3, 4),
+    prefix(23, 192, 168, 0, 0),
+)
+
+
+def trie_step(name: str, key: bytes) -> Call:
+    return call("MAP_GET_NEXT_KEY", map_fd=Fd(name), key=key, next_key=Out(8))
+
+
+CASES |= {
+    "queue": keyless(QUEUE), "stack": keyless(STACK),
+    "bloom filter": [
+        *keyless(BLOOM)[:12], create(BLOOM, 0, 8, 4, map_extra=15), create(BLOOM, 0, 8, 4, map_extra=16), create(BLOOM, 0, 8, 0xFFFFFFF, map_extra=3),
+        *(row for size in (1, 3, 4, 8, 11, 12, 13, 24, 25) for row in (
+            create(BLOOM, 0, size, 40, map_flags=ZERO_SEED, map_extra=2, save=f"b{size}"),
+            *(push(f"b{size}", bytes((value * 7 + at) & 255 for at in range(size))) for value in range(20)),
+            *(peek(f"b{size}", bytes((value * 5 + at) & 255 for at in range(size)), size) for value in range(60)),
+        )),
+        push("b8", flags=1), push("b8", flags=2), push("b8", key=KEY), pop("b8"), peek("b8", flags=1), call("MAP_LOOKUP_ELEM", map_fd=Fd("b8"), value=8),
+        call("MAP_DELETE_ELEM", map_fd=Fd("b8")), call("MAP_GET_NEXT_KEY", map_fd=Fd("b8"), next_key=Out(8)), call("MAP_LOOKUP_BATCH", map_fd=Fd("b8"), count=1),
+    ],
+    "trie": [
+        create(LPM, 8, 8, 4), create(LPM, 8, 8, 0, map_flags=1), create(LPM, 4, 8, 4, map_flags=1), create(LPM, 5, 8, 4, map_flags=1), create(LPM, 260, 8, 4, map_flags=1),
+        create(LPM, 261, 8, 4, map_flags=1), create(LPM, 8, 0, 4, map_flags=1), create(LPM, 8, 8, 4, map_flags=1 | 64), create(LPM, 8, 8, 4, map_flags=1 | 128 | 256),
+        LOAD_BTF, create(LPM, 8, 8, 4, map_flags=1, btf_fd=Fd("types"), btf_key_type_id=2, btf_value_type_id=2),
+        create(LPM, 8, 8, 6, map_flags=1, save="t"), call("MAP_GET_NEXT_KEY", map_fd=Fd("t"), next_key=Out(8)),
+        *(lookup("t", key) for key in TRIES), *(update("t", key, number(at)) for at, key in enumerate(TRIES)), *(lookup("t", key) for key in TRIES),
+        *(update("t", key, number(at + 50), 1) for at, key in enumerate(TRIES)), *(update("t", key, number(at + 90), 2) for at, key in enumerate(TRIES)),
+        update("t", NET_16, number(7), 3), update("t", NET_16, number(7), 4), lookup("t", prefix(32, 192, 168, 0, 9)), lookup("t", prefix(31, 192, 168, 1, 6)),
+        lookup("t", prefix(15, 192, 168, 0, 0)), lookup("t", prefix(32, 11, 0, 0, 0)), call("MAP_GET_NEXT_KEY", map_fd=Fd("t"), next_key=Out(8)), *(trie_step("t", key) for key in TRIES),
+        pop("t", key=NET_16), call("MAP_DELETE_ELEM", map_fd=Fd("t"), key=NET_24), update("t", prefix(23, 192, 168, 0, 0), number(23)), *(trie_step("t", key) for key in TRIES),
+        *(row for key in TRIES for row in (call("MAP_DELETE_ELEM", map_fd=Fd("t"), key=key), call("MAP_DELETE_ELEM", map_fd=Fd("t"), key=key), lookup("t", HOST), trie_step("t", NEXT))),
+        call("MAP_GET_NEXT_KEY", map_fd=Fd("t"), next_key=Out(8)),
+        call("MAP_UPDATE_BATCH", map_fd=Fd("t"), keys=NET_16 + NET_24 + HOST, values=number(1) + number(2) + number(3), count=3),
+        call("MAP_LOOKUP_BATCH", map_fd=Fd("t"), out_batch=Out(8), keys=Out(24), values=Out(24), count=2),
+        call("MAP_LOOKUP_BATCH", map_fd=Fd("t"), in_batch=NET_24, out_batch=Out(8), keys=Out(24), values=Out(24), count=3),
+        call("MAP_LOOKUP_AND_DELETE_BATCH", map_fd=Fd("t"), out_batch=Out(8), keys=Out(24), values=Out(24), count=3),
+        call("MAP_DELETE_BATCH", map_fd=Fd("t"), keys=NET_16 + HOST + HOST, count=3), call("MAP_FREEZE", map_fd=Fd("t")), update("t", HOST),
+    ],
+    "task storage": storage(TASK_STORAGE, "pidfd", "hash", "nothing"), "cgroup storage": storage(CGRP_STORAGE, "hash", "nothing", "pidfd"),
+    "socket storage": storage(SK_STORAGE, "hash", "nothing", "pidfd"), "inode storage": storage(INODE_STORAGE, "nothing"),
+    "cgroup array": [
+        create(8, 4, 4, 2, save="c"), create(8, 4, 8, 2), create(8, 4, 4, 0), create(8, 8, 4, 2), create(8, 4, 4, 2, map_flags=1), LOAD_BTF,
+        create(8, 4, 4, 2, btf_fd=Fd("types"), btf_key_type_id=1, btf_value_type_id=1), lookup("c", size=4), update("c", KEY, b"\xff\xff\xff\x7f"), update("c", KEY, number(0)[:4], 1),
+        update("c", struct.pack("<I", 2), bytes(4)), call("MAP_DELETE_ELEM", map_fd=Fd("c"), key=KEY), call("MAP_DELETE_ELEM", map_fd=Fd("c"), key=struct.pack("<I", 2)),
+        call("MAP_GET_NEXT_KEY", map_fd=Fd("c"), next_key=Out(4)), call("MAP_GET_NEXT_KEY", map_fd=Fd("c"), key=KEY, next_key=Out(4)), call("MAP_LOOKUP_BATCH", map_fd=Fd("c"), count=1),
+    ],
+    "maps of the network: create": [
+        create(kind, key, value, entries, map_flags=flags)
+        for kind in (14, 25, 16, 17, 15, 18, 20) for key, value, entries, flags in (
+            (4, 4, 2, 0), (4, 8, 2, 0), (4, 12, 2, 0), (4, 2, 2, 0), (8, 4, 2, 0), (4, 4, 0, 0), (4, 4, 2, 1), (4, 4, 2, 8), (4, 4, 2, 64), (513, 4, 2, 0), (0, 4, 2, 0), (4, 4, 2, 128),
+        )
+    ],
+    "maps of the network: types": [
+        LOAD_BTF, *(create(kind, 4, 4, 2, btf_fd=Fd("types"), btf_key_type_id=key, btf_value_type_id=1) for kind in (14, 25, 16, 17, 15, 18, 20, 12, 13, 3, 4, 7) for key in (0, 1)),
+    ],
+    "maps of the network: look": [
+        row for kind, size in ((14, 4), (25, 4), (16, 4), (17, 4), (15, 4), (15, 8), (18, 8), (20, 4), (20, 8)) for row in (
+            create(kind, 4, size, 2, save=f"n{kind}"), lookup(f"n{kind}", size=8), call("MAP_GET_NEXT_KEY", map_fd=Fd(f"n{kind}"), next_key=Out(4)),
+            call("MAP_GET_NEXT_KEY", map_fd=Fd(f"n{kind}"), key=KEY, next_key=Out(4)), call("MAP_DELETE_ELEM", map_fd=Fd(f"n{kind}"), key=KEY),
+            call("MAP_DELETE_ELEM", map_fd=Fd(f"n{kind}"), key=number(7)[:4]), lookup(f"n{kind}", number(7)[:4], size=8),
+            call("MAP_LOOKUP_BATCH", map_fd=Fd(f"n{kind}"), count=1), pop(f"n{kind}", key=KEY),
+        )
+    ],
+}  # fmt: skip
+
 INFO = {"hash": 104, "prog": 232, "link": 64}
 for _name, _size in INFO.items():
     CASES[f"obj_get_info_by_fd: {_name}"] = [
@@ -524,6 +688,7 @@ COMMON = [
 def sides(linux_618: None):
     kernel = Kernel(btf="host", cpus=possible_cpus())
     both = linux_side(), fastrtp_side(kernel)
+    both[0].fds["pidfd"], both[1].fds["pidfd"] = os.pidfd_open(os.getpid()), kernel.current.pidfd_open(kernel.current.pid)
     for row in SETUP:
         for side in both:
             outcome = side.run(row)

@@ -14,6 +14,7 @@ from fastrtp.maps.hashtab import HashMap
 from fastrtp.maps.local_storage import LocalStorage
 from fastrtp.maps.lpm_trie import LpmTrie
 from fastrtp.maps.map_in_map import ArrayOfMaps, HashOfMaps, MapMeta, bpf_map_meta_alloc, map_meta_equal
+from fastrtp.maps.net_maps import NetArray, NetHash, ReuseportArray, SockMap, XskMap
 from fastrtp.maps.ops import Batch, Holds, KeyBtf, MapOps
 from fastrtp.maps.queue_stack import QueueStackMap
 from fastrtp.maps.ringbuf import RingBuf
@@ -31,12 +32,17 @@ _CLASSES: tuple[type[Map], ...] = (
     HashOfMaps,
     LocalStorage,
     LpmTrie,
+    NetArray,
+    NetHash,
     PerfEventArray,
     ProgArray,
     QueueStackMap,
+    ReuseportArray,
     RingBuf,
+    SockMap,
     StackMap,
     UserRingBuf,
+    XskMap,
 )
 MAP_TYPES: dict[int, type[Map]] = {kind: one for one in _CLASSES for kind in one.TYPES}
 """The class of each map type."""
