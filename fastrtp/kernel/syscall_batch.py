@@ -1,7 +1,7 @@
 """The four batch commands.
 
-Arrays are walked by key; hash maps by element, and the opaque `out_batch` is the number of the next one. (Linux walks
-buckets, and stops with ENOSPC when a whole bucket does not fit the caller's buffers; an element always does.)
+Arrays are walked by key; hash maps by bucket, all of it or nothing, and the opaque `out_batch` is the number of the next one:
+ENOSPC says that the first does not fit the caller's buffers. Which keys share a bucket is chance, in Linux too.
 
 Kernel counterpart: kernel/bpf/syscall.c (bpf_map_do_batch, generic_map_*_batch),
 kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from fastrtp.errors import BpfError
@@ -88,7 +89,7 @@ def generic_map_lookup_batch(call: Call, bpf_map: BpfMap) -> int:
 
 
 def htab_map_lookup_batch(call: Call, bpf_map: BpfMap, *, delete: bool) -> int:
-    """Elements from number `in_batch` on. Kernel: kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch"""
+    """Elements of bucket `in_batch` and later ones. Kernel: kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch"""
     attr = call.attr
     _check_elem_flags(bpf_map, attr.elem_flags)
     if attr.flags:
@@ -97,33 +98,37 @@ def htab_map_lookup_batch(call: Call, bpf_map: BpfMap, *, delete: bool) -> int:
         return 0
     call.put_user("count", 0)
     batch = int.from_bytes(copy_from_user(attr.in_batch, 4), "little") if attr.in_batch else 0
-    if batch >= 1 << (bpf_map.map.max_entries - 1).bit_length():
-        raise BpfError(errno.ENOENT, f"ENOENT: batch {batch} of a map with {bpf_map.map.max_entries} entries")
+    if batch >= bpf_map.map.n_buckets:
+        raise BpfError(errno.ENOENT, f"ENOENT: batch {batch} of a map with {bpf_map.map.n_buckets} buckets")
     key_size, value_size = bpf_map.map.key_size, bpf_map.value_size_user
-    done, at_end = 0, True
-    for number, key, value in _elements(bpf_map.map, batch):
-        if done == attr.count:
-            batch, at_end = number, False
+    done, status = 0, errno.ENOENT
+    for bucket, rows in _by_bucket(bpf_map.map, batch):
+        if len(rows) > attr.count - done:
+            batch, status = bucket, 0 if done else errno.ENOSPC
             break
-        copy_to_user(attr.keys + done * key_size, key)
-        copy_to_user(attr.values + done * value_size, value)
+        for key, value in rows:
+            copy_to_user(attr.keys + done * key_size, key)
+            copy_to_user(attr.values + done * value_size, value)
+            done += 1
         if delete:
-            bpf_map.map.delete_elem(key)
-        batch, done = number + 1, done + 1
-    put_user_u32(attr.out_batch, batch)
+            for key, _value in rows:
+                bpf_map.map.delete_elem(key)
+    put_user_u32(attr.out_batch, bpf_map.map.n_buckets if status == errno.ENOENT else batch)
     call.put_user("count", done)
-    if at_end:
-        raise BpfError(errno.ENOENT, f"ENOENT: the map is through: {done} elements were left")
+    if status == errno.ENOENT:
+        raise BpfError(status, f"ENOENT: the map is through: {done} elements were left")
+    if status:
+        raise BpfError(status, f"ENOSPC: bucket {batch} has more elements than the {attr.count} that there is room for")
     return 0
 
 
-def _elements(contents: Any, start: int) -> Iterator[tuple[int, bytes, bytes]]:
-    """(number, key, value) of the elements in use from number `start` on, as of now."""
-    from fastrtp.maps import HashMap
-
-    assert isinstance(contents, HashMap)
-    for number, key, value in zip(*contents.part(start), strict=True):
-        yield int(number), key.tobytes(), value.tobytes()
+def _by_bucket(contents: Any, start: int) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
+    """(bucket, its keys and values) of the buckets with elements from `start` on, as of now."""
+    numbers, keys, values = contents.buckets(start)
+    bounds = [0, *(1 + index for index in range(len(numbers) - 1) if numbers[index] != numbers[index + 1]), len(numbers)]
+    for first, end in pairwise(bounds):
+        if first < end:
+            yield int(numbers[first]), [(keys[at].tobytes(), values[at].tobytes()) for at in range(first, end)]
 
 
 def _generic_map_change_batch(call: Call, bpf_map: BpfMap, file: File, *, delete: bool) -> int:

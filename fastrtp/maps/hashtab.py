@@ -178,21 +178,46 @@ class HashMap(Map):
 
     def arrays(self) -> tuple[Bytes, Bytes]:
         """Copies of all (keys, values), in the order in which elements were first used."""
-        return self.part(0)[1:]
-
-    def part(self, start: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Bytes, Bytes]:
-        """(numbers, keys, values): copies of the elements in use from the `start`-th that there can be, counted from 0."""
         with self.turn():
-            fresh = max(int(self.record["fresh"][0]), start)
-            count = fresh - start
-            area = self.memory.arena.view(self.elements + start * self.elem_size, count * self.elem_size)
-            area = area.reshape(count, self.elem_size)
-            used = np.flatnonzero(area[:, 3] & (_IN_USE >> 24))
-            keys = np.ascontiguousarray(area[used, self.key_at : self.key_at + self.key_size])
-            if self.percpu:
-                size, at = self.percpu_size, self.values + start * self.percpu_size
-                blocks = [self.memory.arena.view(at + cpu * self.stride, count * size) for cpu in range(self.memory.cpus)]
-                values = np.concatenate([block.reshape(count, size)[used] for block in blocks], axis=1)
-            else:
-                values = np.ascontiguousarray(area[used, self.value_at : self.value_at + self.value_size])
-        return used + start, keys, self.hide_fields(values)
+            area = self.memory.arena.view(self.elements, int(self.record["fresh"][0]) * self.elem_size)
+            used = np.flatnonzero(area.reshape(-1, self.elem_size)[:, 3] & (_IN_USE >> 24))
+            return self._copies(used)
+
+    @property
+    def n_buckets(self) -> int:
+        """How many buckets Linux has; here a bucket of its is one or more. Kernel: htab_map_alloc"""
+        return 1 << (self.max_entries - 1).bit_length()
+
+    def buckets(self, start: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Bytes, Bytes]:
+        """(bucket, keys, values): copies of the elements in buckets `start` (below n_buckets) and later, by bucket."""
+        with self.turn():
+            mask, arena = self.slots - 1, self.memory.arena
+            first = arena.view(int(self.record["slots"][0]), self.slots * HTAB_BUCKET.itemsize).view(HTAB_BUCKET)["first"]
+            links = arena.view(int(self.record["links"][0]), 4 * (self.room + 1)).view("<u4")
+            slot = np.flatnonzero(first)
+            slot = slot[slot & (self.n_buckets - 1) >= start]
+            number = first[slot].view("<u4").astype(np.int64) & mask
+            found: list[tuple[np.ndarray[Any, np.dtype[np.int64]], ...]] = []
+            while len(slot):  # every chain's elements of one depth at a time
+                found.append((slot, np.full(len(slot), len(found)), number))
+                number = links[number].astype(np.int64) & mask
+                slot, number = slot[number != 0], number[number != 0]
+            if not found:
+                return np.zeros(0, np.int64), *self._copies(np.zeros(0, np.int64))
+            slot, depth, number = (np.concatenate(column) for column in zip(*found, strict=True))
+            bucket = slot & (self.n_buckets - 1)
+            order = np.lexsort((depth, slot, bucket))
+            return bucket[order], *self._copies(number[order] - 1)
+
+    def _copies(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Bytes, Bytes]:
+        """(keys, values) of elements by their places, counted from 0. The machine is held."""
+        count = int(places.max()) + 1 if len(places) else 0
+        area = self.memory.arena.view(self.elements, count * self.elem_size).reshape(count, self.elem_size)
+        keys = np.ascontiguousarray(area[places, self.key_at : self.key_at + self.key_size])
+        if self.percpu:
+            size = self.percpu_size
+            blocks = [self.memory.arena.view(self.values + cpu * self.stride, count * size) for cpu in range(self.memory.cpus)]
+            values = np.concatenate([block.reshape(count, size)[places] for block in blocks], axis=1)
+        else:
+            values = np.ascontiguousarray(area[places, self.value_at : self.value_at + self.value_size])
+        return keys, self.hide_fields(values)
