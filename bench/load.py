@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.cases import Case, Results, Suite
+from bench.children import importing_bench, python
 from bench.measure import budget
 from bench.sources import objects
 
@@ -119,7 +118,7 @@ def measured(name: str) -> dict[str, dict[str, float]]:
 
 
 _FIRST = """
-import sys, time
+import time
 from fastrtp.kernel import Kernel
 from bench.load import empty_cache
 with Kernel() as kernel, empty_cache():
@@ -133,11 +132,7 @@ def first(name: str) -> tuple[float, float]:
     """(ms of the very first load of a process, nothing cached and no compiler started, ms of a later cold one)."""
 
     def once() -> float:
-        arguments = [sys.executable, "-c", _FIRST, str(loadable()[name])]
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
-        return float(done.stdout)
+        return float(python(["-c", importing_bench(_FIRST), str(loadable()[name])]).stdout)
 
     return min(once() for _ in range(5)) * 1e3, measured(name)["cold"]["total"] * 1e3
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from bench.cases import Case, Results, Suite
+from bench.children import importing_bench, python
 from bench.measure import best_ns, budget, times
 
 _COMMANDS: dict[str, list[str]] = {
     "import": ["-c", "import fastrtp"],
     "help": ["-m", "fastrtp", "--help"],
     "kernel": ["-c", "import fastrtp; fastrtp.Kernel()"],
-    "load": ["-c", "import fastrtp, bench.sources as s; fastrtp.Kernel().load(s.objects()['syscount'])"],
+    "load": ["-c", importing_bench("import fastrtp, bench.sources as s; fastrtp.Kernel().load(s.objects()['syscount'])")],
     "demo": ["-m", "fastrtp", "demo"],
     "warmup": ["-m", "fastrtp", "warmup"],
     "numpy": ["-c", "import numpy"],
@@ -31,13 +29,7 @@ _UNHURRIED = 0.2
 
 def process(arguments: Sequence[str]) -> tuple[float, float]:
     """(ms of a process with these arguments, ms of `python -c pass`). RuntimeError when it fails."""
-
-    def run(arguments: Sequence[str]) -> None:
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=_root())
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(arguments)}: {done.stderr.strip().splitlines()[-1:]}")
-
-    loops = {"ours": times(lambda: run(arguments)), "pass": times(lambda: run(["-c", "pass"]))}
+    loops = {"ours": times(lambda: python(arguments)), "pass": times(lambda: python(["-c", "pass"]))}
     best = best_ns(loops, max(4 * budget(), 0.5), rounds=5)
     return best["ours"] / 1e6, best["pass"] / 1e6
 
@@ -50,21 +42,17 @@ def library_build() -> tuple[float, float]:
     if budget() < _UNHURRIED:
         raise NotImplementedError("it takes half a minute: not with --quick")
 
+    from fastrtp.native.library import key
+
     def cpu_ms(arguments: Sequence[str]) -> float:
         before = os.times()
-        subprocess.run([sys.executable, *arguments], capture_output=True, check=True, cwd=_root())
+        python(arguments)
         after = os.times()
         return (after.children_user + after.children_system - before.children_user - before.children_system) * 1e3
 
     with tempfile.TemporaryDirectory(prefix="fastrtp-") as folder:
-        return cpu_ms(["-m", "fastrtp.native.build", folder, "native"]), cpu_ms(["-c", "pass"])
-
-
-def _root() -> str:
-    spec = importlib.util.find_spec("bench")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return f"{next(iter(spec.submodule_search_locations))}/.."
+        build = ["-m", "fastrtp.native.build", folder, f"native-{key()}", str(os.getpid())]
+        return cpu_ms(build), cpu_ms(["-c", "pass"])
 
 
 class Startup(Suite):

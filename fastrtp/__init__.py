@@ -30,6 +30,7 @@ from fastrtp.errors import (
     UnknownNameError,
     VerifierError,
 )
+from fastrtp.once import once
 
 if TYPE_CHECKING:
     from fastrtp import jit as jit
@@ -65,12 +66,12 @@ def TRACE_EVENT(name: str, proto: str, *, kernel: Kernel | None = None, **option
     return (kernel if kernel is not None else default_kernel()).trace_event(name, proto, **options)
 
 
+@once
 def default_kernel() -> Kernel:
     """The kernel of those who need only one; made on first use."""
-    if "_default_kernel" not in globals():
-        globals()["_default_kernel"] = __getattr__("Kernel")()
-    kernel: Kernel = globals()["_default_kernel"]
-    return kernel
+    from fastrtp.kernel import Kernel
+
+    return Kernel()
 
 
 __all__ = [

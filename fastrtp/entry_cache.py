@@ -1,4 +1,7 @@
-"""Entries on disk, named by a digest of what they were made from: the mechanism of every cache of the package.
+"""Entries on disk, named by a digest of what they were made from and by: the mechanism of every cache of the package.
+
+What a thing was made from is its key; what it was made by is the cache's affair (`fastrtp.provenance.made_by`), so that no key
+can forget it: to other sources, or other versions of the tools, an entry does not exist.
 
 An entry is a file: a line of JSON (the caller's facts, and a checksum over its name, them and the body), then the body. An
 entry that is damaged, changed or under another's name counts as absent. Writing is atomic, so processes may share a folder;
@@ -10,15 +13,16 @@ The folder is the user's own: compiled code is read from it, so nobody else may 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from fastrtp.once import once
 
 _TRIM_EVERY = 32
 """One put in so many looks at the whole folder."""
@@ -52,7 +56,7 @@ def temporary_folder() -> Iterator[None]:
                 os.environ["FASTRTP_CACHE"] = held
 
 
-@functools.cache
+@once
 def _folder(base: str, below: str = "") -> Path:
     own = f"fastrtp-{os.getuid()}" if hasattr(os, "getuid") else "fastrtp-user"
     wanted = Path(base, below).absolute()
@@ -82,25 +86,19 @@ def _is_ours(folder: Path) -> bool:
     return owned and os.access(folder, os.W_OK | os.X_OK)
 
 
-def files_digest(root: Path, paths: Iterable[Path]) -> str:
-    """Digest of the names below `root` and the contents of files: the version of the code that is in them."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(set(paths)):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root)}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
 class EntryCache:
-    """The entries `<prefix>-<key><suffix>` in `folder`, at most about `max_bytes` together. Keys are hexadecimal digests."""
+    """The entries `<prefix>-<maker>-<key><suffix>` in `folder`, at most about `max_bytes` together. Keys are hexadecimal digests.
 
-    def __init__(self, folder: Path, prefix: str, suffix: str, max_bytes: int = 64 << 20) -> None:
+    `made_by`: the version of whatever makes the entries (`fastrtp.provenance.made_by`).
+    """
+
+    def __init__(self, folder: Path, prefix: str, suffix: str, made_by: str, max_bytes: int = 64 << 20) -> None:
         self.folder = folder
+        self._maker = hashlib.blake2b(made_by.encode(), digest_size=8).hexdigest()
         self.prefix = prefix
         self.suffix = suffix
         self.max_bytes = max_bytes
-        self._stem = f"{folder}{os.sep}{prefix}-"
+        self._stem = f"{folder}{os.sep}{prefix}-{self._maker}-"
 
     def get(self, key: str) -> tuple[dict[str, Any], bytes] | None:
         """Facts and body of an entry, or None when it is absent or damaged."""
@@ -111,7 +109,7 @@ class EntryCache:
                 row = json.loads(file.readline(_MAX_HEAD))
                 body = file.read()
             facts = row["facts"]
-            if row["checksum"] != _checksum(key, facts, body):
+            if row["checksum"] != self._checksum(key, facts, body):
                 return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
@@ -126,7 +124,7 @@ class EntryCache:
 
     def put(self, key: str, facts: Mapping[str, Any], body: bytes) -> None:
         """Store an entry; a folder that cannot be written, or is full, is no error."""
-        head = json.dumps({"facts": facts, "checksum": _checksum(key, facts, body)}).encode()
+        head = json.dumps({"facts": facts, "checksum": self._checksum(key, facts, body)}).encode()
         try:
             write_whole(self.path(key), head + b"\n" + body)
             if int(key[:4], 16) % _TRIM_EVERY == 0:
@@ -137,6 +135,11 @@ class EntryCache:
     def path(self, key: str) -> Path:
         """The entry's file."""
         return Path(f"{self._stem}{key}{self.suffix}")
+
+    def _checksum(self, key: str, facts: Mapping[str, Any], body: bytes) -> str:
+        digest = hashlib.sha256(json.dumps([self._maker, key, facts], sort_keys=True).encode() + b"\n")
+        digest.update(body)
+        return digest.hexdigest()
 
     def trim(self) -> None:
         """Remove the entries that were not used for longest until the rest is within the bound."""
@@ -176,9 +179,3 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
-
-
-def _checksum(key: str, facts: Mapping[str, Any], body: bytes) -> str:
-    digest = hashlib.sha256(json.dumps([key, facts], sort_keys=True).encode() + b"\n")
-    digest.update(body)
-    return digest.hexdigest()

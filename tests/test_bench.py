@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 from interpreter import run as interpret
 
+import fastrtp
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import jit, native  # noqa: E402
 from bench.__main__ import main  # noqa: E402
 from bench.cases import Case, Row, Suite  # noqa: E402
+from bench.children import importing_bench, python  # noqa: E402
 from bench.load import STAGES, StageClock, empty_cache, load_once  # noqa: E402
 from bench.machine import Machine, machine  # noqa: E402
 from bench.measure import best_ns  # noqa: E402
@@ -81,6 +84,21 @@ def test_asv_finds_the_suites_where_the_configuration_says() -> None:
     config = json.loads((ROOT / "asv.conf.json").read_text())
 
     assert (ROOT / config["benchmark_dir"] / "transition.py").is_file()
+
+
+def test_measured_processes_have_the_package_that_runs_here_and_not_the_folder_beside_bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asv installs each version that it measures; the checkout has the newest."""
+    other = tmp_path / "fastrtp"
+    other.mkdir()
+    (other / "__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    found = python(["-c", importing_bench("import fastrtp, bench; print(fastrtp.__file__, bench.__file__)")]).stdout.split()
+
+    assert found == [str(Path(fastrtp.__file__).resolve()), str(ROOT / "bench/__init__.py")]
+    with pytest.raises(RuntimeError, match="ValueError: no"):
+        python(["-c", "raise ValueError('no')"])
 
 
 def test_best_round_of_a_longer_sleep_is_longer() -> None:

@@ -277,7 +277,37 @@ def test_verify_fails_when_a_program_is_rejected() -> None:
 def test_verify_with_a_tail_call_table_and_skipped_programs() -> None:
     """Programs are looked at one by one; those of other kinds are named with the reason."""
     assert fine("verify", ELF / "maps.bpf.o").count("accepted") == 2
-    assert "on_kprobe: not verified: section 'kprobe/do_nanosleep'" in fine("verify", ELF / "sections.bpf.o")
+    result = run("verify", ELF / "sections.bpf.o")
+    assert "on_kprobe: not verified: section 'kprobe/do_nanosleep'" in result.stdout
+
+
+@pytest.mark.parametrize("form", [(), ("--format", "json"), ("--format", "csv"), ("--filter", "verdict=accepted")])
+def test_verify_fails_when_a_program_was_not_verified(form: tuple[str, ...]) -> None:
+    """Status 1, however it is written; rows say which and why; a program that is asked for by name is its own affair."""
+    result = run("verify", ELF / "sections.bpf.o", *form)
+    accepted = next(row for row in json.loads(run("verify", ELF / "sections.bpf.o", "--format", "json").stdout)["programs"]
+                    if row["verdict"] == "accepted")  # fmt: skip
+
+    assert result.exit_code == 1
+    if "json" in form:
+        rows = {row["program"]: row for row in json.loads(result.stdout)["programs"]}
+        assert rows["on_kprobe"]["verdict"] == "not verified"
+        assert "kprobe/do_nanosleep" in rows["on_kprobe"]["message"]
+    elif "csv" in form:
+        rows = {row["program"]: row for row in csv.DictReader(io.StringIO(result.stdout))}
+        assert rows["on_kprobe"]["verdict"] == "not verified"
+        assert "kprobe/do_nanosleep" in rows["on_kprobe"]["message"]
+    assert run("verify", ELF / "sections.bpf.o", accepted["program"]).exit_code == 0
+
+
+def test_programs_that_a_command_leaves_out_are_named() -> None:
+    """On standard error, with the reason."""
+    for command in (("dump", ELF / "sections.bpf.o"), ("prog", "-o", ELF / "sections.bpf.o", "show")):
+        result = run(*command)
+
+        assert "on_kprobe: not " in result.stderr
+        assert "kprobe/do_nanosleep" in result.stderr
+        assert "on_kprobe" not in result.stdout
 
 
 def test_verify_several_objects_sorted_and_filtered() -> None:

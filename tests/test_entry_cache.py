@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastrtp import entry_cache
-from fastrtp.entry_cache import EntryCache, cache_folder, files_digest, write_whole
+from fastrtp.entry_cache import EntryCache, cache_folder, write_whole
 
 KEY = "0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -21,7 +21,7 @@ OTHER = "fedcba9876543210"
 
 @pytest.fixture
 def cache(tmp_path: Path) -> EntryCache:
-    made = EntryCache(tmp_path, "thing", ".bin")
+    made = EntryCache(tmp_path, "thing", ".bin", "maker")
     made.put(KEY, {"symbols": ["a"]}, b"body\nof lines\n")
     return made
 
@@ -66,7 +66,7 @@ def test_only_the_owner_can_read_an_entry(cache: EntryCache) -> None:
 
 
 def test_least_recently_used_entries_go_first(tmp_path: Path) -> None:
-    cache = EntryCache(tmp_path, "thing", ".bin", max_bytes=2500)
+    cache = EntryCache(tmp_path, "thing", ".bin", "maker", max_bytes=2500)
     keys = [f"0001{number:012x}" for number in range(4)]
     for number, key in enumerate(keys):
         cache.put(key, {}, bytes(800))
@@ -78,21 +78,23 @@ def test_least_recently_used_entries_go_first(tmp_path: Path) -> None:
 
 
 def test_trimming_leaves_other_caches_alone_and_takes_what_writers_left(cache: EntryCache, tmp_path: Path) -> None:
-    EntryCache(tmp_path, "other", ".bin").put(KEY, {}, bytes(5000))
+    beside = EntryCache(tmp_path, "other", ".bin", "maker")
+    beside.put(KEY, {}, bytes(5000))
+    other = beside.path(KEY)
     stale, fresh = tmp_path / ".thing-x.part", tmp_path / ".thing-y.part"
     for part in (stale, fresh):
         part.touch()
     os.utime(stale, (1, 1))
-    EntryCache(tmp_path, "thing", ".bin", max_bytes=0).trim()
+    EntryCache(tmp_path, "thing", ".bin", "maker", max_bytes=0).trim()
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == [fresh.name, f"other-{KEY}.bin"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [fresh.name, other.name]
 
 
 def test_a_full_disk_is_no_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    cache = EntryCache(tmp_path, "thing", ".bin")
+    cache = EntryCache(tmp_path, "thing", ".bin", "maker")
     monkeypatch.setattr(entry_cache.os, "replace", full)
     cache.put(KEY, {}, b"body")
 
@@ -116,7 +118,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from fastrtp.entry_cache import EntryCache
-cache = EntryCache(Path(sys.argv[1]), "thing", ".bin", 20_000)
+cache = EntryCache(Path(sys.argv[1]), "thing", ".bin", "maker", 20_000)
 seen = 0
 for round in range(60):
     for number in range(8):
@@ -190,15 +192,14 @@ class TestFolder:
         assert stat.S_IMODE(found.stat().st_mode) == 0o700
 
 
-def test_digest_of_files_depends_on_names_and_contents(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"xy")
-    (tmp_path / "b").write_bytes(b"z")
-    both = files_digest(tmp_path, [tmp_path / "a", tmp_path / "b"])
-    (tmp_path / "a").write_bytes(b"x")
-    (tmp_path / "b").write_bytes(b"yz")
+def test_an_entry_of_another_maker_is_none(cache: EntryCache, tmp_path: Path) -> None:
+    """Also where somebody gives it the name that this one's would have."""
+    other = EntryCache(tmp_path, "thing", ".bin", "another maker")
+    assert other.get(KEY) is None
+    assert KEY not in other
 
-    assert files_digest(tmp_path, [tmp_path / "b", tmp_path / "a"]) != both
-    assert files_digest(tmp_path, [tmp_path / "a"]) != files_digest(tmp_path, [tmp_path / "b"])
+    cache.path(KEY).rename(other.path(KEY))
+    assert other.get(KEY) is None
 
 
 def test_the_entry_says_what_it_is(cache: EntryCache) -> None:

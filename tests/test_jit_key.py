@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from fastrtp.isa import Insn, assemble
-from fastrtp.jit import key as keys
-from fastrtp.jit.key import program_key, text_key, toolchain
+from fastrtp.jit.cache import CachedObject
+from fastrtp.jit.key import program_key, text_key
 from fastrtp.jit.lower import CallTarget, LowerInput, lower
 from fastrtp.jit.options import CodeOptions
-from fastrtp.native import host, library
+from fastrtp.jit.program import object_cache
+from fastrtp.native import host
 from fastrtp.native.compiler import Part
 from fastrtp.verifier import InsnAux
 
@@ -113,19 +114,15 @@ def test_a_call_that_cannot_be_resolved_has_a_key_too(monkeypatch: pytest.Monkey
     assert program_key(program(resolve=nowhere, map_symbols=nowhere)) != program_key(program())
 
 
-@pytest.mark.parametrize("change", ["library", "sources"])
-def test_the_tools_are_in_every_key(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    before = program_key(program()), text_key("text")
-    if change == "library":
-        monkeypatch.setattr(library, "key", lambda: "another processor, or version, or source")
-    else:
-        monkeypatch.setattr(keys, "files_digest", lambda root, paths: f"other sources {len(list(paths))}")
-    toolchain.cache_clear()
-    after = program_key(program()), text_key("text")
-    monkeypatch.undo()
-    toolchain.cache_clear()
+@pytest.mark.parametrize("place", ["fastrtp.native.library.key", "fastrtp.jit.key.made_by"])
+def test_the_tools_are_the_name_of_the_cache(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """What another library or other sources have made is not there."""
+    object_cache().put("0" * 32, CachedObject(b"code", ()))
+    before = object_cache().get("0" * 32)
+    monkeypatch.setattr(place, lambda *_: "another processor, or version, or source")
 
-    assert not set(before) & set(after)
+    assert before is not None
+    assert object_cache().get("0" * 32) is None
 
 
 def test_texts_and_parts_and_exports_are_in_the_key() -> None:
@@ -174,15 +171,3 @@ def test_where_linux_does_not_say_llvm_is_asked(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(host, "_CPUINFO", tmp_path / "absent")
 
     assert engine.cpu()[1] in host.processor.__wrapped__()
-
-
-def test_the_versions_of_what_makes_code_are_known() -> None:
-    import llvmlite
-    import numba
-
-    assert llvmlite.__version__ in host.versions()
-    assert numba.__version__ in host.versions()
-
-
-def test_a_version_comes_from_the_metadata_where_there_is_no_file() -> None:
-    assert host._version("click")[0].isdigit()

@@ -178,15 +178,29 @@ def test_what_does_not_fit_the_program_is_ignored(check: Counted, place: tuple[o
     for step in place[:-1]:
         inner = inner[step]
     inner[place[-1]] = value
-    check.cache.entries.put(path.stem.removeprefix("verified-"), {}, json.dumps(data).encode())
+    check.cache.entries.put(path.stem.rpartition("-")[2], {}, json.dumps(data).encode())
     check(attr_of(CacheMap()))
 
     assert check.runs == 2
 
 
+def test_a_verdict_does_not_outlive_what_gave_it(check: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another library (a core that was compiled anew), or another source of the verifier's."""
+    check(attr_of(CacheMap()))
+    for place, judged in (("fastrtp.native.library.key", "other library"), ("fastrtp.verifier.cache.made_by", "other sources")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, lambda *_, judged=judged: judged)
+            check.cache = VerifiedCache(tmp_path)
+            check(attr_of(CacheMap()))
+    check.cache = VerifiedCache(tmp_path)
+    check(attr_of(CacheMap()))
+
+    assert check.runs == 3
+
+
 def test_a_folder_is_bounded(tmp_path: Path) -> None:
     """The entries that were not used for longest go."""
-    entries = EntryCache(tmp_path, "verified", ".json", max_bytes=3000)
+    entries = EntryCache(tmp_path, "verified", ".json", "maker", max_bytes=3000)
     for number in range(40):
         entries.put(f"{number:032x}", {}, bytes(500))
     entries.trim()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 
 from fastrtp.entry_cache import EntryCache, cache_folder
 from fastrtp.errors import BtfError
+from fastrtp.once import once
+from fastrtp.provenance import made_by
 
 from .parse import Btf
 
@@ -26,7 +28,6 @@ DEFAULT_KERNEL_VERSION = 6 << 16 | 1 << 8 | 192
 """LINUX_VERSION_CODE of the kernel that the shipped BTF describes."""
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_INDEX = b"fastrtp btf index 1"
 _LARGE = 1 << 19
 """Bytes from which on a BTF is worth an entry in the cache."""
 _MAX_CACHED = 64 << 20
@@ -35,7 +36,7 @@ _MAX_BTF = 1 << 28
 """Bytes that a compressed BTF may expand to."""
 
 
-@cache
+@once
 def default_btf() -> Btf:
     """The shipped vmlinux BTF; the same object on every call in a process."""
     return parse_btf(_shipped(), DEFAULT_BTF)
@@ -81,8 +82,9 @@ def load_btf(path: str | os.PathLike[str], base: Btf | None = None) -> Btf:
 def parse_btf(data: bytes, name: str, base: Btf | None = None) -> Btf:
     """Parse raw or zstd-compressed BTF; errors begin with `name`. A kernel's is found in the cache the next time."""
     packed = data[:4] == _ZSTD_MAGIC
-    cache = EntryCache(cache_folder(), "btf", ".index", _MAX_CACHED) if base is None and len(data) >= _LARGE else None
-    key = hashlib.sha256(_INDEX + data).hexdigest()[:32] if cache is not None else ""
+    cached = base is None and len(data) >= _LARGE
+    cache = EntryCache(cache_folder(), "btf", ".index", made_by(__name__), _MAX_CACHED) if cached else None
+    key = hashlib.sha256(data).hexdigest() if cached else ""
     found = cache.get(key) if cache is not None else None
     known = _indexed(data, packed, *found) if found is not None else None
     if known is not None:

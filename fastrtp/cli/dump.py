@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastrtp.cli.objects import check_programs, read_spec
+from fastrtp.cli.objects import check_programs, read_spec, tell_skipped
 from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import need_native
 from fastrtp.cli.tracepoints import kernel_types
@@ -32,14 +32,17 @@ if TYPE_CHECKING:
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
 @setup_options
 def dump_command(obj: Path, prog: str | None, what: str, btf: str | None, setup: Setup) -> None:
-    """Print PROG of OBJ, or all its programs."""
+    """Print PROG of OBJ, or all its programs; what cannot run here is named on standard error."""
     data, spec = read_spec(obj)
     check_programs(spec, obj, [prog] if prog is not None else [])
     names = [prog] if prog is not None else list(spec.programs)
     if setup.programs:
         names = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in setup.programs)]
     if not names:
-        raise ObjectError(f"{obj}: no programs")
+        reasons = "; ".join(f"{name}: {why}" for name, why in spec.skipped.items())
+        raise ObjectError(f"{obj}: no programs{f' that can run here ({reasons})' if reasons else ''}")
+    if prog is None and not setup.programs:
+        tell_skipped(spec.skipped, "not printed")
     if what == "insns":
         types = kernel_types(btf)
         for name in names:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastrtp.cli.objects import read_spec
+from fastrtp.cli.objects import read_spec, tell_skipped
 from fastrtp.cli.setup import Setup, setup_options, setup_params
 from fastrtp.errors import BpfError, ReplayError
 
@@ -149,6 +149,8 @@ def _command(noun: str, what: str) -> click.Command:
         with restore(session) if session is not None else Kernel(btf, version=setup.version) as kernel:
             for path, data in read:
                 loaded = setup.load(kernel, data, path.name, twins=attach)
+                if not setup.programs:
+                    tell_skipped(loaded.skipped, "not loaded")
                 if attach:
                     if not any(program.auto_attachable for program in loaded.programs.values()):
                         raise ReplayError(f"{path} has no program that names its tracepoint")

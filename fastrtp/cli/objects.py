@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from fastrtp.cli.terminal import plain
 from fastrtp.errors import ObjectError
 
 if TYPE_CHECKING:
@@ -30,6 +33,12 @@ def check_programs(spec: ObjectSpec, path: Path, programs: Iterable[str]) -> Non
             raise ObjectError(f"{path}: no program {name!r}: {spec.skipped[name]}")
         if name not in spec.programs:
             raise ObjectError(f"{path}: no program {name!r}, there are: {', '.join(spec.programs) or 'none'}")
+
+
+def tell_skipped(skipped: Mapping[str, str], what: str) -> None:
+    """Name on standard error each program that a command leaves out ("not printed"), and why."""
+    for name, why in skipped.items():
+        click.echo(f"fastrtp: {plain(name)}: {what}: {plain(why)}", err=True)
 
 
 def check_maps(spec: ObjectSpec, path: Path, maps: Iterable[str]) -> None:

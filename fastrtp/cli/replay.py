@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastrtp.cli.introspect import as_text, check_words, run_words
-from fastrtp.cli.objects import check_maps, read_spec
+from fastrtp.cli.objects import check_maps, read_spec, tell_skipped
 from fastrtp.cli.recordings import open_recording
 from fastrtp.cli.session import save as save_session
 from fastrtp.cli.setup import Setup, setup_options
@@ -274,6 +274,7 @@ def _write(loaded: BpfObject, report: ReplayReport, drained: Drained, options: O
         _put((to_json(as_json(loaded, report, drained, options)) + "\n").encode(), options.output)
     elif options.form == "arrow":
         _write_arrow(loaded, drained, options)
+        tell_skipped(loaded.skipped, "not loaded")
         click.echo(f"fastrtp: {summary(report)}", err=True)
     elif options.output is not None:
         from rich.console import Console

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from fastrtp.verifier.report import Report
 
 STATUS_REJECTED = 1
+NOT_VERIFIED = "not verified"
 
 
 @dataclass
 class Verdict:
-    """One program's. Without a number: the verifier did not come so far, or says none of a program that it rejects.
+    """One program's: "accepted", "rejected", or NOT_VERIFIED for one of a kind that cannot run here.
 
+    Without a number: the verifier did not come so far, or says none of a program that it rejects.
     `effects`: what it does to each map; `ordered`: why the order of CPUs' events matters to what it leaves behind, if it does.
     """
 
@@ -39,7 +41,7 @@ class Verdict:
     program: str
     section: str
     verdict: str
-    insns: int
+    insns: int | None
     processed: int | None = None
     states: int | None = None
     peak_states: int | None = None
@@ -107,7 +109,8 @@ def verify_command(
     objects: tuple[str, ...], log_level: int, btf: str | None, sort: str, filters: tuple[str, ...], compare: Path | None,
     effects: bool, form: str, setup: Setup,
 ) -> int:  # fmt: skip
-    """Verify the programs of each OBJ, or only those named PROG. Exit status 1 when one is rejected.
+    """Verify the programs of each OBJ, or only those named PROG. Exit status 1 unless all of them are accepted: also when one
+    is of a kind that cannot run here, and was not verified.
 
     An argument is a program's name when it is no path and there is no file of that name.
     """
@@ -124,25 +127,28 @@ def verify_command(
         verdicts = [
             _verify(kernel, data, path.name, spec.programs[name], log_level, effects, setup) for path, data, spec, name in wanted
         ]
+    if not (programs or setup.programs):
+        verdicts += [
+            Verdict(path.name, name, "", NOT_VERIFIED, None, message=why)
+            for path, _, spec in specs
+            for name, why in spec.skipped.items()
+        ]
     rows = [asdict(verdict) for verdict in verdicts]
     shown = verify_table.ordered(verify_table.keep(rows, filters), sort)
-    skipped = (
-        {name: why for _, _, spec in specs for name, why in spec.skipped.items()} if not (programs or setup.programs) else {}
-    )
     if compare is not None:
         _print_comparison(verify_table.compared(verify_table.keep(old, filters), shown), form)
     elif form == "json":
         from fastrtp.cli.render import to_json
 
-        click.echo(to_json({"objects": [path.name for path in paths], "programs": shown, "skipped": skipped}))
+        click.echo(to_json({"objects": [path.name for path in paths], "programs": shown}))
     elif form == "csv":
         click.echo(verify_table.to_csv(shown, (*verify_table.COLUMNS, "errno", "message")), nl=False)
     else:
         kept = {id(row): verdict for row, verdict in zip(rows, verdicts, strict=True)}
-        _print(shown, [kept[id(row)] for row in shown], skipped, log_level, len(paths) > 1)
+        _print(shown, [kept[id(row)] for row in shown], log_level, len(paths) > 1)
         if effects:
             print_effects(console(), [kept[id(row)] for row in shown])
-    return STATUS_REJECTED if any(row.verdict == "rejected" for row in verdicts) else 0
+    return 0 if all(row.verdict == "accepted" for row in verdicts) else STATUS_REJECTED
 
 
 def _split(arguments: tuple[str, ...]) -> tuple[list[Path], list[str]]:
@@ -168,7 +174,10 @@ def _named(specs: list[tuple[Path, bytes, ObjectSpec]], patterns: Sequence[str])
 
 
 def _wanted(specs: list[tuple[Path, bytes, ObjectSpec]], programs: list[str]) -> list[tuple[Path, bytes, ObjectSpec, str]]:
-    """What is to be verified. ObjectError for a name that no object has."""
+    """What is to be verified. ObjectError for a name that no object has, and for an object without programs."""
+    for spec, path in ((spec, path) for path, _, spec in specs):
+        if not spec.programs and not spec.skipped:
+            raise ObjectError(f"{path}: no programs")
     if len(specs) == 1:
         check_programs(specs[0][2], specs[0][0], programs)
     for name in programs:
@@ -232,12 +241,10 @@ def _processed(log: str) -> int | None:
     return None
 
 
-def _print(
-    rows: list[verify_table.Row], verdicts: list[Verdict], skipped: dict[str, str], log_level: int, with_file: bool
-) -> None:
+def _print(rows: list[verify_table.Row], verdicts: list[Verdict], log_level: int, with_file: bool) -> None:
     out = console()
     if log_level:
-        for row in verdicts:
+        for row in (row for row in verdicts if row.verdict != NOT_VERIFIED):
             out.print(f"{plain(row.program)}: {row.verdict}", style="bold")
             click.echo("\n".join(plain(line) for line in row.log.splitlines()))
             click.echo()
@@ -247,6 +254,5 @@ def _print(
             out.print(f"{plain(row.program)}:", style="bold")
             click.echo("\n".join(plain(line) for line in str(row.report).splitlines()))
         elif row.message:
-            out.print(f"{plain(row.program)}: {plain(row.message)}", soft_wrap=True)
-    for name, why in skipped.items():
-        out.print(f"{plain(name)}: not verified: {plain(why)}", style="dim", soft_wrap=True)
+            what = f"{NOT_VERIFIED}: " if row.verdict == NOT_VERIFIED else ""
+            out.print(f"{plain(row.program)}: {what}{plain(row.message)}", soft_wrap=True)

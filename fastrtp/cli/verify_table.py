@@ -87,12 +87,12 @@ def _cell(name: str, value: Any) -> str:
 
 
 def verdict_table(rows: Sequence[Row], with_file: bool) -> Any:
-    """The rows as a table; rejected programs in red."""
+    """The rows as a table; programs that are not accepted in red."""
     shown = [name for name in COLUMNS if with_file or name != "file"]
     titles = [_TITLES.get(name, name) for name in shown]
     made = table(*titles, numbers=tuple(_TITLES.get(name, name) for name in NUMBERS))
     for row in rows:
-        made.add_row(*(_cell(name, row[name]) for name in shown), style="red" if row["verdict"] == "rejected" else "")
+        made.add_row(*(_cell(name, row[name]) for name in shown), style="" if row["verdict"] == "accepted" else "red")
     return made
 
 

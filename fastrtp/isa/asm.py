@@ -9,12 +9,12 @@ the two-slot ld_imm64, as in the kernel's own output. `call bpf_x` and `call 5` 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from fastrtp.errors import AsmError
 from fastrtp.isa.func_id import FUNC_IDS
 from fastrtp.isa.insn import Insn
 from fastrtp.isa.opcodes import MAX_BPF_REG, OPCODES, PLACEHOLDER, Kind, Row
+from fastrtp.once import once
 
 _NUMBER = r"[+-]?\s*(?:0[xX][0-9a-fA-F]+|\d+)"
 _NAME = r"[A-Za-z_.][\w.]*"
@@ -77,7 +77,7 @@ def _match(number: int, line: str) -> tuple[Row, dict[str, str]]:
     raise AsmError(f"line {number}: {line!r} is no BPF instruction")
 
 
-@lru_cache(maxsize=1)
+@once
 def _patterns() -> list[tuple[re.Pattern[str], Row, list[str]]]:
     return [(re.compile(_regex(row.text)), row, PLACEHOLDER.findall(row.text)) for row in OPCODES]
 

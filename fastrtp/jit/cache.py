@@ -17,10 +17,10 @@ class CachedObject:
 
 
 class ObjectCache:
-    """The objects in `folder`."""
+    """The objects in `folder` that were made by this toolchain (`key.toolchain`)."""
 
-    def __init__(self, folder: Path) -> None:
-        self._entries = EntryCache(folder, "program", ".o")
+    def __init__(self, folder: Path, toolchain: str) -> None:
+        self._entries = EntryCache(folder, "program", ".o", toolchain)
 
     def get(self, key: str) -> CachedObject | None:
         """The object, or None when it is absent or damaged."""

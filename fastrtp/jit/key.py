@@ -1,7 +1,8 @@
 """The key of compiled code: everything that the code can depend on, in one place.
 
-    toolchain    sources of the lowering and of what compiles for it, the native library (whose own key has the sources of
-                 every native function, the versions of llvmlite and numba, and the processor with its features)
+    toolchain    the lowering and what compiles for it with all that they import (`fastrtp.provenance`), the native library (whose
+                 own key has every native function, the versions of llvmlite and numba, and the processor with its features):
+                 the name of the cache's maker, and so in no key
     a program    every field of its LowerInput: the instructions, the verifier's facts on each, the functions, the native
                  function that each call becomes with its constants (which is where the shapes of the maps are), the symbol
                  of each map, the contents of frozen ones, and every option
@@ -18,31 +19,28 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, cast
 
-from fastrtp.entry_cache import files_digest
 from fastrtp.isa import BPF_PSEUDO_CALL, encode
 from fastrtp.jit.lower import CallTarget, LowerInput
 from fastrtp.native import library
 from fastrtp.native.compiler import Part
+from fastrtp.provenance import made_by
 
-_SOURCES = ("jit/*.py", "isa/*.py", "native/compile*.py", "native/engine.py")
+_MAKERS = ("fastrtp.jit.key", "fastrtp.jit.cache", "fastrtp.native.compile_server")
 _CALL = 0x85
 _LD_IMM64 = 0x18
 _PLAIN = (bool, int, str, bytes, type(None))
 
 
-@functools.cache
 def toolchain() -> str:
-    """Digest of all that is the same for every program."""
-    package = Path(__file__).resolve().parent.parent
-    return f"{files_digest(package, (path for pattern in _SOURCES for path in package.glob(pattern)))} {library.key()}"
+    """Name of the version of all that makes code of a program: the same for every one."""
+    return f"{made_by(*_MAKERS)} {library.key()}"
 
 
 def text_key(text: str, parts: Sequence[Part] = (), exports: Sequence[str] = (), *, smp: bool = False) -> str:
     """Key of the code of an IR text and its parts, for one CPU or (`smp`) several."""
-    digest = hashlib.blake2b(f"text\0{toolchain()}\0{smp}\0{tuple(exports)!r}\0{text}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"text\0{smp}\0{tuple(exports)!r}\0{text}".encode(), digest_size=16)
     for part in parts:
         digest.update(f"\0{part.names!r}\0{part.text}".encode())
     return digest.hexdigest()
@@ -52,7 +50,7 @@ def program_key(program: LowerInput, parts: Sequence[Part] = (), exports: Sequen
     """Key of the code of a program and its parts. TypeError for an input that has a field without a plain form."""
     insns = program.insns
     loads = [index for index, insn in enumerate(insns) if insn.code == _LD_IMM64 and insn.src_reg]
-    facts: list[Any] = ["program", toolchain(), tuple(exports), [(part.names, part.text) for part in parts]]
+    facts: list[Any] = ["program", tuple(exports), [(part.names, part.text) for part in parts]]
     for name in _names(LowerInput):
         value = getattr(program, name)
         if name == "insns":

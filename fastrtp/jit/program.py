@@ -14,7 +14,7 @@ from fastrtp.errors import JitError
 from fastrtp.jit.annotate import Annotated, annotate
 from fastrtp.jit.cache import CachedObject, ObjectCache
 from fastrtp.jit.facts import NO_FACTS, ProgramFacts, program_facts
-from fastrtp.jit.key import program_key, text_key
+from fastrtp.jit.key import program_key, text_key, toolchain
 from fastrtp.jit.link import Linker, map_addresses
 from fastrtp.jit.lower import LowerInput, lower
 from fastrtp.jit.options import DEFAULT, CodeOptions
@@ -25,6 +25,7 @@ from fastrtp.native.compiler import Job, Part, Pending, server
 from fastrtp.native.memory import Memory
 from fastrtp.native.module import NativeModule
 from fastrtp.native.perf_map import Line, PerfMap
+from fastrtp.once import once
 
 if TYPE_CHECKING:
     from fastrtp.verifier import VerifiedProgram
@@ -35,12 +36,12 @@ ENTRY = "bpf_prog"
 
 def object_cache() -> ObjectCache:
     """The cache in the user's cache folder."""
-    return _object_cache(cache_folder())
+    return _object_cache(cache_folder(), toolchain())
 
 
-@functools.cache
-def _object_cache(folder: Path) -> ObjectCache:
-    return ObjectCache(folder)
+@once
+def _object_cache(folder: Path, made_by: str) -> ObjectCache:
+    return ObjectCache(folder, made_by)
 
 
 class NativeText:

@@ -85,7 +85,8 @@ class Ftrace:
 
     @tracing_on.setter
     def tracing_on(self, value: bool) -> None:
-        self._ring().on = value
+        with self._kernel.lock:
+            self._ring().on = value
 
     def set_buffer_size(self, size: int) -> None:
         """Bytes for each CPU (a power of two): a new, empty buffer. BpfError EINVAL; EBUSY while events are on."""

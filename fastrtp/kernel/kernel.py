@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +23,7 @@ from fastrtp.errors import BpfError, BtfError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.native.perf_map import PerfMap, requested
+from fastrtp.once import once_property
 
 from .bpf_map import BpfMap
 from .bpffs import BpfFs
@@ -192,7 +192,7 @@ class Kernel(Verbs):
         """Its pid is free again: the last step of its exit."""
         self.processes.pop(process.pid, None)
 
-    @cached_property
+    @once_property
     def config(self) -> Config | None:
         """The options that it was built with; None where they are not known. ObjectError."""
         if self._kconfig is not None:
@@ -273,14 +273,14 @@ class Kernel(Verbs):
         btf = module.btf if module is not None else self.btf
         return f"{name}({', '.join(btf.c_decl(arg.type_id, arg.name) for arg in self.tracepoints.proto(name).args)})"
 
-    @cached_property
+    @once_property
     def trace_events(self) -> TraceEvents:
         """Events that have records: what ftrace, perf and tracepoint programs work on."""
         from .trace_event_call import TraceEvents
 
         return TraceEvents(self)
 
-    @cached_property
+    @once_property
     def ftrace(self) -> Ftrace:
         """The trace buffer: kernel.ftrace.enable("sched_switch")."""
         from .ftrace import Ftrace

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fastrtp.once import once_property
 from fastrtp.trace.probe import ProgRecord
 from fastrtp.uapi import (
     BPF_F_SLEEPABLE,
@@ -90,7 +90,7 @@ class BpfProg(RefCounted):
         if native.is_ready:
             self.finish()
 
-    @cached_property
+    @once_property
     def record(self) -> ProgRecord:
         """What links and program arrays point at. Waits for the compiler; JitError when it refused the program."""
         native = self.smp_native() if self._memory.parallel else self.native
@@ -122,7 +122,7 @@ class BpfProg(RefCounted):
     def __repr__(self) -> str:
         return f"<BpfProg {self.id} {self.name!r} {BpfProgType(self.type).name} tag {self.tag.hex()}>"
 
-    @cached_property
+    @once_property
     def effects(self) -> Effects:
         """What it does to maps and to all else that is there afterwards (fastrtp.effects)."""
         from fastrtp.effects import effects_of

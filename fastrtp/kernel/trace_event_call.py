@@ -9,12 +9,13 @@ Kernel counterpart: include/linux/trace_events.h (struct trace_event_call), kern
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fastrtp.errors import BpfError
 from fastrtp.jit.program import NativeText
+from fastrtp.once import once_property
 from fastrtp.trace.ftrace_assign import Assignment, probe_names, probes
 from fastrtp.trace.perf import PerfCall, PerfCpus
 
@@ -60,7 +61,7 @@ class TraceEventCall:
         last = self.fmt.fields[-1]
         return last.offset + last.size
 
-    @cached_property
+    @once_property
     def code(self) -> NativeText:
         """The native probes."""
         return NativeText(self.name, probes(self.assignment), probe_names(self.name))
@@ -70,7 +71,7 @@ class TraceEventCall:
         """Native trace_event_raw_event_<name>."""
         return self.code.addresses[probe_names(self.name)[0]]
 
-    @cached_property
+    @once_property
     def perf(self) -> PerfCall:
         """Its perf side."""
         return PerfCall(self.tp, self.code.addresses[probe_names(self.name)[1]], self.id, self._cpus)
@@ -82,6 +83,7 @@ class TraceEvents(Mapping[str, TraceEventCall]):
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._made: dict[str, TraceEventCall] = {}
+        self._making = threading.RLock()
         self._cpus = PerfCpus(kernel.memory)
 
     def __getitem__(self, name: str) -> TraceEventCall:
@@ -112,19 +114,20 @@ class TraceEvents(Mapping[str, TraceEventCall]):
         tracepoint's arguments are recorded.
         """
         system, separator, short = name.replace("/", ":").rpartition(":")
-        found = self._made.get(short)
-        if found is None:
-            found = self._make(short, name)
-        if separator and system != found.system:
-            raise BpfError(errno.ENOENT, f"ENOENT: no event {name!r}: {short} is in {found.system!r}")
-        self._made[short] = found
-        return found
+        with self._making:
+            found = self._made.get(short)
+            if found is None:
+                found = self._make(short, name)
+            if separator and system != found.system:
+                raise BpfError(errno.ENOENT, f"ENOENT: no event {name!r}: {short} is in {found.system!r}")
+            self._made[short] = found
+            return found
 
     def by_id(self, event_id: int) -> TraceEventCall:
         """The event with this id. BpfError EINVAL, EOPNOTSUPP."""
         from fastrtp.record.event_formats import default_formats
 
-        own = next((call for call in self._made.values() if call.id == event_id), None)
+        own = next((call for call in list(self._made.values()) if call.id == event_id), None)
         if own is not None:
             return own
         name = default_formats().ids.get(event_id)

@@ -1,6 +1,6 @@
 """TracepointRegistry: every tracepoint of a kernel, from its BTF or added with TRACE_EVENT, and the programs' way to them.
 
-Tracepoints are made when first asked for: 1,600 of them cost nothing until used. References count the links, so that a
+Tracepoints are made when first asked for, each once: 1,600 of them cost nothing until used. References count the links, so that a
 tracepoint of one's own is not removed under a link (in Linux: the module that holds it).
 
 Kernel counterpart: kernel/trace/bpf_trace.c (bpf_get_raw_tracepoint, bpf_probe_register), kernel/tracepoint.c
@@ -9,6 +9,7 @@ Kernel counterpart: kernel/trace/bpf_trace.c (bpf_get_raw_tracepoint, bpf_probe_
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ class TracepointRegistry(Mapping[str, Tracepoint]):
         self._made: dict[str, BpfRawEventMap] = {}
         self._added: dict[str, BpfRawEventMap] = {}
         self._references: dict[str, int] = {}
+        self._making = threading.Lock()
 
     def __getitem__(self, name: str) -> Tracepoint:
         return self._event_map(name).tp
@@ -132,11 +134,15 @@ class TracepointRegistry(Mapping[str, Tracepoint]):
         if added is not None:
             return added
         made = self._made.get(name)
-        if made is None:
-            proto = self._protos[name]
-            tp = Tracepoint(name, proto, self._memory)
-            made = self._made[name] = BpfRawEventMap(tp, len(proto.args), self._writable_size(name))
-        return made
+        if made is not None:
+            return made
+        with self._making:
+            made = self._made.get(name)
+            if made is None:
+                proto = self._protos[name]
+                tp = Tracepoint(name, proto, self._memory)
+                made = self._made[name] = BpfRawEventMap(tp, len(proto.args), self._writable_size(name))
+            return made
 
     def _writable_size(self, name: str) -> int:
         size = WRITABLE.get(name, 0)

@@ -15,9 +15,9 @@ import errno
 import os
 import sys
 import threading
-from functools import cache
 
 from fastrtp.errors import BpfError
+from fastrtp.once import once
 
 PAGE_SIZE = 4096
 _CHUNK = 4096
@@ -31,7 +31,7 @@ def _fault(address: int, size: int, what: str) -> BpfError:
     return BpfError(errno.EFAULT, f"EFAULT: cannot {what} {size} bytes at address {address:#x}")
 
 
-@cache
+@once
 def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     for name in ("process_vm_readv", "process_vm_writev"):
@@ -88,9 +88,9 @@ class _Pipe(threading.local):
         return True
 
 
-@cache
-def _pipe() -> _Pipe:
-    return _Pipe()
+@once
+def _pipe(process: int) -> _Pipe:
+    return _Pipe()  # a forked child must not share its parent's
 
 
 def copy_from_user(address: int, size: int) -> bytes:
@@ -102,7 +102,7 @@ def copy_from_user(address: int, size: int) -> bytes:
     buffer = ctypes.create_string_buffer(size)
     got = _vm_copy("process_vm_readv", ctypes.addressof(buffer), address, size)
     if got is None:
-        data = _pipe().read_from(address, size)
+        data = _pipe(os.getpid()).read_from(address, size)
         if data is None:
             raise _fault(address, size, "read")
         return data
@@ -120,7 +120,7 @@ def copy_to_user(address: int, data: bytes) -> None:
     buffer = ctypes.create_string_buffer(data, len(data))
     got = _vm_copy("process_vm_writev", ctypes.addressof(buffer), address, len(data))
     if got is None:
-        got = len(data) if _pipe().write_to(address, data) else -1
+        got = len(data) if _pipe(os.getpid()).write_to(address, data) else -1
     if got != len(data):
         raise _fault(address, len(data), "write")
 

@@ -7,6 +7,7 @@ against the same BTF finds its members. Must not know: recordings, programs.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ _ALIGN = 64
 class ObjectSpace:
     """Typed objects in `arena`, laid out by `btf`.
 
-    Types are named as in the BTF: a struct, a union, or a typedef ("ktime_t"). Addresses are native ones.
+    Types are named as in the BTF: a struct, a union, or a typedef ("ktime_t"). Addresses are native ones. Threads that want the
+    same object get the same.
     """
 
     def __init__(self, arena: Arena, btf: Btf) -> None:
@@ -38,6 +40,7 @@ class ObjectSpace:
         self._types: dict[str, int] = {}
         self._strings: dict[bytes, int] = {}
         self._blocks: list[int] = []
+        self._making = threading.RLock()
 
     def close(self) -> None:
         """Give every object back to the arena."""
@@ -111,21 +114,23 @@ class ObjectSpace:
 
     def objects(self, type_name: str, identities: Sequence[Hashable]) -> NDArray[np.uint64]:
         """Addresses of many objects; the new ones share one allocation."""
-        known = self._objects.setdefault(type_name, {})
-        new = [identity for identity in dict.fromkeys(identities) if identity not in known]
-        if new:
-            stride = -(-max(self.size(type_name), 1) // _ALIGN) * _ALIGN
-            base = self._allocate(stride * len(new))
-            known.update(zip(new, range(base, base + stride * len(new), stride), strict=True))
+        with self._making:
+            known = self._objects.setdefault(type_name, {})
+            new = [identity for identity in dict.fromkeys(identities) if identity not in known]
+            if new:
+                stride = -(-max(self.size(type_name), 1) // _ALIGN) * _ALIGN
+                base = self._allocate(stride * len(new))
+                known.update(zip(new, range(base, base + stride * len(new), stride), strict=True))
         return np.fromiter((known[identity] for identity in identities), np.uint64, len(identities))
 
     def zeroed(self, size: int, identity: Hashable) -> int:
         """Address of `size` zero bytes that stand for something nobody recorded."""
-        known = self._objects.setdefault("", {})
         key = (size, identity)
-        if key not in known:
-            known[key] = self._allocate(size)
-        return known[key]
+        with self._making:
+            known = self._objects.setdefault("", {})
+            if key not in known:
+                known[key] = self._allocate(size)
+            return known[key]
 
     def task(self, pid: int) -> int:
         """Address of the task_struct of a pid."""
@@ -141,15 +146,16 @@ class ObjectSpace:
         `tgids` (the pid where left out) and `comms` are set for all of them, known ones included.
         """
         pid_list = [int(pid) for pid in pids]
-        known = self._objects.setdefault("task_struct", {})
-        new = [pid for pid in dict.fromkeys(pid_list) if pid not in known]
-        addresses = self.objects("task_struct", pid_list)
-        if new:
-            fresh = self.objects("task_struct", new)
-            numbers = np.array(new, np.int64)
-            self.scatter(fresh, "task_struct", "pid", numbers)
-            self.scatter(fresh, "task_struct", "tgid", numbers)
-            self.scatter(fresh, "task_struct", "group_leader", fresh)
+        with self._making:  # no thread finds a task that has no pid yet, or has its tgid set back
+            known = self._objects.setdefault("task_struct", {})
+            new = [pid for pid in dict.fromkeys(pid_list) if pid not in known]
+            addresses = self.objects("task_struct", pid_list)
+            if new:
+                fresh = self.objects("task_struct", new)
+                numbers = np.array(new, np.int64)
+                self.scatter(fresh, "task_struct", "pid", numbers)
+                self.scatter(fresh, "task_struct", "tgid", numbers)
+                self.scatter(fresh, "task_struct", "group_leader", fresh)
         if tgids is not None:
             groups = np.asarray(tgids, np.int64)
             self.scatter(addresses, "task_struct", "tgid", groups)
@@ -162,14 +168,15 @@ class ObjectSpace:
 
     def idle_tasks(self, cpus: int) -> NDArray[np.uint64]:
         """Addresses of the idle tasks of CPUs 0 to `cpus` - 1."""
-        known = self._objects.setdefault("task_struct", {})
         names: list[Hashable] = [("idle", cpu) for cpu in range(cpus)]
-        new = [cpu for cpu in range(cpus) if names[cpu] not in known]
-        addresses = self.objects("task_struct", names)
-        if new:
-            fresh = addresses[new]
-            self.scatter(fresh, "task_struct", "comm", np.array([f"swapper/{cpu}" for cpu in new], "S16"))
-            self.scatter(fresh, "task_struct", "group_leader", fresh)
+        with self._making:
+            known = self._objects.setdefault("task_struct", {})
+            new = [cpu for cpu in range(cpus) if names[cpu] not in known]
+            addresses = self.objects("task_struct", names)
+            if new:
+                fresh = addresses[new]
+                self.scatter(fresh, "task_struct", "comm", np.array([f"swapper/{cpu}" for cpu in new], "S16"))
+                self.scatter(fresh, "task_struct", "group_leader", fresh)
         return addresses
 
     def string(self, text: bytes) -> int:
@@ -179,16 +186,17 @@ class ObjectSpace:
 
     def strings(self, texts: Sequence[bytes]) -> NDArray[np.uint64]:
         """Addresses of many strings; the new ones share one allocation."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._strings]
-        if new:
-            sizes = [-(-(len(text) + 1) // 8) * 8 for text in new]
-            base = self._allocate(sum(sizes))
-            view = self.arena.view(base, sum(sizes))
-            at = 0
-            for text, size in zip(new, sizes, strict=True):
-                view[at : at + len(text)] = np.frombuffer(text, np.uint8)
-                self._strings[text] = base + at
-                at += size
+        with self._making:
+            new = [text for text in dict.fromkeys(texts) if text not in self._strings]
+            if new:
+                sizes = [-(-(len(text) + 1) // 8) * 8 for text in new]
+                base = self._allocate(sum(sizes))
+                view = self.arena.view(base, sum(sizes))
+                at = 0
+                for text, size in zip(new, sizes, strict=True):
+                    view[at : at + len(text)] = np.frombuffer(text, np.uint8)
+                    self._strings[text] = base + at
+                    at += size
         return np.fromiter((self._strings[text] for text in texts), np.uint64, len(texts))
 
     # values

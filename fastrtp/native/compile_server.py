@@ -6,15 +6,15 @@ Must not know: BPF, maps, the cache.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from fastrtp.errors import JitError
-from fastrtp.native import engine
+from fastrtp.native import engine, lifeline
 from fastrtp.native.compiler import IDLE_SECONDS, Job, Part, receive, send
+from fastrtp.once import once
 
 
 def linked(job: Job) -> Any:
@@ -45,7 +45,7 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     return head, engine.emit_object(module, request["codegen"])
 
 
-@functools.cache
+@once
 def _bitcode(path: str) -> bytes:
     return Path(path).read_bytes()
 
@@ -63,13 +63,10 @@ def serve(requests: int, replies: int) -> None:
         send(replies, body)
 
 
-def main() -> None:
-    """The server process."""
+def main(parent: int) -> None:
+    """The server process of `parent`, which it ends with."""
+    lifeline.end_with(parent)
     replies = os.dup(1)
     os.dup2(2, 1)  # whatever prints, prints to the log
     with contextlib.suppress(EOFError, BrokenPipeError):
         serve(os.dup(0), replies)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,8 @@
 
 LLVM answers some of its own bugs with abort(), which no exception catches, and a program that the verifier accepts must
 never end the user's interpreter. So the work is done by server processes (`compile_server`), as many as there are CPUs to
-keep busy, started when there is something to compile, which end by themselves when nothing comes for a while. Where one
+keep busy, started when there is something to compile, which end by themselves when nothing comes for a while, and with this
+process, however it ends (`lifeline`). Where one
 dies, the module is tried once more with the code generator's optimisations off, which are where such bugs live; then it
 is a JitError. Cached objects never come here.
 
@@ -11,9 +12,7 @@ Must not know: BPF, maps, the cache.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
 import importlib.util
 import json
 import os
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from fastrtp.errors import JitError
+from fastrtp.native.process import PROCESS
+from fastrtp.once import after_fork, once
 
 if TYPE_CHECKING:
     import subprocess
@@ -88,7 +89,7 @@ class _DiedError(Exception):
 
 
 class CompileServer:
-    """The client's side of one process. One request at a time; safe in threads and after fork."""
+    """The client's side of one process. One request at a time; safe in threads. A forked child leaves it to its parent."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -160,8 +161,6 @@ class CompileServer:
         import subprocess
         import tempfile
 
-        if self._owner != os.getpid():
-            self._process = None  # a forked child leaves the server to its parent
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
@@ -194,7 +193,7 @@ def _command() -> list[str]:
     options = ["-B"] if sys.dont_write_bytecode else []
     if sys.pycache_prefix:
         options += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
-    code = f"import sys; sys.path += {folders!r}; from fastrtp.native.compile_server import main; main()"
+    code = f"import sys; sys.path += {folders!r}; from fastrtp.native.compile_server import main; main({os.getpid()})"
     return [sys.executable, "-I", "-S", *options, "-c", code]
 
 
@@ -202,14 +201,16 @@ class Pending:
     """A job that is being done. result() waits for it."""
 
     def __init__(self, compilers: Compilers, job: Job) -> None:
+        self._compilers = compilers
+        self._job = job
         self._output: Output | None = None
         self._error: JitError | None = None
-        self._thread = threading.Thread(target=self._run, args=(compilers, job), daemon=True, name="fastrtp-compile")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="fastrtp-compile")
         self._thread.start()
 
-    def _run(self, compilers: Compilers, job: Job) -> None:
+    def _run(self) -> None:
         try:
-            self._output = compilers.compile(job)
+            self._output = self._compilers.compile(self._job)
         except JitError as error:
             self._error = error
         except Exception as error:
@@ -218,19 +219,21 @@ class Pending:
     def result(self) -> Output:
         """The object and its symbols. JitError."""
         self._thread.join()
+        if self._output is None and self._error is None:
+            self._run()  # a forked child, in which the thread is not
         if self._output is None:
             raise self._error or JitError("nothing was compiled")
         return self._output
 
 
 class Compilers:
-    """As many servers as are busy at a time, at most one a CPU. Safe in threads and after fork."""
+    """As many servers as are busy at a time, at most one a CPU. Safe in threads; a forked child starts its own."""
 
     def __init__(self) -> None:
-        self._reset()
+        self._begin()
+        after_fork(self._begin)
 
-    def _reset(self) -> None:
-        self._owner = os.getpid()
+    def _begin(self) -> None:
         self._free = threading.Condition()
         self._idle: list[CompileServer] = []
         self._count = 0
@@ -238,7 +241,6 @@ class Compilers:
 
     def start(self) -> None:
         """Start a server, unless one is there: its first job will come soon."""
-        self._check_owner()
         with self._free:
             first = CompileServer() if not self._count and not self._closed else None
             if first is not None:
@@ -250,7 +252,6 @@ class Compilers:
 
     def compile(self, job: Job, what: str = "object") -> Output:
         """("object" code, "assembly" or "ir" of a job, the symbols that it names and does not define). JitError."""
-        self._check_owner()
         server = self._take()
         try:
             return server.compile(job, what)
@@ -263,7 +264,6 @@ class Compilers:
 
     def submit(self, job: Job) -> Pending:
         """Compile a job to an object meanwhile."""
-        self._check_owner()
         return Pending(self, job)
 
     def close(self) -> None:
@@ -274,10 +274,6 @@ class Compilers:
             self._free.notify_all()
         for server in idle:
             server.close()
-
-    def _check_owner(self) -> None:
-        if self._owner != os.getpid():
-            self._reset()  # a forked child leaves the servers to its parent
 
     def _take(self) -> CompileServer:
         with self._free:
@@ -291,7 +287,7 @@ class Compilers:
             return CompileServer()
 
 
-@functools.cache
+@once
 def _most() -> int:
     try:
         cpus = len(os.sched_getaffinity(0))
@@ -300,9 +296,6 @@ def _most() -> int:
     return max(1, min(cpus, _MOST_SERVERS))
 
 
-@functools.cache
 def server() -> Compilers:
     """This process's compilers."""
-    made = Compilers()
-    atexit.register(made.close)
-    return made
+    return PROCESS.compilers

@@ -8,7 +8,6 @@ Must not know: BPF, maps, what the symbols mean.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import llvmlite.binding as llvm
 
 from fastrtp.errors import JitError
 from fastrtp.native import SMP
+from fastrtp.once import once
 
 _OPTIMISATION = 3
 
@@ -27,7 +27,7 @@ _TUNING = {"x86_64": ",+prefer-no-gather,+prefer-no-scatter"}
 _MAX_UNROLL = 4
 
 
-@functools.cache
+@once
 def triple() -> str:
     """The host's target triple; also the point at which LLVM is initialised."""
     llvm.initialize_native_target()
@@ -35,14 +35,14 @@ def triple() -> str:
     return str(llvm.get_default_triple())
 
 
-@functools.cache
+@once
 def cpu() -> tuple[str, str]:
     """(name, feature string) of the host's processor: part of every cache key."""
     triple()
     return str(llvm.get_host_cpu_name()), str(llvm.get_host_cpu_features().flatten())
 
 
-@functools.cache
+@once
 def target_machine(codegen: int = _OPTIMISATION) -> Any:
     """The host's target machine, at a level of optimisation of the code generator. Frame pointers are not kept."""
     name, features = cpu()

@@ -1,14 +1,16 @@
-"""What compiled code depends on besides its source: the processor, and the versions of numba and llvmlite.
+"""The processor that code is compiled for.
 
-Part of every key of compiled code, so it is found out without importing either (llvmlite alone takes 40 ms).
+Part of every key of compiled code, so it is found out without LLVM, which takes 40 ms to import.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
+import hashlib
 import platform
 from pathlib import Path
+
+from fastrtp import provenance
+from fastrtp.once import once
 
 _FACTS = frozenset({
     "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
@@ -20,7 +22,7 @@ _FACTS = frozenset({
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-@functools.cache
+@once
 def processor() -> str:
     """The host's processor and its features. Where the kernel does not say, LLVM is asked."""
     try:
@@ -35,27 +37,13 @@ def processor() -> str:
     return f"{platform.machine()}\n{facts}"
 
 
+def made_by(*makers: str) -> str:
+    """Name of the version of what makes native code: these modules with all that they import, and this processor."""
+    return hashlib.sha256(f"{provenance.made_by(*makers)}\n{processor()}".encode()).hexdigest()[:32]
+
+
 def cpu_facts(text: str) -> str:
     """The lines about the first processor in a /proc/cpuinfo that code generation may depend on, in one order."""
     first = text.lstrip("\n").partition("\n\n")[0]
     rows = (line.partition(":") for line in first.splitlines())
     return "\n".join(sorted(f"{name.strip()}:{value.strip()}" for name, _, value in rows if name.strip() in _FACTS))
-
-
-@functools.cache
-def versions() -> str:
-    """Versions of the packages that make code."""
-    return "".join(f"{name} {_version(name)}\n" for name in ("llvmlite", "numba"))
-
-
-def _version(name: str) -> str:
-    """The contents of the package's version file, or what its metadata says (which takes much longer to read)."""
-    spec = importlib.util.find_spec(name)
-    if spec is not None and spec.origin is not None:
-        try:
-            return Path(spec.origin).with_name("_version.py").read_text()
-        except OSError:
-            pass
-    from importlib.metadata import version
-
-    return version(name)

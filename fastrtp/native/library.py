@@ -1,15 +1,14 @@
 """The native library in use: found in the cache or built once, loaded without numba or LLVM.
 
 `library()` gives its functions as Python callables (they run without the GIL), its addresses as symbols for the
-programs' objects, and its bitcode to inline from. The cache key covers the sources of all native modules, the versions
-of numba and llvmlite and the processor, so a stale library is never loaded; a damaged or changed one is built again.
+programs' objects, and its bitcode to inline from. The cache key covers all that native modules and their build import, its
+packages (`fastrtp.provenance`) and the processor, so a stale library is never loaded; a damaged or changed one is built again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import hashlib
 import json
 import os
@@ -18,48 +17,49 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from fastrtp.entry_cache import cache_folder, files_digest
+from fastrtp.entry_cache import cache_folder
 from fastrtp.errors import JitError
-from fastrtp.native import SMP, host
+from fastrtp.native import host
 from fastrtp.native.module import NativeModule
+from fastrtp.native.process import PROCESS
 from fastrtp.native.progress import BuildLine
+from fastrtp.once import once
+from fastrtp.provenance import PACKAGE
 
-__all__ = ["NativeLibrary", "cache_folder", "ensure_built", "extension", "is_built", "key", "library", "sources"]
+__all__ = ["NativeLibrary", "cache_folder", "ensure_built", "extension", "is_built", "key", "library", "load", "native_modules"]
 
 Progress = Callable[[int, int, str], None]
 
-_SOURCES = (
-    "_native.py", "_layout.py",
-    "argtype.py", "insn.py", "opcodes.py", "perf_attr.py", "reason.py", "regtype.py", "stacktype.py", "uapi.py", "widths.py",
-)  # fmt: skip
-"""Endings of the names of modules with native functions, and with records and tables that these take constants from."""
-_MAKERS = ("__init__", "build", "compile_server", "compiler_rt", "engine", "intrinsics", "ir_pipeline", "layout")
 _KEPT_LIBRARIES = 4
+_BUILD = "fastrtp.native.build"
 
 
-def sources() -> list[Path]:
-    """The files that the library is made of, and by."""
-    package = Path(__file__).resolve().parent.parent
-    found = [Path(folder, name) for folder, _, names in os.walk(package) for name in names if name.endswith(_SOURCES)]
-    return [*found, *(package / "native" / f"{name}.py" for name in _MAKERS)]
+def native_modules() -> list[str]:
+    """Names of the package's modules with native functions, sorted."""
+    found = [
+        Path(folder, name).relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
+        for folder, _, names in os.walk(PACKAGE)
+        for name in names
+        if name.endswith("_native.py")
+    ]
+    return sorted(found)
 
 
-@functools.cache
+@once
 def key() -> str:
     """Name of the library that fits these sources, versions and this processor."""
-    package = Path(__file__).resolve().parent.parent
-    facts = "\n".join((files_digest(package, sources()), host.versions(), host.processor()))
-    return hashlib.sha256(facts.encode()).hexdigest()[:20]
+    return host.made_by(*native_modules(), _BUILD)[:20]
 
 
 class NativeLibrary:
     """A loaded library. `symbols`: address by function name; `bitcode_path`: the file of the bodies that programs may inline;
     `uses`: what each function asks of a run (`fastrtp.native.intrinsics.uses`).
 
-    Given `symbols` are what an extension may call of the main library. JitError, OSError, ValueError, KeyError for damaged files.
+    Given `symbols` are what it may use: the flag for several CPUs and, of the main library, what an extension calls. JitError,
+    OSError, ValueError, KeyError for damaged files.
     """
 
-    def __init__(self, folder: Path, stem: str, symbols: Mapping[str, int] | None = None) -> None:
+    def __init__(self, folder: Path, stem: str, symbols: Mapping[str, int]) -> None:
         manifest = json.loads((folder / f"{stem}.json").read_text())
         functions = manifest["functions"]
         self.key = stem
@@ -67,25 +67,18 @@ class NativeLibrary:
         self.parameters: dict[str, tuple[str, ...]] = {name: tuple(row["parameters"]) for name, row in functions.items()}
         self.inline = frozenset(name for name, row in functions.items() if row["inline"])
         self.uses = {name: frozenset(row["uses"]) for name, row in functions.items()}
-        self._smp = ctypes.c_int64(0)
-        given = dict(symbols or {SMP: ctypes.addressof(self._smp)})
+        given = dict(symbols)
         parts = {suffix: (folder / f"{stem}.{suffix}").read_bytes() for suffix in ("bc", *manifest["objects"])}
         for suffix, data in parts.items():
             if hashlib.sha256(data).hexdigest() != manifest["sha256"][suffix]:
                 raise JitError(f"{folder / stem}.{suffix} is damaged")
-        self.symbols: dict[str, int] = {} if symbols else dict(given)
+        self.symbols: dict[str, int] = {}
         self._modules = []
         for suffix, names in manifest["objects"].items():
             module = NativeModule(parts[suffix], names, given, "native-library")
             self._modules.append(module)
             self.symbols |= module.addresses
             given |= module.addresses
-
-    def several_cpus(self) -> None:
-        """From now on functions that are not part of a program's code reckon with other CPUs. There is no way back: one of them
-        may be running.
-        """
-        self._smp.value = 1
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         """The function `name` over Python ints (int64, wrapping); it releases the GIL while it runs."""
@@ -122,8 +115,8 @@ def _run_build(stem: str, widths: list[str], progress: Progress | None = None) -
             _run_build(stem, widths, shown)
         return
     folder = cache_folder()
-    command = [sys.executable, "-m", "fastrtp.native.build", str(folder), stem, *widths]
-    path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", _BUILD, str(folder), stem, str(os.getpid()), *widths]
+    path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path}
     with _alone(folder / f"{stem}.lock"), tempfile.TemporaryFile("w+") as errors:
         if (folder / f"{stem}.json").exists():
@@ -159,22 +152,21 @@ def _alone(path: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-@functools.cache
+@once
 def library() -> NativeLibrary:
-    """The library, built first if need be."""
-    return _load(f"native-{key()}", [])
+    """The library, built first if need be: one a process."""
+    return PROCESS.library(f"native-{key()}")
 
 
-@functools.cache
 def extension(name: str, widths: tuple[str, ...]) -> NativeLibrary:
     """A library of cast shims beyond those of the main one, built first if need be."""
-    return _load(f"native-{key()}-{name}", list(widths))
+    return PROCESS.library(f"native-{key()}-{name}", widths)
 
 
-def _load(stem: str, widths: list[str]) -> NativeLibrary:
+def load(stem: str, widths: list[str], symbols: Mapping[str, int]) -> NativeLibrary:
+    """Load a library out of the cache, built first if need be. For `PROCESS`, which has one of each. JitError."""
     folder = cache_folder()
     manifest = folder / f"{stem}.json"
-    symbols = library().symbols if widths else None
     if manifest.exists():
         try:
             found = NativeLibrary(folder, stem, symbols)

@@ -11,7 +11,6 @@ Must not know: BPF, maps, what the symbols mean.
 from __future__ import annotations
 
 import ctypes
-import functools
 import mmap
 import platform
 import struct
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastrtp.errors import JitError
+from fastrtp.once import once
 
 _EM_X86_64 = 62
 _ET_REL = 1
@@ -179,12 +179,12 @@ def _unmap(base: int, size: int) -> None:
     _libc().munmap(base, size)
 
 
-@functools.cache
+@once
 def _loads_here() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
-@functools.cache
+@once
 def _libc() -> Any:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p

@@ -23,6 +23,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
+from fastrtp.once import after_fork
+
 ENVIRONMENT = "FASTRTP_PERF_MAP"
 """Environment variable: 1 writes the map, "dump" the dump as well."""
 
@@ -63,6 +65,18 @@ def functions(obj: bytes) -> dict[str, tuple[int, int, int]]:
     }
 
 
+_files = threading.Lock()
+"""Held by whoever writes: all kernels of the process write to the same files."""
+
+
+def _renew() -> None:
+    global _files
+    _files = threading.Lock()
+
+
+after_fork(_renew)
+
+
 class PerfMap:
     """The files of this process in `folder`; several may write to them, one call after the other. `dump`: the dump, too.
 
@@ -74,13 +88,13 @@ class PerfMap:
         self.path = folder / f"perf-{os.getpid()}.map"
         self.dump_path = folder / f"jit-{os.getpid()}.dump"
         self.dump = dump
-        self._lock = threading.Lock()
         self._mark: mmap.mmap | None = None
-        for path in (self.path, self.dump_path):
-            if path.exists() and path.stat().st_mtime < _process_start():
-                path.unlink()  # of an earlier process with the same number
-        if dump:
-            self._begin()
+        with _files:
+            for path in (self.path, self.dump_path):
+                if path.exists() and path.stat().st_mtime < _process_start():
+                    path.unlink()  # of an earlier process with the same number
+            if dump:
+                self._begin()
         with self._open(self.path):
             pass
 
@@ -102,7 +116,7 @@ class PerfMap:
     def add_ranges(self, ranges: Iterable[tuple[int, int, str]], lines: Iterable[Line] = ()) -> None:
         """Name code: (address, bytes, name) each."""
         rows = list(ranges)
-        with self._lock:
+        with _files:
             with self._open(self.path) as file:
                 file.write("".join(f"{address:x} {size:x} {name}\n" for address, size, name in rows).encode())
             if self.dump:

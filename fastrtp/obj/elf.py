@@ -8,12 +8,12 @@ Kernel: none (libbpf takes libelf). Must not know: BPF, BTF, maps.
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastrtp.errors import ObjectError
+from fastrtp.once import once
 
 if TYPE_CHECKING:
     from elftools.construct.lib.container import Container
@@ -209,7 +209,7 @@ class _Strings:
         return string
 
 
-@functools.cache
+@once
 def _structs() -> ELFStructs:
     """The structures of 64-bit little-endian files."""
     from elftools.elf.structs import ELFStructs

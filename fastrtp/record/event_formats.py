@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fastrtp.errors import RecordingError
+from fastrtp.once import once
 
 from .event_format import EventFormat, parse_event_format
 
@@ -56,7 +57,7 @@ class EventFormats(Mapping[str, EventFormat]):
         return {int(match[1]): name for name, match in found.items() if match is not None}
 
 
-@functools.cache
+@once
 def default_formats() -> EventFormats:
     """The shipped ones. RecordingError for a damaged installation."""
     return EventFormats(unpack(DEFAULT_FORMATS.read_bytes()).decode())

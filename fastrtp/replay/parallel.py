@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrtp.native.layout import LANE, TEAM
+from fastrtp.native.process import PROCESS
 from fastrtp.replay.bind import BoundRecording
 from fastrtp.replay.fused import FusedReplay
 from fastrtp.replay.linked import LinkedReplay
@@ -53,7 +54,7 @@ _STEP = 1 << 12
 def several_cpus(kernel: Kernel) -> Iterator[None]:
     """Programs run in their form for several CPUs, also those that are loaded meanwhile. JitError."""
     memory = kernel.memory
-    memory.lib.several_cpus()
+    PROCESS.several_cpus()
     with kernel.lock:
         memory.parallel += 1
         memory.flag_smp(on=True)

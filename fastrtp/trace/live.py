@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrtp.native.memory import Memory
+from fastrtp.once import once_property
 
 if TYPE_CHECKING:
     from fastrtp.trace.tracepoint import Tracepoint
@@ -39,7 +40,6 @@ class TraceFunction:
         self._trace_call = memory.lib.symbols[f"trace_call{tp.num_args}"]
         self._masks = [(1 << 8 * arg.size) - 1 if arg.size < 8 else _MASK for arg in tp.proto.args]
         self._array: Any = ctypes.c_uint64 * tp.num_args
-        self._njit: Any = None
 
     def __repr__(self) -> str:
         return f"<trace_{self.prototype}>"
@@ -63,14 +63,12 @@ class TraceFunction:
             for address in strings:
                 self.memory.arena.free(address)
 
-    @property
+    @once_property
     def njit(self) -> Any:
         """The numba form, for use inside @njit code: takes integers and addresses. It holds this process's addresses."""
-        if self._njit is None:
-            from fastrtp.trace.live_native import compile_trace
+        from fastrtp.trace.live_native import compile_trace
 
-            self._njit = compile_trace(self.tp, self.memory, self._trace_call, self.cpu, self.prototype)
-        return self._njit
+        return compile_trace(self.tp, self.memory, self._trace_call, self.cpu, self.prototype)
 
     def _value(self, number: int, value: Any, strings: list[int]) -> int:
         arg = self.tp.proto.args[number]

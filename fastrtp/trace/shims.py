@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 from fastrtp.native import library
+from fastrtp.once import once
 
 _PREFIX = "__bpf_trace_"
 
@@ -48,7 +48,7 @@ class Shims:
         return [library.cache_folder() / f"{key}.o" for key in self._libraries]
 
 
-@functools.cache
+@once
 def shims() -> Shims:
     """The process's shims: code is shared by all kernels."""
     return Shims()

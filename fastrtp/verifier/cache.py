@@ -1,8 +1,9 @@
 """Accepted programs on disk, by content: what was verified once need not be verified again.
 
-The key covers all that a verdict can depend on: the sources of the verifier and of the tables it reads, instructions
-(maps by index instead of by descriptor), the shape of each map with its BTF and the bytes of frozen constants, every
-member of LoadAttr, the program's and the kernel's BTF. Entries are JSON: reading one runs no code, and every number in
+A verdict depends on who gives it: the verifier with all that it imports (`fastrtp.provenance`), and the native library, which
+has its core, as it was compiled; the cache has no entries but theirs. The key covers the rest: instructions (maps by index
+instead of by descriptor), the shape of each map with its BTF and the bytes of frozen constants, every member of LoadAttr, the
+program's and the kernel's BTF. Entries are JSON: reading one runs no code, and every number in
 it is checked against the program before it is used. Rejections are not kept: their log is followed anew.
 """
 
@@ -26,6 +27,8 @@ from fastrtp.isa import (
     Insn,
     encode,
 )
+from fastrtp.native import library
+from fastrtp.provenance import made_by
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier.api import InsnAux, LoadAttr, SubprogInfo, VerifiedProgram, VerifierStats
 from fastrtp.verifier.check import bpf_check
@@ -36,7 +39,6 @@ MAX_BODY = 4 << 20
 
 _MAPS = frozenset({BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_MAP_IDX_VALUE})
 _BY_INDEX = frozenset({BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE})
-_SOURCES = ("verifier", "helpers", "isa", "btf")
 _ACCESS = frozenset({None, "ctx", "stack", "map_value", "mem", "btf", "tp_buffer"})
 _MEMBERS = tuple(member.name for member in fields(LoadAttr) if member.name not in ("insns", "fd_to_map", "fd_array"))
 _KEPT = frozenset({"insns", "used_maps", "aux", "subprogs", "stats"})
@@ -46,7 +48,7 @@ class VerifiedCache:
     """Verified programs in `folder`, at most about `max_bytes` of them. `missed()` is called before one is verified anew."""
 
     def __init__(self, folder: Path, max_bytes: int = 16 << 20, missed: Callable[[], None] | None = None) -> None:
-        self.entries = EntryCache(folder, "verified", ".json", max_bytes)
+        self.entries = EntryCache(folder, "verified", ".json", judge(), max_bytes)
         self._missed = missed
 
     def bpf_check(self, attr: LoadAttr) -> VerifiedProgram:
@@ -100,18 +102,9 @@ def _resolve(attr: LoadAttr) -> tuple[list[Insn], list[Any]] | None:
     return insns, maps
 
 
-@functools.cache
-def sources_digest() -> str:
-    """Digest of the verifier and of all tables that it reads."""
-    package = Path(__file__).resolve().parent.parent
-    digest = hashlib.blake2b(digest_size=16)
-    paths = [package / "uapi.py", package / "native" / "intrinsics.py", package / "native" / "verifier_layout.py"]
-    for folder in _SOURCES:
-        paths += sorted((package / folder).glob("*.py"))
-    for path in paths:
-        if path.parent.name in ("verifier", "native") or not path.name.endswith("_native.py"):
-            digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+def judge() -> str:
+    """Name of the version of whatever says a verdict: the same for every program."""
+    return f"{made_by(__name__)} {library.key()}"
 
 
 def _btf(btf: Any) -> object:
@@ -147,7 +140,7 @@ def _map(found: Any) -> object:
 
 
 def _key(attr: LoadAttr, insns: Sequence[Insn], maps: Sequence[Any]) -> str:
-    facts: list[object] = [sources_digest(), [_map(found) for found in maps]]
+    facts: list[object] = [[_map(found) for found in maps]]
     for name in _MEMBERS:
         value = getattr(attr, name)
         if name in ("btf", "kernel_btf"):

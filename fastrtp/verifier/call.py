@@ -5,7 +5,6 @@ Kernel: kernel/bpf/verifier.c:check_helper_call.
 
 from __future__ import annotations
 
-import functools
 from errno import EINVAL
 from typing import Any
 
@@ -28,6 +27,7 @@ from fastrtp.native.verifier_layout import (
     HELPER_XCHG,
     VHELPER,
 )
+from fastrtp.once import once
 from fastrtp.uapi import BPF_F_SLEEPABLE
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.call_args import ARG_CHECKS, CallArgMeta, check_func_arg
@@ -52,7 +52,7 @@ _FACTS = {
 _NATIVE_RETURNS = frozenset({RetType.RET_INTEGER, RetType.RET_VOID, RetType.RET_PTR_TO_MAP_VALUE})
 
 
-@functools.cache
+@once
 def helper_rows() -> Any:
     """For the core: the helper table by number, and what else it has to know of each."""
     rows = np.zeros(HELPER_ROWS, VHELPER)

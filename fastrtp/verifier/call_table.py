@@ -5,7 +5,6 @@ Kernel: kernel/bpf/verifier.c:compatible_reg_types.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from fastrtp.helpers.argtype import ArgType
 from fastrtp.native.verifier_layout import ARG_TYPES_MAX
+from fastrtp.once import once
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_DYNPTR,
     CONST_PTR_TO_MAP,
@@ -77,7 +77,7 @@ def expected_types(base: int) -> tuple[int, ...]:
     return _COMPATIBLE[base]
 
 
-@functools.cache
+@once
 def arg_types() -> Any:
     """The register types of each type of argument, a row of ARG_TYPES_MAX numbers each, 0 behind the last."""
     table = np.zeros((max(ArgType) + 1, ARG_TYPES_MAX), "<u4")

@@ -6,7 +6,6 @@ Kernel: kernel/bpf/verifier.c:add_subprog_and_kfunc, check_subprogs, check_cfg, 
 
 from __future__ import annotations
 
-import functools
 from errno import E2BIG, EINVAL
 from typing import Any
 
@@ -26,6 +25,7 @@ from fastrtp.native.verifier_layout import (
     PRUNE_POINT,
     VINSN,
 )
+from fastrtp.once import once
 from fastrtp.verifier.api import SubprogInfo
 from fastrtp.verifier.env import BPF_MAX_SUBPROGS, BpfVerifierEnv
 from fastrtp.verifier.resolve import LD_IMM64
@@ -42,7 +42,7 @@ ASYNC_CALLBACK_HELPERS = frozenset({HELPER_IDS["timer_set_callback"]})
 _TAIL_CALL = HELPER_IDS["tail_call"]
 
 
-@functools.cache
+@once
 def _helper_facts() -> Any:
     """For the core: a helper's argument registers, and whether it calls back."""
     facts = np.full(HELPER_ROWS, _ANY_ARGS, "<u2")

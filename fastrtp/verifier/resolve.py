@@ -6,7 +6,6 @@ Kernel: kernel/bpf/verifier.c:resolve_pseudo_ldimm64, add_used_map, check_map_pr
 
 from __future__ import annotations
 
-import functools
 from errno import EINVAL, EPROTO
 from typing import Any
 
@@ -27,6 +26,7 @@ from fastrtp.isa import (
     BPF_PSEUDO_MAP_VALUE,
     bpf_opcode_in_insntable,
 )
+from fastrtp.once import once
 from fastrtp.uapi import BpfMapType
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import fields_of
@@ -60,7 +60,7 @@ def resolve_pseudo_ldimm64(env: BpfVerifierEnv) -> None:
             env.reject(EINVAL, f"unknown opcode {insn.code:02x}")
 
 
-@functools.cache
+@once
 def _known_opcodes() -> Any:
     return np.array([bpf_opcode_in_insntable(code) and code != LD_IMM64 for code in range(256)])
 
