@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .load import (
     DEFAULT_KERNEL_VERSION,
+    DEFAULT_RELEASE,
     default_btf,
     host_btf,
     load_btf,
@@ -22,6 +23,7 @@ from .write import BtfWriter, trim
 
 __all__ = [
     "DEFAULT_KERNEL_VERSION",
+    "DEFAULT_RELEASE",
     "Btf",
     "BtfKind",
     "BtfType",

@@ -24,9 +24,12 @@ from .parse import Btf
 
 DEFAULT_BTF = "vmlinux-6.1.btf.zst"
 DEFAULT_CONFIG = "config-6.1.zst"
+DEFAULT_RELEASE = "6.1.0-56-cloud-amd64"
+"""What uname -r says on the kernel that the shipped BTF describes."""
 DEFAULT_KERNEL_VERSION = 6 << 16 | 1 << 8 | 192
 """LINUX_VERSION_CODE of the kernel that the shipped BTF describes."""
 
+_XZ_MAGIC = b"\xfd7zXZ\x00"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _LARGE = 1 << 19
 """Bytes from which on a BTF is worth an entry in the cache."""
@@ -70,13 +73,32 @@ def host_btf() -> Btf:
 
 
 def load_btf(path: str | os.PathLike[str], base: Btf | None = None) -> Btf:
-    """BTF from a file: raw, or zstd-compressed. Raises `BtfError` naming the file."""
+    """BTF from a file: raw, zstd-compressed, or the one in a .tar.xz, as BTFHub has them. Raises `BtfError` naming the file."""
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise BtfError(f"{os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
+    if data.startswith(_XZ_MAGIC):
+        data = _unpack_tar(data, os.fspath(path))
     return parse_btf(data, os.fspath(path), base)
+
+
+def _unpack_tar(data: bytes, name: str) -> bytes:
+    """The first .btf of a .tar.xz."""
+    import io
+    import lzma
+    import tarfile
+
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:xz") as archive:
+            for member in archive:
+                file = archive.extractfile(member) if member.isfile() and member.name.endswith(".btf") else None
+                if file is not None and member.size <= _MAX_BTF:
+                    return file.read()
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        raise BtfError(f"{name}: bad archive: {error}") from error
+    raise BtfError(f"{name}: no .btf in the archive, or one of more than {_MAX_BTF} bytes")
 
 
 def parse_btf(data: bytes, name: str, base: Btf | None = None) -> Btf:

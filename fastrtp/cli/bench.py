@@ -66,7 +66,7 @@ def bench_command(
     from fastrtp.replay.measure import measure
 
     with contextlib.ExitStack() as stack:
-        kernel, bare = (make_kernel(btf, opened.cpus, version=setup.version) for _ in range(2))
+        kernel, bare = (make_kernel(btf, opened, version=setup.version) for _ in range(2))
         stack.callback(bare.shutdown)
         stack.callback(kernel.shutdown)
         bar = stack.enter_context(Bar("measuring", ""))

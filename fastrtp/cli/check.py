@@ -9,14 +9,15 @@ import click
 
 from fastrtp.cli.objects import read_spec
 from fastrtp.cli.recordings import open_recording
-from fastrtp.cli.replay import make_kernel
+from fastrtp.cli.replay import explained, make_kernel
 from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import console, number, plain, table
-from fastrtp.errors import ReplayError
+from fastrtp.errors import BpfError, ObjectError, ReplayError
 
 if TYPE_CHECKING:
     from fastrtp.kernel.object import BpfObject
     from fastrtp.replay.fidelity import ProgramFidelity
+    from fastrtp.replay.recorded_kernel import KernelMatch
 
 MISSING = 1
 """Exit status under --missing strict when a program can read what is not in the recording."""
@@ -48,22 +49,26 @@ def check_command(
     """
     data, _spec = read_spec(obj)
     opened = open_recording(recording, instance)
-    kernel = make_kernel(btf, opened.cpus, version=setup.version)
+    kernel = make_kernel(btf, opened, version=setup.version)
     try:
         from fastrtp.replay import check
+        from fastrtp.replay.recorded_kernel import match
 
         loaded = setup.load(kernel, data, obj.name, strict=False)
         if not any(program.auto_attachable for program in loaded.programs.values()):
             reasons = "; ".join(f"{name}: {why}" for name, why in loaded.skipped.items())
             raise ReplayError(f"{loaded.name} has no program that names its tracepoint{f' ({reasons})' if reasons else ''}")
         found = check(kernel, opened, loaded.programs.values(), missing=missing)
-        _show(loaded, found, form)
+        _show(loaded, found, match(kernel, opened), form)
+    except (ObjectError, BpfError, ReplayError):
+        explained(kernel, opened)
+        raise
     finally:
         kernel.shutdown()
     return MISSING if missing == "strict" and any(one.missing for one in found) else 0
 
 
-def _show(loaded: BpfObject, found: list[ProgramFidelity], form: str) -> None:
+def _show(loaded: BpfObject, found: list[ProgramFidelity], kernels: KernelMatch, form: str) -> None:
     if form == "json":
         from fastrtp.cli.render import to_json
 
@@ -76,11 +81,15 @@ def _show(loaded: BpfObject, found: list[ProgramFidelity], form: str) -> None:
             }
             for one in found
         ]
-        click.echo(to_json({"object": loaded.name, "skipped": dict(loaded.skipped), "programs": programs}))
+        click.echo(
+            to_json({"object": loaded.name, "skipped": dict(loaded.skipped), "kernels": kernels.as_dict(), "programs": programs})
+        )
         return
     from rich.text import Text
 
     out = console()
+    for line in kernels.notes():
+        out.print(plain(line), soft_wrap=True)
     for one in found:
         events = f"{number(one.events)} events" if one.events else "does not occur in the recording"
         out.print(f"{plain(one.program)}  {plain(one.tracepoint)}: {events}", style="bold", soft_wrap=True)

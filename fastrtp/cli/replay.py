@@ -15,7 +15,7 @@ from fastrtp.cli.recordings import open_recording
 from fastrtp.cli.session import save as save_session
 from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, seconds, table
-from fastrtp.errors import FastrtpError, ObjectError, ReplayError
+from fastrtp.errors import BpfError, FastrtpError, ObjectError, ReplayError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -165,15 +165,18 @@ def replay_command(
     data, spec = read_spec(obj)
     _check_names(spec, obj, options)
     opened = open_recording(recording, instance)
-    kernel = make_kernel(btf, opened.cpus, perf_map, setup.version)
+    kernel = make_kernel(btf, opened, perf_map, setup.version)
     try:
         loaded = setup.load(kernel, data, obj.name, strict=strict)
         drained = Drained()
         report, detached = _run(kernel, loaded, opened, missing, drained, options)
         if save is not None:
-            save_session(save, kernel, loaded, data, btf)
+            save_session(save, kernel, loaded, data, btf if btf is not None else chosen_btf(opened))
         drained.notes += setup.notes
         _write(loaded, report, drained, options)
+    except (ObjectError, BpfError, ReplayError):
+        explained(kernel, opened)
+        raise
     finally:
         kernel.shutdown()
     if report.interrupted:
@@ -183,11 +186,35 @@ def replay_command(
     return 0
 
 
-def make_kernel(btf: str | None, cpus: int, perf_map: str | None = None, version: str | None = None) -> Kernel:
-    """A kernel with as many CPUs as the recording. `perf_map`: "map", "dump", or None: as the environment says."""
-    from fastrtp.kernel import Kernel
+def make_kernel(btf: str | None, recording: Recording, perf_map: str | None = None, version: str | None = None) -> Kernel:
+    """A kernel with as many CPUs as the recording, and with the best types at hand for it unless `btf` names some. `perf_map`:
+    "map", "dump", or None: as the environment says.
+    """
+    from fastrtp.kernel.version import version_code
+    from fastrtp.replay.recorded_kernel import kernel_of
 
-    return Kernel(btf, cpus=max(cpus, 1), perf_map=perf_map, version=version)
+    try:
+        code = version_code(version) if version is not None else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    options = {name: value for name, value in (("btf", btf), ("version", code)) if value is not None}
+    return kernel_of(recording, perf_map=perf_map, **options)
+
+
+def chosen_btf(recording: Recording) -> str | None:
+    """What --btf would have to be for the types that `make_kernel` takes."""
+    from fastrtp.replay.recorded_kernel import types_for
+
+    source = types_for(recording).source
+    return None if source is None else str(source)
+
+
+def explained(kernel: Kernel, recording: Recording) -> None:
+    """Say on standard error what may be behind an error: types of another kernel than the recording's."""
+    from fastrtp.replay.recorded_kernel import match
+
+    for line in match(kernel, recording).notes():
+        click.echo(f"fastrtp: {plain(line)}", err=True)
 
 
 def _threads(cpus: str | None, window: str | None, order: str | None) -> tuple[Any, Any, str]:

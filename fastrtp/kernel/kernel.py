@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastrtp.btf import Btf, default_btf, host_btf, load_btf, shipped_config, tracepoints
+from fastrtp.btf import DEFAULT_RELEASE, Btf, default_btf, host_btf, load_btf, shipped_config, tracepoints
 from fastrtp.btf.types import COMPOSITES
 from fastrtp.errors import BpfError, BtfError
 from fastrtp.mem.objects import ObjectSpace
@@ -37,7 +37,7 @@ from .process import Process
 from .prog import BpfProg
 from .tracepoints import TracepointRegistry
 from .verbs import Verbs
-from .version import HOST_BTF, default_version, file_version, host_version, version_code
+from .version import HOST_BTF, default_version, file_release, file_version, host_version, version_code
 
 if TYPE_CHECKING:
     from fastrtp.obj.kconfig import Config
@@ -72,7 +72,8 @@ class Kernel(Verbs):
     replay without asking).
 
     `btf`: its types: None (the shipped vmlinux), "host", a path, or a Btf. `version`: which Linux it is, as "6.1.192" or as
-    LINUX_VERSION_CODE; None: as its types tell (kernel/version.py), else unknown. `kconfig`: the configuration that it was built
+    LINUX_VERSION_CODE; None: as its types tell (kernel/version.py), else unknown. `release`: what uname -r says there, "" where
+    that is not known. `kconfig`: the configuration that it was built
     with, a mapping, a file or the text of a .config; None: that of the shipped or the running kernel where the types are its own,
     else unknown. `perf_map`: tell `perf` about compiled code, True or "dump" (fastrtp.native.perf_map); None: as
     $FASTRTP_PERF_MAP says. OSError where it cannot be told.
@@ -88,9 +89,11 @@ class Kernel(Verbs):
         perf_map: bool | str | None = None,
         version: str | int | None = None,
         kconfig: ConfigSource | None = None,
+        release: str | None = None,
     ) -> None:
         self.btf = _btf(btf)
         self._origin = _origin(btf)
+        self.release = _release(btf, self._origin) if release is None else release
         self._kconfig = kconfig
         self.version = _version(btf) if version is None else version_code(version) if isinstance(version, str) else version
         self.cpus = cpus = max(_MIN_POSSIBLE_CPUS, os.cpu_count() or 1) if cpus is None else cpus
@@ -227,6 +230,16 @@ class Kernel(Verbs):
         self._stats_holders += count
         self.memory.keep_stats(on=self._stats_holders > 0)
 
+    @classmethod
+    def of(cls, recording: Any, **options: Any) -> Kernel:
+        """A kernel like the one that made a recording (a path, or a Recording that is open): see
+        `fastrtp.replay.recorded_kernel.kernel_of`.
+        """
+        from fastrtp.record import Recording
+        from fastrtp.replay.recorded_kernel import kernel_of
+
+        return kernel_of(recording if isinstance(recording, Recording) else Recording.open(recording), **options)
+
     def replay(self, path: str | os.PathLike[str], **options: Any) -> Any:
         """Replay a recording through what is attached; the report. See `fastrtp.replay.replay`."""
         from fastrtp.replay import replay
@@ -325,6 +338,13 @@ def _origin(source: Btf | str | os.PathLike[str] | None) -> str:
     if isinstance(source, Btf):
         return ""
     return "host" if source == "host" or os.path.realpath(source) == str(HOST_BTF) else ""
+
+
+def _release(source: Btf | str | os.PathLike[str] | None, origin: str) -> str:
+    """The release of the kernel that the types are of, "" where nothing tells it."""
+    if origin:
+        return DEFAULT_RELEASE if origin == "shipped" else os.uname().release
+    return "" if source is None or isinstance(source, Btf) else file_release(source)
 
 
 def _version(source: Btf | str | os.PathLike[str] | None) -> int | None:

@@ -58,6 +58,12 @@ def file_version(path: str | os.PathLike[str]) -> int | None:
     return uname_version(os.path.basename(path))
 
 
+def file_release(path: str | os.PathLike[str]) -> str:
+    """The release that a file of BTF is named by, "" for another name."""
+    found = re.fullmatch(r"(\d+\.\d+\.\d+.*?)\.btf(\.zst|\.tar\.xz)?", os.path.basename(path))
+    return found[1] if found is not None else ""
+
+
 def default_version() -> int:
     """Of the kernel whose BTF the package ships."""
     return DEFAULT_KERNEL_VERSION

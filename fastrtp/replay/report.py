@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .fidelity import ReadFidelity
+    from .recorded_kernel import KernelMatch
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class ReplayReport:
     things that programs can read and the recording does not have, with how often the policy answered (`ReadFidelity`);
     `printk`: what bpf_trace_printk wrote, and `printk_lost` lines for which there was no room; `dropped`: records that found no
     room, by map (fastrtp.replay.losses); `signals_lost`: signals that are not in Kernel.signals(); `interrupted`: stopped early;
-    `damaged`: pages of the recording that could not be read, by CPU; `notes`: what else its reader has to say;
+    `damaged`: pages of the recording that could not be read, by CPU; `notes`: what else is to be said of it;
+    `kernels`: which kernel made the recording, and whose types it was replayed with;
     `tier`: "linked", "fused", or "fused, linked" for some of each; `threads`: how many played, 1 in the order of all events.
     """
 
@@ -49,6 +51,7 @@ class ReplayReport:
     threads: int = 1
     damaged: Mapping[int, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    kernels: KernelMatch | None = None
 
     @property
     def events_per_second(self) -> float:
@@ -70,6 +73,7 @@ class ReplayReport:
             "lost": {str(cpu): count for cpu, count in self.lost.items()},
             "damaged": {str(cpu): count for cpu, count in self.damaged.items()},
             "notes": list(self.notes),
+            "kernels": self.kernels.as_dict() if self.kernels is not None else None,
             "missing": [row.as_dict() for row in self.missing],
             "printk_lost": self.printk_lost,
             "dropped": dict(self.dropped),

@@ -24,6 +24,7 @@ from fastrtp.replay.linked import LinkedReplay
 from fastrtp.replay.losses import Losses
 from fastrtp.replay.order import ORDERS, ExactOrder, Order, order_conflicts, refuse, wants_order
 from fastrtp.replay.parallel import WINDOW, ParallelReplay, several_cpus
+from fastrtp.replay.recorded_kernel import match
 from fastrtp.replay.report import ProgramReport, ReplayReport
 from fastrtp.replay.windows import Cpus, Window, owners, parse_window
 from fastrtp.trace import Tracepoint
@@ -96,6 +97,7 @@ def replay(
         storage.drop_forgotten()
     objects = ObjectSpace(kernel.memory.arena, kernel.btf)
     protos = _protos(kernel, recording)
+    kernels = match(kernel, recording)
     linked: LinkedReplay | ParallelReplay | None = None
     around = ExitStack()
     try:
@@ -149,7 +151,8 @@ def replay(
             faulted_reads=faulted_reads,
             lost=dict(recording.lost),
             damaged=dict(recording.damaged),
-            notes=tuple(recording.notes),
+            notes=(*recording.notes, *kernels.notes()),
+            kernels=kernels,
             missing=tuple(with_runs(known, {name: row.run_cnt for name, row in programs.items()})),
             printk=kernel.memory.trace_pipe(),
             printk_lost=losses.printk,
