@@ -201,7 +201,7 @@ def test_sched_switch_state_is_turned_back(
     assert at[objects.member("task_struct", "exit_state").offset_bytes].tolist() == [exit_state]
 
 
-NO_RECIPE = ["unsigned long pfn;\toffset:8;\tsize:8;\tsigned:0;"]
+NO_RECIPE = ["unsigned long other;\toffset:8;\tsize:8;\tsigned:0;"]
 
 
 def test_missing_pointer_follows_the_policy(objects: ObjectSpace) -> None:
@@ -215,7 +215,7 @@ def test_missing_pointer_follows_the_policy(objects: ObjectSpace) -> None:
     assert objects.arena.view(zero.events[0].args[0].const, objects.size("page")).sum() == 0
     assert fault.events[0].args[0].const == FAULT_ADDRESS
     assert [(lack.tracepoint, lack.arg) for lack in zero.missing] == [("mm_page_free_batched", 0)]
-    with pytest.raises(ReplayError, match="mm_page_free_batched argument 0: the page frame number is recorded"):
+    with pytest.raises(ReplayError, match="mm_page_free_batched argument 0: no recorded field tells what it was"):
         bind(recording, objects, PROTOS, "strict", wanted)
     assert bind(recording, objects, PROTOS, "strict", {"mm_page_free_batched": ()}).missing == []
     assert bind(recording, objects, PROTOS, "strict", ()).missing == []

@@ -151,7 +151,7 @@ def test_bad_pointers_leave_fields_zero(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("no_such_event", "ENOENT"), ("sched:sys_enter", "ENOENT"), ("", "ENOENT"), ("tcp_probe", "EOPNOTSUPP")],
+    [("no_such_event", "ENOENT"), ("sched:sys_enter", "ENOENT"), ("", "ENOENT")],
 )
 def test_events_that_cannot_be_had(kernel: Kernel, name: str, code: str) -> None:
     """The reason is in the error, and nothing is on."""

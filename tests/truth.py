@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fastrtp.mem.arena import Arena
 from fastrtp.mem.objects import ObjectSpace
+from fastrtp.record import EventTable, Recording
 from fastrtp.record.event_format import EventFormat
 from fastrtp.record.event_formats import default_formats
 from fastrtp.replay.bind import BoundRecording, BoundStore
@@ -52,13 +54,20 @@ class Memory:
         at = address - self.base
         return bytes(self.view[at : at + size])
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes, store: BoundStore) -> None:
+        """A store: nothing where there is no object; of some bits the others stay."""
+        if address == store.offset:
+            return
         at = address - self.base
+        if store.mask:
+            old = int.from_bytes(self.view[at : at + len(data)], "little")
+            new = int.from_bytes(data, "little") << store.shift
+            data = (old & ~store.mask | new & store.mask).to_bytes(len(data), "little")
         self.view[at : at + len(data)] = data
 
 
-def _store_rows(store: BoundStore) -> Callable[[int, list[int]], tuple[int, bytes]]:
-    """(row, arguments) -> (address, bytes) of one store."""
+def _store_rows(store: BoundStore) -> Callable[[int, list[int]], tuple[int, bytes, BoundStore]]:
+    """(row, arguments) -> (address, bytes) of one store, and the store."""
     offset, size = store.offset, store.size
     base = None if store.base is None or isinstance(store.base, int) else store.base.tolist()
 
@@ -69,13 +78,13 @@ def _store_rows(store: BoundStore) -> Callable[[int, list[int]], tuple[int, byte
 
     if store.column is None:
         data = (store.const & (1 << 8 * size) - 1).to_bytes(size, "little")
-        return lambda row, args: (address(row, args), data)
+        return lambda row, args: (address(row, args), data, store)
     if store.column.dtype.kind == "S":
         texts = [bytes(text).ljust(size, b"\0") for text in store.column]
-        return lambda row, args: (address(row, args), texts[row])
+        return lambda row, args: (address(row, args), texts[row], store)
     mask = (1 << 8 * size) - 1
     values = store.column.tolist()
-    return lambda row, args: (address(row, args), (values[row] & mask).to_bytes(size, "little"))
+    return lambda row, args: (address(row, args), (values[row] & mask).to_bytes(size, "little"), store)
 
 
 class Model:
@@ -166,3 +175,15 @@ class Model:
     def raw(self, name: str) -> dict[bytes, bytes]:
         """A map's items as the kernel would hold them."""
         return {key: struct.pack("<Q", value & U64) for key, value in self.maps[name].items()}
+
+
+def without(recording: Recording, event: str, field: str) -> Recording:
+    """The recording as one whose format of an event lacks a field."""
+    tables = list(recording.tables)
+    place = next(index for index, table in enumerate(tables) if table.name == event)
+    table = tables[place]
+    assert table.fmt is not None
+    fmt = replace(table.fmt, fields=tuple(spec for spec in table.fmt.fields if spec.name != field))
+    fields = {name: column for name, column in table.fields.items() if name != field}
+    tables[place] = EventTable(table.name, table.system, fields, fmt, table.heaps, table.rows)
+    return replace(recording, tables=tables)

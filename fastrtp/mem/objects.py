@@ -8,7 +8,8 @@ against the same BTF finds its members. Must not know: recordings, programs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,20 +24,25 @@ if TYPE_CHECKING:
 
 TASK_COMM_LEN = 16
 _ALIGN = 64
+_MEMORY = "bytes:"
 
 
 class ObjectSpace:
     """Typed objects in `arena`, laid out by `btf`.
 
-    Types are named as in the BTF: a struct, a union, or a typedef ("ktime_t"). Addresses are native ones. Threads that want the
-    same object get the same.
+    Types are named as in the BTF: a struct, a union, or a typedef ("ktime_t"); "bytes:N" is memory of no type. A member's path
+    may name another struct that the object is, too: "inet_sock::inet_sport". Addresses are native ones. `rooms`: by type, what
+    its objects may be in full, so that there is memory for it.
+    Threads that want the same object get the same.
     """
 
-    def __init__(self, arena: Arena, btf: Btf) -> None:
+    def __init__(self, arena: Arena, btf: Btf, rooms: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         self.arena = arena
         self.btf = btf
         self._objects: dict[str, dict[Hashable, int]] = {}
         self._members: dict[tuple[str, str], Field] = {}
+        self._rooms: dict[str, int] = {}
+        self.rooms: Mapping[str, Sequence[str]] = rooms
         self._types: dict[str, int] = {}
         self._strings: dict[bytes, int] = {}
         self._blocks: list[int] = []
@@ -74,8 +80,18 @@ class ObjectSpace:
         return found
 
     def size(self, type_name: str) -> int:
-        """Bytes of a type."""
+        """Bytes of a type; "bytes:N" is memory of no type."""
+        if type_name.startswith(_MEMORY):
+            return int(type_name.removeprefix(_MEMORY))
         return self.btf.sizeof(self.type_id(type_name))
+
+    def room(self, type_name: str) -> int:
+        """Bytes that an object of a type takes: those of the largest of what it may be besides (`rooms`)."""
+        found = self._rooms.get(type_name)
+        if found is None:
+            others = [other for other in self.rooms.get(type_name, ()) if self.btf.find(other, BtfKind.STRUCT) is not None]
+            found = self._rooms[type_name] = max(map(self.size, [type_name, *others]))
+        return found
 
     def member(self, type_name: str, path: str) -> Field:
         """Where a member lies. `path` may offer alternatives, `__state|state`; "" is the whole object. Raises `BtfError`."""
@@ -86,6 +102,10 @@ class ObjectSpace:
         return found
 
     def _find_member(self, type_name: str, path: str) -> Field:
+        seen, _, path = path.rpartition("::")
+        type_name, path = seen or type_name, path.rstrip("|")
+        if type_name.startswith(_MEMORY):
+            return Field(0, self.size(type_name), 0, 0, 0)
         if not path:
             type_id = self.type_id(type_name)
             return Field(0, self.btf.sizeof(type_id), type_id, 0, 0)
@@ -118,7 +138,7 @@ class ObjectSpace:
             known = self._objects.setdefault(type_name, {})
             new = [identity for identity in dict.fromkeys(identities) if identity not in known]
             if new:
-                stride = -(-max(self.size(type_name), 1) // _ALIGN) * _ALIGN
+                stride = -(-max(self.room(type_name), 1) // _ALIGN) * _ALIGN
                 base = self._allocate(stride * len(new))
                 known.update(zip(new, range(base, base + stride * len(new), stride), strict=True))
         return np.fromiter((known[identity] for identity in identities), np.uint64, len(identities))

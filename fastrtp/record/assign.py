@@ -29,18 +29,20 @@ from fastrtp.trace.ftrace_assign import (
 )
 
 from .event_format import EventFormat, FieldKind, FormatField
-from .recipes import RECIPES, Current, Derived, Key, Obj, Pid, Raw, Recipe, Scalar, Text
+from .recipes import Bytes, Current, Derived, Key, Obj, Pid, Printk, Raw, Recipe, Scalar, Text, When
+from .recipes.find import recipe_of
 from .recipes.match import match_arguments, pointer_target
 from .recipes.sched import EXIT_STATE, PREEMPT, PREV_STATE, task_report_max
 
 _ELEMENT = re.compile(r"^(\w+)\[(\d+)\]$")
 _LOCATED = (FieldKind.DATA_LOC, FieldKind.REL_LOC)
+_COPIED = (FieldKind.STRING, FieldKind.ARRAY, FieldKind.BYTES)
 _INTEGERS = (1, 2, 4, 8)
 
 
 def assignment(btf: Btf, proto: TracepointProto, fmt: EventFormat) -> Assignment | None:
     """The assignment of an event; None where no recipe tells of its tracepoint."""
-    recipe = RECIPES.get(fmt.name)
+    recipe = recipe_of(fmt, btf, proto)
     return _Assigner(btf, proto, fmt).from_recipe(recipe) if recipe is not None else None
 
 
@@ -100,7 +102,7 @@ class _Assigner:
         for arg, plan in zip(args, plans, strict=True):
             if isinstance(plan, Scalar):
                 self._put(plan.source, arg)
-            elif isinstance(plan, Raw):
+            elif isinstance(plan, (Raw, Printk)):
                 self._put(plan.field, Arg(arg.index))
             elif isinstance(plan, Text):
                 self._text(plan.field, Arg(arg.index))
@@ -179,7 +181,13 @@ class _Assigner:
                 spot = self._member(item.type_name, path)
             except BtfError:
                 continue  # this kernel has no such member: the field is reported missing
-            if isinstance(source, Obj):
+            if isinstance(source, When):
+                source = source.value
+            if spot.bitfield_size:
+                continue
+            if isinstance(source, Bytes):
+                self._bytes(source.source, base, spot)
+            elif isinstance(source, Obj):
                 self._object(source, Deref(base, spot.offset_bytes))
             elif isinstance(source, Text):
                 self._text(source.field, Deref(base, spot.offset_bytes))
@@ -192,13 +200,13 @@ class _Assigner:
             self._put(item.by.field, Member(base, spot.offset_bytes, spot.size, True))
         elif isinstance(item.by, Key) and isinstance(base, Arg):
             for name in item.by.fields:
-                spec = self.fmt.field(name)
+                spec = self.fmt.field(name) if isinstance(name, str) else None
                 if spec is not None and "*" in spec.c_type:
-                    self._pointers.setdefault(name, base)
+                    self._pointers.setdefault(spec.name, base)
 
-    def _bytes(self, name: str, base: Address, spot: Field) -> None:
-        spec = self.fmt.field(name)
-        if spec is not None and spec.kind is FieldKind.STRING and name not in self._items:
+    def _bytes(self, name: object, base: Address, spot: Field) -> None:
+        spec = self.fmt.field(name) if isinstance(name, str) else None
+        if isinstance(name, str) and spec is not None and spec.kind in _COPIED and name not in self._items:
             self._items[name] = Copy(spec.offset, min(spec.size, spot.size), base, spot.offset_bytes)
 
     def _member(self, type_name: str, path: str) -> Field:
@@ -209,6 +217,10 @@ class _Assigner:
         )
         if type_id is None:
             raise BtfError(f"no type {type_name!r} in the BTF")
+        seen, _, path = path.rpartition("::")
+        if seen:
+            return self._member(seen, path)
+        path = path.rstrip("|")
         if not path:
             return Field(0, self.btf.sizeof(type_id), type_id, 0, 0)
         *first, last = path.split("|")

@@ -59,18 +59,23 @@ class EventTable:
         column = self.fields[name]
         if column.dtype != LOCATION:
             return cut_strings(column)
-        heap = self.heaps[name]
+        if len(column) * int(column["len"].max(initial=0)) > _WIDE:
+            text = [self.bytes_at(name, row).partition(b"\0")[0] for row in range(len(column))]
+            return np.array(text, dtype=f"S{max(map(len, text), default=0) or 1}")
+        return cut_strings(self.rows_of_bytes(name))
+
+    def rows_of_bytes(self, name: str) -> NDArray[np.bytes_]:
+        """A variable-length column as an S array as wide as its longest row, zeros behind shorter ones."""
+        column, heap = self.fields[name], self.heaps[name]
         starts = np.minimum(column["offset"].astype(np.int64), len(heap))
         sizes = np.minimum(column["len"].astype(np.int64), len(heap) - starts)
         width = max(int(sizes.max()), 1) if len(sizes) else 1
-        if len(sizes) * width > _WIDE:
-            text = [self.bytes_at(name, row).partition(b"\0")[0] for row in range(len(column))]
-            return np.array(text, dtype=f"S{max(map(len, text), default=0) or 1}")
         within = np.arange(width)
         there = within < sizes[:, None]
         out = np.zeros((len(sizes), width), np.uint8)
         out[there] = heap[(starts[:, None] + within)[there]]
-        return cut_strings(out.view(f"S{width}").reshape(-1))
+        rows: NDArray[np.bytes_] = out.view(f"S{width}").reshape(-1)
+        return rows
 
 
 def cut_strings(column: NDArray[np.bytes_]) -> NDArray[np.bytes_]:

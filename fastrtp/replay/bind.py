@@ -20,9 +20,11 @@ from fastrtp.errors import ReplayError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import EventTable, Recording
 from fastrtp.record.recipes import RECIPES, Recipe
+from fastrtp.record.recipes.find import recipe_of
 
 from .bind_args import ArgumentBinder, Told
 from .identities import TaskIndex
+from .task_changes import TaskChanges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +47,8 @@ class BoundArg:
 class BoundStore:
     """One member written before the probes run: `size` bytes of `column` (or of `const`) at `offset` of the object.
 
-    The object's address is argument `base_arg`; where that is -1, `base` holds it (a column or one address).
+    The object's address is argument `base_arg`; where that is -1, `base` holds it (a column or one address). `mask`: where not 0,
+    only these bits of what is there change; `shift`: how far the value is moved up before.
     """
 
     base_arg: int
@@ -54,6 +57,8 @@ class BoundStore:
     column: NDArray[Any] | None
     size: int
     const: int = 0
+    mask: int = 0
+    shift: int = 0
 
 
 @dataclass(slots=True)
@@ -123,8 +128,9 @@ def bind(
     """
     if policy not in ("zero", "fault", "strict"):
         raise ReplayError(f"policy {policy!r} is not one of zero, fault, strict")
-    recipes = [RECIPES.get(table.name) for table in recording.tables]
+    recipes = [_recipe(table, objects, protos.get(table.name), recording.uname) for table in recording.tables]
     index = TaskIndex(recording, recipes, objects, split)
+    changes = TaskChanges(index)
     events: list[BoundEvent] = []
     missing: list[MissingField] = []
     known: dict[str, Known] = {}
@@ -135,7 +141,7 @@ def bind(
             if table.name in wanted:
                 missing.append(MissingField(table.name, -1, "", "the kernel has no such tracepoint"))
             continue
-        event, facts = _bind_event(table, number, proto, recipe, index, objects, policy)
+        event, facts = _bind_event(table, number, proto, recipe, index, objects, policy, changes)
         events.append(event)
         known[table.name] = facts
         missing += [lack for lack in facts.lacks if _is_wanted(lack, wanted)]
@@ -146,6 +152,13 @@ def bind(
         raise ReplayError("the recording cannot supply: " + "; ".join(lines))
     order = (recording.time, recording.cpu, recording.event, recording.row)
     return BoundRecording(recording, *order, index.current(), events, missing, known, index.parents)
+
+
+def _recipe(table: EventTable, objects: ObjectSpace, proto: TracepointProto | None, kernel: str) -> Recipe | None:
+    """None for an event that nothing is known of, or that this kernel has no tracepoint for."""
+    if proto is None or table.fmt is None:
+        return RECIPES.get(table.name)
+    return recipe_of(table.fmt, objects.btf, proto, kernel)
 
 
 def _is_wanted(lack: MissingField, wanted: Wanted) -> bool:
@@ -162,6 +175,7 @@ def _bind_event(
     index: TaskIndex,
     objects: ObjectSpace,
     policy: Policy,
+    changes: TaskChanges,
 ) -> tuple[BoundEvent, Known]:
     binder = ArgumentBinder(table, number, index, objects, policy != "fault")
     plans = binder.match(proto, recipe)
@@ -172,11 +186,12 @@ def _bind_event(
     if recipe is not None:
         for extra in recipe.also:
             binder.describe(extra)
-    stores = [BoundStore(*store) for store in binder.stores]
+    stores = [BoundStore(*store) for store in [*binder.stores, *changes.stores(number, table, plans)]]
     binder.stores.clear()
     if recipe is not None:
         for extra in recipe.after:
             binder.describe(extra)
     after = [BoundStore(*store) for store in binder.stores]
-    lacks = tuple(MissingField(table.name, *lack) for lack in binder.missing)
-    return BoundEvent(table.name, args, stores, after), Known(dict(binder.args), tuple(binder.told), lacks)
+    told = (*binder.told, *changes.told)
+    lacks = tuple(MissingField(table.name, *lack) for lack in [*binder.missing, *(recipe.left if recipe is not None else ())])
+    return BoundEvent(table.name, args, stores, after), Known(dict(binder.args), told, lacks)

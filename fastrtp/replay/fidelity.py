@@ -39,6 +39,7 @@ _RULES: Mapping[str, Mapping[str, tuple[Status, str]]] = {
         "pid": ("exact", "its pid is what a task is known by"),
         "tgid": ("context", "thread groups as far as the recording tells them"),
         "group_leader": ("context", "thread groups as far as the recording tells them"),
+        "thread_pid": ("context", "the struct pid of its number, until it is released"),
         "comm": ("context", "the name that an event told last, before it the first one, or the one saved with the recording"),
     }
 }

@@ -13,14 +13,15 @@ import numpy as np
 
 from fastrtp.errors import BtfError
 from fastrtp.mem.objects import ObjectSpace
-from fastrtp.record import EventTable, Recording
-from fastrtp.record.recipes import Obj, Pid, Recipe, Text, Tgid
+from fastrtp.record import Recording
+from fastrtp.record.recipes import Obj, Pid, Recipe, Tgid, When
+
+from .task_start import Described, first_comms, link_tasks, segments, start_priorities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PID_MAX_LIMIT = 1 << 22
-_USER_EVENTS = frozenset({"sys_enter", "sys_exit", "page_fault_user"})
 
 
 class TaskIndex:
@@ -37,13 +38,15 @@ class TaskIndex:
         highest = int(recording.cpu.max()) + 1 if recording.events else 1
         self.cpus = max(recording.cpus, highest, 1)
         columns: list[NDArray[Any]] = [recording.pid]
-        self._described: list[tuple[int, EventTable, str, str]] = []
+        described: list[Described] = []
         for number, (table, recipe) in enumerate(zip(recording.tables, recipes, strict=True)):
-            for pid_field, comm_field in _pid_fields(recipe):
+            for pid_field, comm_field, prio_field in _pid_fields(recipe):
                 if table.has_integers(pid_field):
                     columns.append(table.fields[pid_field])
-                    if comm_field and table.has_strings(comm_field):
-                        self._described.append((number, table, pid_field, comm_field))
+                    comm = comm_field if comm_field and table.has_strings(comm_field) else ""
+                    prio = prio_field if prio_field and table.has_integers(prio_field) else ""
+                    if comm or prio:
+                        described.append((number, table, pid_field, comm, prio))
         self.pids = _unique(columns)
         self._dense: NDArray[np.int64] | None = None
         if len(self.pids) and int(self.pids[0]) >= 0 and int(self.pids[-1]) < _PID_MAX_LIMIT:
@@ -56,9 +59,10 @@ class TaskIndex:
         self.tgids = np.array([recording.tgid(pid) for pid in pid_list], np.int64)
         self.tasks = np.concatenate([
             objects.idle_tasks(self.cpus),
-            objects.tasks(pid_list, self.tgids, self._first_comms()),
+            objects.tasks(pid_list, self.tgids, first_comms(self, described)),
         ])  # fmt: skip
-        self._link_tasks()
+        self.steady_prio = start_priorities(self, described)
+        self.kernel_threads = link_tasks(self)
 
     # index
 
@@ -104,7 +108,23 @@ class TaskIndex:
         if key not in self._per_task:
             names = [("idle", space, cpu) for cpu in range(self.cpus)] + [("task", space, pid) for pid in self.pids.tolist()]
             self._per_task[key] = self.objects.objects(type_name, names)
+            if type_name == "pt_regs" and self.objects.has_member("pt_regs", "cs") and self.objects.has_member("pt_regs", "ss"):
+                for member, value in zip(("cs", "ss"), segments(space), strict=True):
+                    self.objects.scatter(self._per_task[key], "pt_regs", member, np.full(len(names), value))
         return self._per_task[key]
+
+    def spaces(self) -> list[str]:
+        """The spaces in which each task has what it has one of: one for each thread that plays."""
+        others = range(1, int(self._split.max()) + 1) if self._split is not None and len(self._split) else ()
+        return ["", *(f" of thread {other}" for other in others)]
+
+    def groups(self) -> NDArray[np.int64]:
+        """By index: the index of the thread group's first thread, or a number that nothing else has."""
+        found = np.arange(len(self.tasks))
+        place = np.searchsorted(self.pids, self.tgids)
+        known = (place < len(self.pids)) & (self.pids[np.minimum(place, len(self.pids) - 1)] == self.tgids)
+        found[self.cpus :] = np.where(known, place + self.cpus, self.tgids + len(self.tasks))
+        return found
 
     def per_current(self, type_name: str, number: int, space: str = "") -> NDArray[np.uint64]:
         """For each row of table `number`: the object of a type that its running task has one of."""
@@ -133,66 +153,34 @@ class TaskIndex:
     def keyed(self, type_name: str, space: str, *columns: NDArray[Any]) -> NDArray[np.uint64]:
         """For each row: the object of a type that goes by the values of `columns`."""
         wide = [column.astype(np.int64) for column in columns]
+        names: list[Any]
         if len(wide) == 1:
             unique, inverse = np.unique(wide[0], return_inverse=True)
-            names: list[Any] = [("key", space, value) for value in unique.tolist()]
+            names = [("key", space, value) for value in unique.tolist()]
         else:
-            pairs, inverse = np.unique(np.stack(wide, axis=1), axis=0, return_inverse=True)
-            names = [("key", space, *pair) for pair in pairs.tolist()]
+            codes = np.zeros(len(wide[0]), np.int64)
+            for column in wide:  # one after the other: rows of several numbers sort slowly
+                values, number = np.unique(column, return_inverse=True)
+                _, codes = np.unique(codes * len(values) + number.reshape(-1), return_inverse=True)
+            inverse = codes.reshape(-1)
+            first = np.full(int(inverse.max()) + 1 if len(inverse) else 0, 0, np.int64)
+            first[inverse] = np.arange(len(inverse))
+            names = [("key", space, *pair) for pair in zip(*(column[first].tolist() for column in wide), strict=True)]
         return self.objects.objects(type_name, names)[inverse.reshape(-1)]
 
-    # what is known of tasks before the first event
+    # members of task_structs
 
-    def _first_comms(self) -> NDArray[np.bytes_]:
-        """By pid: the name in the first event that tells it, else the one saved at the end of the recording."""
-        comms = np.array([self.recording.comms.get(pid, "").encode() for pid in self.pids.tolist()], "S16")
-        first = np.full(len(self.pids), np.iinfo(np.int64).max)
-        for number, table, pid_field, comm_field in self._described:
-            pids = table.fields[pid_field].astype(np.int64)
-            unique, row = np.unique(pids, return_index=True)
-            at = np.searchsorted(self.pids, unique)
-            time = self.rows(number)[row]
-            earlier = time < first[at]
-            first[at[earlier]] = time[earlier]
-            comms[at[earlier]] = table.strings(comm_field)[row[earlier]]
-        return comms
+    def scatter(self, tasks: NDArray[np.uint64], member: str, values: NDArray[Any]) -> None:
+        """Write a member of tasks; nothing where the kernel has no such member, which nobody could read then."""
+        if len(tasks) and self.objects.has_member("task_struct", member):
+            self.objects.scatter(tasks, "task_struct", member, values)
 
-    def _link_tasks(self) -> None:
-        """mm, signal and real_parent, where the recording implies them."""
-        user: list[NDArray[Any]] = []
-        for number, table in enumerate(self.recording.tables):
-            if table.name in _USER_EVENTS:
-                seen = np.zeros(len(self.tasks), np.bool_)
-                seen[self.of_current(number)] = True
-                user.append(np.flatnonzero(seen[self.cpus :]))
-            elif table.name == "sched_process_fork" and table.has_integers("parent_pid", "child_pid"):
-                self._link_parents(number, table)
-        if not user:
-            return
-        mine = np.unique(np.concatenate(user))
-        if len(mine):
-            addresses = self.tasks[self.cpus :][mine]
-            for member, type_name in (("mm", "mm_struct"), ("active_mm", "mm_struct"), ("signal", "signal_struct")):
-                self._point(addresses, member, type_name, [("group", "", tgid) for tgid in self.tgids[mine].tolist()])
-
-    def _point(self, addresses: NDArray[np.uint64], member: str, type_name: str, names: list[Any]) -> None:
+    def point(self, tasks: NDArray[np.uint64], member: str, type_name: str, names: list[Any]) -> None:
+        """Let a member of tasks point to the objects of these names."""
         try:
-            self.objects.scatter(addresses, "task_struct", member, self.objects.objects(type_name, names))
+            self.objects.scatter(tasks, "task_struct", member, self.objects.objects(type_name, names))
         except BtfError:  # a kernel without such a member has nothing that could read it
             return
-
-    def _link_parents(self, number: int, table: EventTable) -> None:
-        cpu = self.cpu_of(number)
-        parents = self.of_pids(table.fields["parent_pid"], cpu)
-        children = self.of_pids(table.fields["child_pid"], cpu)
-        mine = np.flatnonzero(children >= self.cpus)
-        children, parents = children[mine], parents[mine]
-        forked = self.tgids[children - self.cpus] == self.pids[children - self.cpus]  # a thread has its creator's parent
-        child, parent = self.tasks[children[forked]], self.tasks[parents[forked]]
-        self.parents = (len(np.unique(child)), self.parents[1])
-        for member in ("real_parent", "parent"):
-            if len(child) and self.objects.has_member("task_struct", member):
-                self.objects.scatter(child, "task_struct", member, parent)
 
 
 def _unique(columns: Iterable[NDArray[Any]]) -> NDArray[np.int64]:
@@ -212,16 +200,19 @@ def _unique(columns: Iterable[NDArray[Any]]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([small, *rest])) if rest else small
 
 
-def _pid_fields(recipe: Recipe | None) -> list[tuple[str, str]]:
-    """(pid field, comm field or "") of every task that a recipe tells of."""
-    found: list[tuple[str, str]] = []
+def _pid_fields(recipe: Recipe | None) -> list[tuple[str, str, str]]:
+    """(pid field, comm field or "", prio field or "") of every task that a recipe tells of."""
+    found: list[tuple[str, str, str]] = []
     todo: list[Any] = [] if recipe is None else [*recipe.args, *recipe.also, *recipe.after]
+    later = recipe.after if recipe is not None else ()
     while todo:
         item = todo.pop()
+        if isinstance(item, When):
+            item = item.value
         if isinstance(item, Obj):
             if isinstance(item.by, (Pid, Tgid)):
-                comm = item.members.get("comm")
-                named = isinstance(item.by, Pid) and isinstance(comm, str) and recipe is not None and item not in recipe.after
-                found.append((item.by.field, comm if named and isinstance(comm, str) else ""))
-            todo.extend(member for member in item.members.values() if isinstance(member, (Obj, Text)))
+                comm, prio = item.members.get("comm"), item.members.get("prio")
+                named = isinstance(item.by, Pid) and isinstance(comm, str) and item not in later
+                found.append((item.by.field, str(comm) if named else "", prio if isinstance(prio, str) else ""))
+            todo.extend(member for member in item.members.values() if isinstance(member, (Obj, When)))
     return found

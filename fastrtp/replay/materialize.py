@@ -37,14 +37,12 @@ class Materializer:
         self._lines: list[str] = []
         self._count = 0
         values = [self._argument(index, arg) for index, arg in enumerate(event.args)]
-        for store in event.stores:
-            self._store(store, values)
+        self._stores(event.stores, values)
         before = self._function(name)
         self._lines, self._count = [], 0
         if event.after:
             values = [self._value(f"load i64, ptr {self._at('%args', 8 * index)}, align 8") for index in range(len(event.args))]
-            for store in event.after:
-                self._store(store, values)
+            self._stores(event.after, values)
         self.has_after = bool(event.after)
         after = self._function(f"{name}:after") if event.after else ""
         self.text = "".join(f'@"{source}" = external global [0 x i8]\n' for source in self.sources) + before + after
@@ -107,24 +105,42 @@ class Materializer:
             return self._integer(np.ascontiguousarray(store.base, np.uint64))
         return self._value(f"ptrtoint ptr {self._source(store.base)} to i64") if store.base else "0"
 
-    def _store(self, store: BoundStore, values: Sequence[str]) -> None:
-        base = self._base(store, values)
-        null = self._value(f"icmp eq i64 {base}, 0")
-        self._count += 1
-        write, done = f"w{self._count}", f"d{self._count}"
-        self._lines += [f"br i1 {null}, label %{done}, label %{write}", f"{write}:"]
+    def _stores(self, stores: Sequence[BoundStore], values: Sequence[str]) -> None:
+        """All stores, those to one object behind one another under one look at whether it is NULL."""
+        at = 0
+        while at < len(stores):
+            end = at + 1
+            while end < len(stores) and _same_object(stores[at], stores[end]):
+                end += 1
+            base = self._base(stores[at], values)
+            null = self._value(f"icmp eq i64 {base}, 0")
+            self._count += 1
+            write, done = f"w{self._count}", f"d{self._count}"
+            self._lines += [f"br i1 {null}, label %{done}, label %{write}", f"{write}:"]
+            for store in stores[at:end]:
+                self._store(store, base)
+            self._lines += [f"br label %{done}", f"{done}:"]
+            at = end
+
+    def _store(self, store: BoundStore, base: str) -> None:
         address = self._value(f"add i64 {base}, {store.offset}")
         target = self._value(f"inttoptr i64 {address} to ptr")
         if store.column is not None and store.column.dtype.kind == "S":
             self._string(store.column, target, store.size)
-        else:
-            if store.size not in _WIDTHS:
-                raise ReplayError(f"{self.name}: a store of {store.size} bytes from an integer")
-            value = self._constant(store.const) if store.column is None else self._integer(store.column)
-            kind = f"i{8 * store.size}"
-            narrow = value if store.size == 8 else self._value(f"trunc i64 {value} to {kind}")
-            self._lines.append(f"store {kind} {narrow}, ptr {target}, align 1")
-        self._lines += [f"br label %{done}", f"{done}:"]
+            return
+        if store.size not in _WIDTHS:
+            raise ReplayError(f"{self.name}: a store of {store.size} bytes from an integer")
+        value = self._constant(store.const) if store.column is None else self._integer(store.column)
+        kind = f"i{8 * store.size}"
+        if store.shift:
+            value = self._value(f"shl i64 {value}, {store.shift}")
+        narrow = value if store.size == 8 else self._value(f"trunc i64 {value} to {kind}")
+        if store.mask:
+            old = self._value(f"load {kind}, ptr {target}, align 1")
+            kept = self._value(f"and {kind} {old}, {~store.mask & (1 << 8 * store.size) - 1}")
+            new = self._value(f"and {kind} {narrow}, {store.mask & (1 << 8 * store.size) - 1}")
+            narrow = self._value(f"or {kind} {kept}, {new}")
+        self._lines.append(f"store {kind} {narrow}, ptr {target}, align 1")
 
     def _string(self, column: Column, target: str, size: int) -> None:
         width = column.dtype.itemsize
@@ -141,6 +157,10 @@ declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 !0 = !{}
 """
 """What every module of these functions ends with."""
+
+
+def _same_object(one: BoundStore, other: BoundStore) -> bool:
+    return one.base_arg == other.base_arg and (one.base_arg >= 0 or one.base is other.base)
 
 
 def _signed(value: int) -> int:

@@ -16,6 +16,7 @@ from fastrtp.maps import LocalStorage
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.record import Recording
+from fastrtp.record.recipes.known_types import ROOM_OF
 from fastrtp.replay.bind import BoundRecording, Policy, bind
 from fastrtp.replay.consumer import Consumer, ConsumerClock, most_kept, parse_consumer
 from fastrtp.replay.fidelity import ProgramFidelity, fidelity, refuse_missing, with_runs
@@ -95,7 +96,7 @@ def replay(
         )
     for storage in _storages(kernel):
         storage.drop_forgotten()
-    objects = ObjectSpace(kernel.memory.arena, kernel.btf)
+    objects = ObjectSpace(kernel.memory.arena, kernel.btf, ROOM_OF)
     protos = _protos(kernel, recording)
     kernels = match(kernel, recording)
     linked: LinkedReplay | ParallelReplay | None = None
@@ -214,7 +215,7 @@ def check(
     what it can read there, and how the recording knows it. RecordingError, ReplayError.
     """
     recording = source if isinstance(source, Recording) else Recording.open(source)
-    objects = ObjectSpace(kernel.memory.arena, kernel.btf)
+    objects = ObjectSpace(kernel.memory.arena, kernel.btf, ROOM_OF)
     try:
         with kernel.lock:
             bound = bind(recording, objects, _protos(kernel, recording), policy=_binding(missing))

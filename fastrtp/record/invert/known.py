@@ -7,6 +7,7 @@ Each row is a call and the expression that it is worth. Names that begin with $ 
     $devt(major, minor)                  a dev_t
     $errno(x)                            the errno of a blk_status_t
     $none_if(x, v)                       x, but v where there is no object
+    $unless(x, v)                        x, or v for another reason
     $event(...)                          something of the event itself: time, cpu, the running task
     $text(...)                           a text made from what follows
 """
@@ -108,7 +109,7 @@ blk_rq_pos(rq) = rq->__sector
 blk_rq_bytes(rq) = rq->__data_len
 blk_rq_sectors(rq) = rq->__data_len >> 9
 blk_rq_trace_sector(rq) = $trace_sector(rq->__sector)
-blk_rq_trace_nr_sectors(rq) = $none_if(rq->__data_len >> 9, 0)
+blk_rq_trace_nr_sectors(rq) = $unless(rq->__data_len >> 9, 0)
 req_get_ioprio(rq) = rq->ioprio
 disk_devt(disk) = $devt(disk->major, disk->first_minor)
 bio_dev(bio) = bio->bi_bdev->bd_dev

@@ -116,6 +116,10 @@ class Solver:
                 Told(told.path, (*told.ops, f"null {told.path if _is_id(told) else pointer or _pointer(told.path)} {default}"))
                 for told in inner
             ]
+        if name == "$unless":
+            self.ways.add("known function")
+            default = value_of(expr.args[1])
+            return [Told(told.path, (*told.ops, f"unless {default}")) for told in self._invert(expr.args[0], ops)]
         if name == "$devt":
             self.ways.add("known function")
             return [*self._invert(expr.args[0], (*ops, ">>20")), *self._invert(expr.args[1], (*ops, "and 0xfffff"))]

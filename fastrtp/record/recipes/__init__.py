@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import bpf_trace, exceptions, irq, kmem, raw_syscalls, sched, signal, task, timer
+from . import bpf_trace, exceptions, irq, raw_syscalls, sched, signal, task, timer
 from .recipe import (
     Argument,
+    Bytes,
     Current,
     CurrentKey,
     Derived,
@@ -18,14 +19,20 @@ from .recipe import (
     Key,
     Missing,
     Obj,
+    Part,
     PerCpu,
     Pid,
+    Printk,
     Raw,
     Recipe,
     Scalar,
     Source,
     Text,
     Tgid,
+    Value,
+    When,
+    Whole,
+    Within,
 )  # fmt: skip
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -36,11 +43,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     | signal.RECIPES
     | task.RECIPES
     | exceptions.RECIPES
-    | kmem.RECIPES
     | bpf_trace.RECIPES
 )
 
 __all__ = [
-    "RECIPES", "Argument", "Current", "CurrentKey", "Derived", "Identity", "Key", "Missing", "Obj", "PerCpu", "Pid", "Raw",
-    "Recipe", "Scalar", "Source", "Text", "Tgid",
+    "RECIPES", "Argument", "Bytes", "Current", "CurrentKey", "Derived", "Identity", "Key", "Missing", "Obj", "Part", "PerCpu",
+    "Pid", "Printk", "Raw", "Recipe", "Scalar", "Source", "Text", "Tgid", "Value", "When", "Whole", "Within",
 ]  # fmt: skip

@@ -130,6 +130,11 @@ def add(event: str, proto: str, **fields: str) -> None:
     _added[event] = [EventRow("added", "", event, args, names, frozenset(fields), told, {})]
 
 
+def is_added(event: str) -> bool:
+    """Whether `add` was called for an event."""
+    return event in _added
+
+
 def forget(event: str) -> None:
     """Take an added recipe away. KeyError where there is none."""
     del _added[event]

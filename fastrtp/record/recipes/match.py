@@ -19,6 +19,8 @@ _C_TYPES = {size: name for name, size in C_SIZES.items()}
 
 def match_arguments(btf: Btf, proto: TracepointProto, recipe: Recipe | None, fmt: EventFormat | None) -> list[Argument | None]:
     """For each argument of the prototype the recipe's entry, or the field of its name; None where there is neither."""
+    if recipe is not None and recipe.fitted:
+        return list(recipe.args)
     names = argument_names(btf, proto)
     left = list(recipe.args) if recipe is not None else []
     plans: list[Argument | None] = []

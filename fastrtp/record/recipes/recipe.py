@@ -57,9 +57,14 @@ class PerCpu:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Identity: the value of recorded fields: a pointer, an irq number, a signal number."""
+    """Identity: the value of recorded fields: a pointer, an irq number, a signal number, a name (`Text`), a computed column."""
 
-    fields: tuple[str, ...]
+    fields: tuple[str | Derived | Text, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Identity: the object that points to it, and by which member: for what has no identity of its own in the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class CurrentKey:
     field: str
 
 
-Identity = Union[Pid, Tgid, Current, PerCpu, Key, CurrentKey]  # noqa: UP007
+Identity = Union[Pid, Tgid, Current, PerCpu, Key, CurrentKey, Within]  # noqa: UP007
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,36 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Printk:
+    """A `char *` of which the address was recorded: the text that the recording's printk formats have for it."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """An array, or a piece of memory, as it was recorded."""
+
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some bits of a member: those of `mask` are `source`, the others stay what they were."""
+
+    source: Source
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A member that a record tells of in some rows only: where `test` is not 0."""
+
+    value: Whole
+    test: Derived
+
+
+@dataclass(frozen=True, slots=True)
 class Raw:
     """A pointer passed on as it was recorded: an address of the recorded machine, of which nothing can be read."""
 
@@ -104,14 +139,16 @@ class Raw:
 class Obj:
     """A pointer to a kernel object. `by`: what makes it the same object again. `members`: path -> source, or what it points to.
 
-    `space` keeps apart objects of one type whose identities mean different things. `nullable`: identity 0 is NULL.
+    `space` keeps apart objects of one type whose identities mean different things. `nullable`: identity 0 is NULL; `null`: in
+    which rows it is NULL. A path may name another type that the object is, too: "inet_sock::inet_sport".
     """
 
     type_name: str
     by: Identity
-    members: Mapping[str, Source | Obj | Text] = field(default_factory=dict)
+    members: Mapping[str, Value] = field(default_factory=dict)
     space: str = ""
     nullable: bool = False
+    null: Derived | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,32 +159,38 @@ class Missing:
     why: str
 
 
-Argument = Union[Scalar, Text, Raw, Obj, Missing]  # noqa: UP007
+Argument = Union[Scalar, Text, Printk, Raw, Obj, Missing]  # noqa: UP007
+Whole = Union[str, int, Derived, Obj, Text, Printk, Bytes, Part]  # noqa: UP007
+Value = Union[Whole, When]  # noqa: UP007
 
 
 @dataclass(frozen=True)
 class Recipe:
     """`args` in TP_PROTO order. `also`: objects that the record describes without passing them.
 
-    `after`: what the kernel does to an object right behind the tracepoint, so that later events see it.
+    `after`: what the kernel does to an object right behind the tracepoint, so that later events see it. `fitted`: `args` are
+    those of the prototype at hand, one for each; otherwise they are matched with it. `left`: members of arguments that the
+    record does not tell, or only in part, and why.
     """
 
     args: tuple[Argument, ...]
     also: tuple[Obj, ...] = ()
     after: tuple[Obj, ...] = ()
+    fitted: bool = False
+    left: tuple[tuple[int, str, str], ...] = ()
 
 
-def task(pid_field: str, **members: Source | Obj | Text) -> Obj:
+def task(pid_field: str, **members: Value) -> Obj:
     """A task_struct by the pid in `pid_field`."""
     return Obj("task_struct", Pid(pid_field), members)
 
 
-def current(**members: Source | Obj | Text) -> Obj:
+def current(**members: Value) -> Obj:
     """The running task's task_struct."""
     return Obj("task_struct", Current(), members)
 
 
-def by_pointer(type_name: str, pointer_field: str, **members: Source | Obj | Text) -> Obj:
+def by_pointer(type_name: str, pointer_field: str, **members: Value) -> Obj:
     """An object known by the address that it had on the recorded machine."""
     return Obj(type_name, Key((pointer_field,)), members)
 
