@@ -16,7 +16,7 @@ from ring_pages import event, page
 from test_record_switch_state import FLAGS, MEANS
 
 from fastrtp.btf import load_btf
-from fastrtp.errors import RecordingError
+from fastrtp.errors import RecordingError, ReplayError
 from fastrtp.kernel import Kernel
 from fastrtp.record import Recording
 from fastrtp.record.trace_dat_sections import FormatText
@@ -115,3 +115,23 @@ def test_events_of_several_instances_are_asked_for(cases: Path) -> None:
         Recording.open(path)
 
     assert [Recording.open(path, instance=name).events for name in ("net", "other", "")] == [20, 1, 0]
+
+
+@pytest.mark.parametrize(("name", "missing"), [
+    ("mem", {"prev->cred", "prev->nsproxy", "prev->policy", "prev->start_time", "prev->se.sum_exec_runtime", "prev->real_parent",
+             "current uid and gid"}),
+    ("silent_zeros", {"prev->static_prio", "next->policy"}),
+    ("stk", {"kernel stack"}),
+])  # fmt: skip
+def test_what_a_recording_cannot_supply_is_named(cases: Path, name: str, missing: set[str]) -> None:
+    """Each member by name, with how often it was read; strict refuses before the first event."""
+    recording = Recording.open(cases.parent / "churn" / "trace.dat")
+    kernel = Kernel(cpus=8)
+    with kernel.load(cases / f"{name}.bpf.o") as obj, obj.attach():
+        report = kernel.replay(recording)
+        with pytest.raises(ReplayError, match="the recording cannot supply"):
+            kernel.replay(recording, missing="strict")
+
+    assert missing <= {row.what for row in report.missing}
+    (runs,) = {program.run_cnt for program in report.programs.values()}
+    assert {row.count for row in report.missing} == {runs}

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastrtp.btf import Btf, BtfKind
+from fastrtp.btf import Btf, BtfKind, Member
 from fastrtp.errors import BtfError
 
 _STRUCTS = (BtfKind.STRUCT, BtfKind.UNION)
@@ -92,15 +92,16 @@ def member_at(btf: Btf, type_id: int, off: int) -> Spot | None:
     return None
 
 
-def _member(btf: Btf, members: Iterable[object], off: int) -> tuple[str, int, int] | None:
-    for member in members:
-        begin = member.bit_offset // 8  # type: ignore[attr-defined]
+def _member(btf: Btf, members: Iterable[Member], off: int) -> tuple[str, int, int] | None:
+    """(name, offset, type) of the member that a byte belongs to; of several in one place the first."""
+    for member in sorted((one for one in members if one.bit_offset // 8 <= off), key=lambda one: -(one.bit_offset // 8)):
+        begin = member.bit_offset // 8
         try:
-            size = btf.sizeof(member.type_id)  # type: ignore[attr-defined]
+            size = btf.sizeof(member.type_id)
         except BtfError:
             continue
-        if begin <= off < begin + size:
-            return member.name, begin, member.type_id  # type: ignore[attr-defined]
+        if off < begin + size:
+            return member.name, begin, member.type_id
     return None
 
 
