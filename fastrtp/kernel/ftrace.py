@@ -107,6 +107,8 @@ class Ftrace:
         with kernel.lock:
             calls = [kernel.trace_events.event(name) for name in names]
             for call in calls:
+                call.check_ftrace()
+            for call in calls:
                 if call.name not in self._files:
                     file = TraceEventFile(call.tp, call.ftrace_func, call.id, self._ring())
                     file.enable()

@@ -204,6 +204,11 @@ class Kernel(Verbs):
             return host_config()
         return read_config(shipped_config()) if self._origin == "shipped" else None
 
+    @property
+    def has_shipped_types(self) -> bool:
+        """Whether its types are those of the kernel that the package describes in full: record formats, configuration."""
+        return self._origin == "shipped"
+
     # running
 
     def run_prog(self, prog: BpfProg, ctx: bytes, cpu: int = 0) -> int:

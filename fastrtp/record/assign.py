@@ -46,6 +46,31 @@ def assignment(btf: Btf, proto: TracepointProto, fmt: EventFormat) -> Assignment
     return _Assigner(btf, proto, fmt).from_recipe(recipe) if recipe is not None else None
 
 
+_ARGUMENT_REGISTERS = ("di", "si", "dx", "r10", "r8", "r9")
+_SYSCALL_SIZE = {"sys_enter": 16 + 8 * len(_ARGUMENT_REGISTERS), "sys_exit": 24}
+"""Bytes of what programs get: the number, and arguments or result, 8 bytes each. Kernel: kernel/trace/trace_syscalls.c"""
+
+
+def syscall_assignment(btf: Btf, fmt: EventFormat, raw: str, number: int) -> Assignment:
+    """The assignment of one system call's event, from the arguments of `raw`: sys_enter(regs, id) or sys_exit(regs, ret).
+
+    Kernel: kernel/trace/trace_syscalls.c:perf_syscall_enter, perf_syscall_exit
+    """
+    regs = Arg(0)
+
+    def register(name: str) -> Member:
+        return Member(regs, btf.member("pt_regs", name).offset_bytes, 8)
+
+    called: Value = Arg(1, signed=True) if raw == "sys_enter" else register("orig_ax")
+    items = [Integer(8, 8, called)]
+    if raw == "sys_enter":
+        items += [Integer(16 + 8 * at, 8, register(name)) for at, name in enumerate(_ARGUMENT_REGISTERS)]
+    else:
+        items.append(Integer(16, 8, Arg(1, signed=True)))
+    size = _SYSCALL_SIZE[raw]
+    return Assignment(fmt.name, 2, size, size, tuple(items), only=(called, number))
+
+
 def plain_assignment(btf: Btf, proto: TracepointProto, fmt: EventFormat) -> Assignment:
     """The assignment of an event of one's own, whose fields are its arguments (see `plain_format`)."""
     return _Assigner(btf, proto, fmt).from_arguments()

@@ -114,7 +114,9 @@ def fidelity(
 ) -> list[ProgramFidelity]:
     """Of each (program, its name, tracepoint): what it can read, and what the recording knows of that."""
     judge = _Judge(kernel.btf, bound, policy)
-    counts = {table.name: len(table) for table in bound.recording.tables}
+    counts: dict[str, int] = {}
+    for table in bound.recording.tables:
+        counts[table.name] = counts.get(table.name, 0) + len(table)
     found = []
     for prog, name, tracepoint in attached:
         classic = prog.type == BpfProgType.BPF_PROG_TYPE_TRACEPOINT

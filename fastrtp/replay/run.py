@@ -19,12 +19,14 @@ from fastrtp.record import Recording
 from fastrtp.record.recipes.known_types import ROOM_OF
 from fastrtp.replay.bind import BoundRecording, Policy, bind
 from fastrtp.replay.consumer import Consumer, ConsumerClock, most_kept, parse_consumer
+from fastrtp.replay.contexts import add_contexts, forget_contexts
 from fastrtp.replay.fidelity import ProgramFidelity, fidelity, refuse_missing, with_runs
 from fastrtp.replay.fused import FusedReplay, Tier
 from fastrtp.replay.linked import LinkedReplay
 from fastrtp.replay.losses import Losses
 from fastrtp.replay.order import ORDERS, ExactOrder, Order, order_conflicts, refuse, wants_order
 from fastrtp.replay.parallel import WINDOW, ParallelReplay, several_cpus
+from fastrtp.replay.raw_syscalls import as_raw_syscalls
 from fastrtp.replay.recorded_kernel import match
 from fastrtp.replay.report import ProgramReport, ReplayReport
 from fastrtp.replay.windows import Cpus, Window, owners, parse_window
@@ -89,7 +91,7 @@ def replay(
     if reader is not None and cpus is not None:
         raise ReplayError("a consumer looks at set points in the order of all events: it does not go with cpus")
     begin = time.perf_counter()
-    recording = source if isinstance(source, Recording) else Recording.open(source)
+    recording, notes = as_raw_syscalls(source if isinstance(source, Recording) else Recording.open(source))
     if recording.cpus > kernel.cpus:
         raise ReplayError(
             f"the recording has {recording.cpus} cpus, the kernel {kernel.cpus}: make it with Kernel(cpus={recording.cpus})"
@@ -114,6 +116,9 @@ def replay(
             wanted = {link.tp_name for link in _raw_tp_links(kernel)}
             split = None if cpus is None or exact else owners(recording.cpu, cpus)
             bound = bind(recording, objects, protos, policy=_binding(missing), wanted=wanted, split=split)
+            kept, said = add_contexts(kernel, bound)
+            around.callback(kept.clear)
+            notes += said
             known = fidelity(kernel, bound, _attached(kernel), missing)
             if missing == "strict":
                 refuse_missing(known)
@@ -152,7 +157,7 @@ def replay(
             faulted_reads=faulted_reads,
             lost=dict(recording.lost),
             damaged=dict(recording.damaged),
-            notes=(*recording.notes, *kernels.notes()),
+            notes=(*recording.notes, *kernels.notes(), *notes),
             kernels=kernels,
             missing=tuple(with_runs(known, {name: row.run_cnt for name, row in programs.items()})),
             printk=kernel.memory.trace_pipe(),
@@ -166,6 +171,7 @@ def replay(
     finally:
         if linked is not None:
             linked.close()
+        forget_contexts(kernel)
         around.close()
         for storage in _storages(kernel):
             storage.forget_owners(objects.addresses())
@@ -214,7 +220,7 @@ def check(
     """What a replay of `source` would give the programs of an object, loaded but not run: for each that names its tracepoint,
     what it can read there, and how the recording knows it. RecordingError, ReplayError.
     """
-    recording = source if isinstance(source, Recording) else Recording.open(source)
+    recording, _notes = as_raw_syscalls(source if isinstance(source, Recording) else Recording.open(source))
     objects = ObjectSpace(kernel.memory.arena, kernel.btf, ROOM_OF)
     try:
         with kernel.lock:

@@ -110,7 +110,8 @@ class String:
 class Assignment:
     """TP_fast_assign of the event `name`. `size`: bytes of the record's struct; `data_offset`: where variable data starts.
 
-    `missing`: fields that stay zero, with the reason.
+    `missing`: fields that stay zero, with the reason. `only`: the event happens only where this value is that number.
+    `recorded_only`: nothing says where its fields come from, so there are records of recorded events alone.
     """
 
     name: str
@@ -119,6 +120,8 @@ class Assignment:
     data_offset: int
     items: tuple[Integer | Copy | String, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
+    only: tuple[Value, int] | None = None
+    recorded_only: bool = False
 
 
 _HEAD = """@null_text = private unnamed_addr constant [7 x i8] c"(null)\\00"
@@ -131,6 +134,7 @@ declare i64 @bpf_jiffies64(ptr)
 declare i64 @trace_event_buffer_reserve(i64, i64, ptr)
 declare i64 @perf_trace_buf_alloc(i64, i64, ptr)
 declare i64 @perf_trace_run_bpf_submit(i64, i64, i64, ptr)
+declare i64 @perf_trace_recorded(i64, ptr)
 """
 
 _PROBES = """
@@ -149,6 +153,11 @@ out:
 
 define i64 @"perf_trace_{name}"(i64 %data{params}, ptr %env) nounwind {{
 entry:
+  %recorded = call i64 @perf_trace_recorded(i64 %data, ptr %env)
+  %told = icmp ne i64 %recorded, 0
+  br i1 %told, label %out, label %live
+live:
+{guard}
 {sizes}
   %with_length = add i64 %size, 11
   %aligned = and i64 %with_length, -8
@@ -166,6 +175,18 @@ out:
 """
 
 
+_RECORDED_ONLY = """
+define i64 @"trace_event_raw_event_{name}"(i64 %data{params}, ptr %env) nounwind {{
+  ret i64 0
+}}
+
+define i64 @"perf_trace_{name}"(i64 %data{params}, ptr %env) nounwind {{
+  %recorded = call i64 @perf_trace_recorded(i64 %data, ptr %env)
+  ret i64 0
+}}
+"""
+
+
 def probe_names(name: str) -> tuple[str, str]:
     """Symbols of an event's probes: (ftrace, perf)."""
     return f"trace_event_raw_event_{name}", f"perf_trace_{name}"
@@ -174,6 +195,8 @@ def probe_names(name: str) -> tuple[str, str]:
 def probes(assignment: Assignment) -> str:
     """IR of a module with both probes of an event."""
     params = "".join(f", i64 %a{index}" for index in range(assignment.num_args))
+    if assignment.recorded_only:
+        return _HEAD + _RECORDED_ONLY.format(name=assignment.name, params=params)
     strings = [item for item in assignment.items if isinstance(item, String)]
     dynamic = [index for index, item in enumerate(strings) if not item.size]
     sizes = _Body()
@@ -183,8 +206,22 @@ def probes(assignment: Assignment) -> str:
         size = sizes.value(f"add i64 {size}, {places[index][1]}")
     sizes.line(f"%size = add i64 {size}, 0")
     extra = "".join(f", i64 {address}, i64 {length}" for address, length in places)
-    text = _PROBES.format(name=assignment.name, params=params, args=params, sizes=sizes.text(), extra=extra)
+    text = _PROBES.format(
+        name=assignment.name, params=params, args=params, sizes=sizes.text(), extra=extra, guard=_guard(assignment)
+    )
     return _HEAD + _assign(assignment, strings, params) + text
+
+
+def _guard(assignment: Assignment) -> str:
+    """Lines that leave where the event does not happen; their values have names of their own."""
+    if assignment.only is None:
+        return ""
+    value, number = assignment.only
+    body = _Body("g")
+    wrong = body.value(f"icmp ne i64 {body.integer(value)}, {number}")
+    body.line(f"br i1 {wrong}, label %out, label %happens")
+    body.line("happens:")
+    return body.text()
 
 
 def _assign(assignment: Assignment, strings: Sequence[String], params: str) -> str:
@@ -210,7 +247,8 @@ _COMMON = 8
 class _Body:
     """Lines of a function with `%to_base` (the record), `%aN` and `%env`."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "v") -> None:
+        self._prefix = prefix
         self._lines: list[str] = []
         self._count = 0
         self._addresses: dict[Address, str] = {}
@@ -223,12 +261,12 @@ class _Body:
 
     def value(self, text: str) -> str:
         self._count += 1
-        self.line(f"%v{self._count} = {text}")
-        return f"%v{self._count}"
+        self.line(f"%{self._prefix}{self._count} = {text}")
+        return f"%{self._prefix}{self._count}"
 
     def label(self) -> str:
         self._count += 1
-        return f"b{self._count}"
+        return f"{self._prefix}b{self._count}"
 
     def env(self, offset: int) -> str:
         where = self.value(f"getelementptr i8, ptr %env, i64 {offset}")

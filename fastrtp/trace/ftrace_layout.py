@@ -30,9 +30,20 @@ RECORD_HEADER = 16
 """Bytes before a record in a trace buffer: u32 length, u32 0, u64 time."""
 
 PERF_CPU = np.dtype(
-    [("active", I8), ("nest", I8), ("buffers", I8), ("pad0", I8), ("pad1", I8), ("pad2", I8), ("pad3", I8), ("pad4", I8)]
+    [
+        ("active", I8),
+        ("nest", I8),
+        ("buffers", I8),
+        ("recorded_call", I8),  # PERF_CALL that the recorded record is for, 0: none
+        ("recorded", I8),
+        ("recorded_size", I8),
+        ("pad0", I8),
+        ("pad1", I8),
+    ]
 )
-"""Per CPU: bpf_prog_active, how deep perf probes are nested, and the buffers that they build records in."""
+"""Per CPU: bpf_prog_active, how deep perf probes are nested, the buffers that they build records in; and, in a replay, the record
+that the event which is about to fire had when it was recorded.
+"""
 
 PERF_CALL = np.dtype([("type", I8), ("prog_array", I8), ("events", I8), ("cpus", I8)])
 """What perf keeps in `struct trace_event_call`: the event's id, PROG_ARRAY_ITEM[], PERF_EVENT *[], PERF_CPU[cpus]."""

@@ -34,6 +34,10 @@ class PerfCpus:
         self.address, self._record = memory.record(PERF_CPU, memory.cpus)
         self._record["buffers"] = [memory.arena.alloc(PERF_MAX_TRACE_SIZE * PERF_NR_CONTEXTS) for _ in range(memory.cpus)]
 
+    def forget_recorded(self) -> None:
+        """A replay is over: what it had recorded is gone."""
+        self._record["recorded_call"] = 0
+
 
 class PerfEventRecord:
     """The native side of a perf event. `cpu` and `pid`: -1 for any. `period`: 0 counts only. `ring`: where samples go."""
@@ -92,6 +96,7 @@ class PerfCall:
         self._memory = memory = cpus.memory
         self.address, self._record = memory.record(PERF_CALL)
         self._record["type"], self._record["cpus"] = event_type, cpus.address
+        self.cpus_address = cpus.address
         self._holders = 0
         self._arrays: dict[str, int] = {}
         self._publish("events", np.zeros(1, np.int64))

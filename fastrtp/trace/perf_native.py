@@ -52,6 +52,9 @@ _CPUS = at(PERF_CALL, "cpus")
 _ACTIVE = at(PERF_CPU, "active")
 _NEST = at(PERF_CPU, "nest")
 _BUFFERS = at(PERF_CPU, "buffers")
+_RECORDED_CALL = at(PERF_CPU, "recorded_call")
+_RECORDED = at(PERF_CPU, "recorded")
+_RECORDED_SIZE = at(PERF_CPU, "recorded_size")
 _CPU_STRIDE = PERF_CPU.itemsize
 _ITEM_PROG = at(PROG_ARRAY_ITEM, "prog")
 _ITEM_COOKIE = at(PROG_ARRAY_ITEM, "cookie")
@@ -205,3 +208,19 @@ def perf_trace_run_bpf_submit(call: int, raw: int, size: int, env: int) -> int:
         perf_tp_event(call, raw, size, env)
     store64(cpu + _NEST, load64(cpu + _NEST) - 1)
     return 0
+
+
+@native()
+def perf_trace_recorded(call: int, env: int) -> int:
+    """Hand over the record that the event had when it was recorded, where a replay has put one; whether it had."""
+    cpu = load64(call + _CPUS) + load64(env + _CPU) * _CPU_STRIDE
+    if load64(cpu + _RECORDED_CALL) != call:
+        return 0
+    store64(cpu + _RECORDED_CALL, 0)
+    size = load64(cpu + _RECORDED_SIZE)
+    room = ((size + 11) & ~7) - 4
+    raw = perf_trace_buf_alloc(call, room, env)
+    if raw != 0:
+        memcpy(raw, load64(cpu + _RECORDED), size)
+        perf_trace_run_bpf_submit(call, raw, room, env)
+    return 1
