@@ -130,54 +130,45 @@ class TaskChanges:
         right before the signal was delivered. Not where another signal came while the handler ran, or an interrupt before it.
         """
         delivered = self._table("signal_deliver", "sa_handler")
+        enter = self._table("sys_enter", "args", "id")
         returned = np.flatnonzero(table.fields["id"] == -1) if table.has_integers("id", "ret") else np.zeros(0, np.int64)
-        if delivered is None or not len(returned) or not delivered[1].has_integers("sa_handler"):
+        if delivered is None or enter is None or not len(returned) or not _has_calls(enter[1]):
             return []
-        current = self.index.of_current(number)
+        if not len(delivered[1]) or not delivered[1].has_integers("sa_handler"):
+            return []
+        current, at = self.index.of_current(number), self.index.rows(number)
+        of_signal, at_signal = self.index.of_current(delivered[0]), self.index.rows(delivered[0])
         handled = np.flatnonzero(~np.isin(delivered[1].fields["sa_handler"], (_SIG_DFL, _SIG_IGN)))
-        of_signal = self.index.of_current(delivered[0])
-        known, row = self._last(delivered[0], of_signal, number, current, handled)
-        tasks = of_signal
-        entered = self._entered(delivered[0], tasks)
-        if entered is None:
-            return []
-        syscall, call, enter = entered
-        ended, exit_row = self._last(number, current, delivered[0], tasks)
-        position = self.index.rows(delivered[0])
-        restarted = (table.fields["ret"][exit_row] <= -_ERESTARTSYS) & (table.fields["ret"][exit_row] >= -_ERESTART_RESTARTBLOCK)
-        mine = restarted | (self._interrupted(delivered[0], tasks) < self.index.rows(number)[exit_row])
-        alone = self._counted(current, returned, self.index.rows(number)) == self._counted(of_signal, handled, position)[row]
-        good = np.zeros(len(table), np.bool_)
-        good[returned] = (known & alone & (syscall & ended & mine)[row])[returned]
-        arguments = enter.fields["args"]
+        known, signal = self._last(delivered[0], of_signal, current[returned], at[returned], handled)
+        nth = np.zeros(len(of_signal), np.int64)
+        nth[handled] = _nth_of_task(of_signal[handled], at_signal[handled])
+        alone = _nth_of_task(current[returned], at[returned]) == nth[signal]
+        tasks, when = of_signal[signal], at_signal[signal]
+        syscall, call = self._last(enter[0], self.index.of_current(enter[0]), tasks, when)
+        ended, exit_row = self._last(number, current, tasks, when)
+        result = table.fields["ret"][exit_row]
+        restarted = (result <= -_ERESTARTSYS) & (result >= -_ERESTART_RESTARTBLOCK)
+        good = known & alone & syscall & ended & (restarted | (self._interrupted(tasks, when) < at[exit_row]))
+        rows, calls = returned[good], call[good]
+        arguments = enter[1].fields["args"]
         found: list[Store] = []
         for space in self.index.spaces():
-            base = np.where(good, self.index.per_task("pt_regs", space)[current], np.uint64(0))
-            for place, name in enumerate(_ARGUMENTS):
-                if place < arguments.shape[1]:
-                    found += self._store(base, "pt_regs", name, np.ascontiguousarray(arguments[call[row], place]))
-        return found
+            base = np.zeros(len(table), np.uint64)
+            base[rows] = self.index.per_task("pt_regs", space)[current[rows]]
+            for place, name in enumerate(_ARGUMENTS[: arguments.shape[1]]):
+                column = np.zeros(len(table), arguments.dtype)
+                column[rows] = arguments[calls, place]
+                found += self._store(base, "pt_regs", name, column)
+        return found if len(rows) else []
 
-    def _interrupted(self, number: int, tasks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each row of a table, which is of `tasks`: place of the task's last interrupt or fault before it, else -1."""
+    def _interrupted(self, tasks: NDArray[np.int64], when: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each task the place of its last interrupt or fault before a place in time order, else -1."""
         found = np.full(len(tasks), -1, np.int64)
         for source, table in enumerate(self.recording.tables):
             vector = table.system == "irq_vectors" and table.name.endswith("_entry")
             if (vector or table.name in ("irq_handler_entry", "page_fault_user")) and len(table):
-                known, row = self._last(source, self.index.of_current(source), number, tasks)
+                known, row = self._last(source, self.index.of_current(source), tasks, when)
                 found = np.where(known, np.maximum(found, self.index.rows(source)[row]), found)
-        return found
-
-    def _counted(self, tasks: NDArray[np.int64], chosen: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each row of a table, how many of the chosen ones of its task came up to it, itself counted where it is one."""
-        one = np.zeros(len(tasks), np.int64)
-        one[chosen] = 1
-        order = np.lexsort((positions, tasks))
-        sums = np.cumsum(one[order])
-        first = np.concatenate([[True], tasks[order][1:] != tasks[order][:-1]]) if len(order) else np.zeros(0, np.bool_)
-        start = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0)) if len(order) else np.zeros(0, np.int64)
-        found = np.empty(len(order), np.int64)
-        found[order] = sums - (sums - one[order])[start] if len(order) else sums
         return found
 
     def _exit(self, number: int, table: EventTable, plans: Sequence[Argument | None]) -> list[Store]:
@@ -213,13 +204,17 @@ class TaskChanges:
         sent, left = self._table("signal_generate", "sig"), self._table("sched_process_exit")
         if sent is None or left is None or not len(left[1]) or not sent[1].has_integers("sig"):
             return np.zeros(len(tasks), np.bool_)
-        exited, at_exit = self._last(left[0], self.index.of_current(left[0]), number, tasks)
+        gone = np.flatnonzero(dead)  # the others need no answer
+        tasks, when = tasks[gone], self.index.rows(number)[gone]
+        exited, at_exit = self._last(left[0], self.index.of_current(left[0]), tasks, when)
         chosen = np.flatnonzero(sent[1].fields["sig"] == _SIGCHLD)
-        told, at_signal = self._last(sent[0], self.index.of_current(sent[0]), number, tasks, chosen)
+        told, at_signal = self._last(sent[0], self.index.of_current(sent[0]), tasks, when, chosen)
         noticed = np.zeros(len(tasks), np.bool_)
         if len(sent[1]):
             noticed = told & (self.index.rows(sent[0])[at_signal] > self.index.rows(left[0])[at_exit])
-        return dead & exited & ~noticed
+        found = np.zeros(len(dead), np.bool_)
+        found[gone] = exited & ~noticed
+        return found
 
     def _table(self, name: str, *fields: str) -> tuple[int, EventTable] | None:
         number = self._numbers.get(name)
@@ -232,37 +227,41 @@ class TaskChanges:
         found = self._table("sys_enter", "args", "id")
         if found is None or not _has_calls(found[1]):
             return None
-        known, row = self._last(found[0], self.index.of_current(found[0]), number, tasks)
+        known, row = self._last(found[0], self.index.of_current(found[0]), tasks, self.index.rows(number))
         return known, row, found[1]
 
     def _last(
         self,
         source: int,
         sources: NDArray[np.int64],
-        number: int,
         tasks: NDArray[np.int64],
+        when: NDArray[np.int64],
         chosen: NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """For each row of table `number`, which is of `tasks`: the last row of table `source`, which is of `sources`, before it.
-        `chosen`: only these rows count.
+        """For each task the last row of table `source`, whose rows are of `sources`, before a place in time order: (whether there
+        is one, the row). `chosen`: only these rows count.
         """
         events = np.int64(max(self.recording.events, 1))
-        at = self.index.rows(source)
-        rows = np.arange(len(at)) if chosen is None else chosen
-        keys = sources[rows] * events + at[rows]
+        rows = np.arange(len(sources)) if chosen is None else chosen
+        asked = np.zeros(int(max(sources.max(initial=0), tasks.max(initial=0))) + 1, np.bool_)
+        asked[tasks] = True
+        rows = rows[asked[sources[rows]]]  # few tasks are asked about, and sorting is what costs
+        if not len(rows):
+            return np.zeros(len(tasks), np.bool_), np.zeros(len(tasks), np.int64)
+        keys = sources[rows] * events + self.index.rows(source)[rows]
         order = np.argsort(keys, kind="stable")
-        place = np.searchsorted(keys[order], tasks * events + self.index.rows(number)) - 1
-        row = rows[order[np.maximum(place, 0)]] if len(rows) else np.zeros(len(tasks), np.int64)
-        known = (place >= 0) & (sources[row] == tasks) if len(rows) else np.zeros(len(tasks), np.bool_)
-        return known, row
+        place = np.searchsorted(keys[order], tasks * events + when) - 1
+        row = rows[order[np.maximum(place, 0)]]
+        return (place >= 0) & (sources[row] == tasks), row
 
     def _exit_codes(self, number: int, current: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
         """(known, exit_code) of each row of sched_process_exit."""
+        when = self.index.rows(number)
         known, code = np.zeros(len(current), np.bool_), np.zeros(len(current), np.int32)
         delivered = self._table("signal_deliver", "sig", "sa_handler")
         if delivered is not None and len(delivered[1]) and delivered[1].has_integers("sig", "sa_handler"):
             fatal = np.flatnonzero(delivered[1].fields["sa_handler"] == _SIG_DFL)
-            killed, row = self._last(delivered[0], self.index.of_current(delivered[0]), number, current, fatal)
+            killed, row = self._last(delivered[0], self.index.of_current(delivered[0]), current, when, fatal)
             known, code = killed, np.where(killed, delivered[1].fields["sig"][row] & 0x7F, 0).astype(np.int32)
         enter = self._table("sys_enter", "args", "id")
         if enter is not None and _has_calls(enter[1]):
@@ -273,7 +272,7 @@ class TaskChanges:
                 ((_NR_EXIT_GROUP,), groups[of_task], groups[current]),
                 ((_NR_EXIT, _NR_EXIT_GROUP), of_task, current),
             ):
-                left, row = self._last(enter[0], sources, number, tasks, np.flatnonzero(np.isin(ids, wanted)))
+                left, row = self._last(enter[0], sources, tasks, when, np.flatnonzero(np.isin(ids, wanted)))
                 code = np.where(left, (first[row] & 0xFF).astype(np.int32) << 8, code).astype(np.int32)
                 known = known | left
         return known, code
@@ -283,3 +282,13 @@ def _has_calls(enter: EventTable) -> bool:
     """Whether a table of sys_enter has what a format of this machine's has."""
     arguments = enter.fields["args"]
     return len(enter) > 0 and enter.has_integers("id") and arguments.ndim == 2 and arguments.dtype.kind in "iu"
+
+
+def _nth_of_task(tasks: NDArray[np.int64], when: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each event of a task the how many-th it is, from 1."""
+    order = np.lexsort((when, tasks))
+    sorted_tasks = tasks[order]
+    first = np.searchsorted(sorted_tasks, sorted_tasks)
+    found = np.empty(len(tasks), np.int64)
+    found[order] = np.arange(len(tasks)) - first + 1
+    return found

@@ -1,6 +1,10 @@
-"""RECIPES: one table of how recorded fields become tracepoint arguments again, a file per trace header of the kernel.
+"""Recipes: how recorded fields become tracepoint arguments again.
 
-A tracepoint that is not here still gets its integers where they can be told apart; its pointers are reported missing.
+data, choose    what the source of each kernel says of its events, and which of them fits a recording's format
+ops, known_types    the operations of the data on columns; what identifies an object in a record
+build           data, format and BTF put together to a `Recipe` (the vocabulary is in recipe)
+find            the recipe of an event kind; `data.add` puts one of a user's before all
+sched, irq, ...    RECIPES: rows that a person wrote, where meaning is needed that TP_fast_assign does not say; these come first
 """
 
 from __future__ import annotations
