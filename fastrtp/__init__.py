@@ -30,10 +30,10 @@ from fastrtp.errors import (
     UnknownNameError,
     VerifierError,
 )
-from fastrtp.once import once
 
 if TYPE_CHECKING:
     from fastrtp import jit as jit
+    from fastrtp.default import default_kernel as default_kernel
     from fastrtp.kernel import Kernel as Kernel
     from fastrtp.record import Recording as Recording
     from fastrtp.replay import ReplayReport as ReplayReport
@@ -46,6 +46,7 @@ _LAZY = {
     "Recording": "fastrtp.record",
     "ReplayReport": "fastrtp.replay",
     "Tracepoint": "fastrtp.trace",
+    "default_kernel": "fastrtp.default",
 }
 _MODULES = frozenset({"btf", "isa", "jit", "kernel", "maps", "obj", "programs", "record", "replay", "trace", "uapi", "verifier"})
 
@@ -63,15 +64,9 @@ def __getattr__(name: str) -> Any:
 
 def TRACE_EVENT(name: str, proto: str, *, kernel: Kernel | None = None, **options: Any) -> Tracepoint:  # noqa: N802 - the kernel's name
     """Add a tracepoint to `kernel` (the default one where None). `proto` is TP_PROTO as C text: "int a, u64 b, const char *c"."""
+    from fastrtp.default import default_kernel
+
     return (kernel if kernel is not None else default_kernel()).trace_event(name, proto, **options)
-
-
-@once
-def default_kernel() -> Kernel:
-    """The kernel of those who need only one; made on first use."""
-    from fastrtp.kernel import Kernel
-
-    return Kernel()
 
 
 __all__ = [

@@ -46,10 +46,13 @@ class Import(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A module's text: its digest, and what it imports when it runs (not what type checkers alone import)."""
+    """A module's text: its digest, and what it imports when it runs (not what type checkers alone import).
+
+    `imports`: module -> [its name there, the name here] of each name that is taken.
+    """
 
     digest: str
-    imports: tuple[Import, ...]
+    imports: dict[str, list[list[str]]]
 
 
 def imports(text: str, package: str) -> list[Import]:
@@ -127,13 +130,14 @@ class Sources:
             self._changed_ns[path] = status.st_ctime_ns
             row = self._memory().get(path)
             if row is not None and row[0] == stamp:
-                found = Source(row[1], tuple(Import(*one) for one in row[2]))
+                found = Source(row[1], row[2])
             else:
                 data = (self.root / path).read_bytes()
-                package = ".".join([self.name, *path.split("/")[:-1]])
-                rows = dict.fromkeys(imports(data.decode(), package))
-                found = Source(hashlib.blake2b(data, digest_size=16).hexdigest(), tuple(rows))
-                self._memory()[path] = [stamp, found.digest, [list(one) for one in rows]]
+                names: dict[str, list[list[str]]] = {}
+                for one in dict.fromkeys(imports(data.decode(), ".".join([self.name, *path.split("/")[:-1]]))):
+                    names.setdefault(one.module, []).append([one.name, one.here])
+                found = Source(hashlib.blake2b(data, digest_size=16).hexdigest(), names)
+                self._memory()[path] = [stamp, found.digest, names]
                 self._new = True
             self._read[path] = found
         return found
@@ -164,12 +168,17 @@ class Sources:
         if not name or not path.endswith("__init__.py"):
             return [(path, name)] if path else []
         rows = self.read(path).imports
-        passed = [one for one in rows if one.here == name and (one.module, one.name) != (module, name)]
+        passed = [
+            (source, original)
+            for source, names in rows.items()
+            for original, here in names
+            if here == name and (source, original) != (module, name)
+        ]
         inner = self.path(f"{module}.{name}")
         if inner and not passed:
             return [(inner, "")]
-        stars = [one for one in rows if one.here == "*"]
-        found = [place for one in (passed or stars) for place in self.resolve(one.module, one.name)]
+        stars = [(source, "*") for source, names in rows.items() if ["*", "*"] in names]
+        found = [place for source, original in (passed or stars) for place in self.resolve(source, original)]
         return found if passed else [(path, name), *found]
 
 
@@ -201,15 +210,18 @@ def closure(sources: Sources, roots: Iterable[str]) -> Closure:
         if path in files:
             continue
         files.add(path)
-        for module, name, _ in sources.read(path).imports:
-            if module.partition(".")[0] != sources.name:
+        for module, names in sources.read(path).imports.items():
+            inner = sources.path(module)
+            if not inner:
                 others.add(module.partition(".")[0])
-                continue
-            found = sources.resolve(module, name)
-            pending += [file for file, _ in found]
-            if sources.path(module).endswith("__init__.py"):
-                passed |= {(module, name, *place) for place in found}
-    return Closure(frozenset(files), frozenset(others - sys.stdlib_module_names), frozenset(passed))
+            elif not inner.endswith("__init__.py"):
+                pending.append(inner)
+            else:
+                for name, _ in names:
+                    found = sources.resolve(module, name)
+                    pending += [file for file, _ in found]
+                    passed |= {(module, name, *place) for place in found}
+    return Closure(frozenset(files), frozenset(others - sys.stdlib_module_names - {sources.name}), frozenset(passed))
 
 
 def digest(sources: Sources, found: Closure) -> str:

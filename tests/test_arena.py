@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -86,3 +88,39 @@ def test_a_process_with_many_arenas_can_fork() -> None:
 
     assert os.waitpid(child, 0)[1] == 0
     assert len(arenas) == 50
+
+
+def test_threads_give_arenas_back_that_are_still_looked_at() -> None:
+    """Each range goes when its last view does, whoever closes what meanwhile (first uses by many threads found it)."""
+    from fastrtp.mem import arena as module
+
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(150):
+                kept = Arena(1 << 20)
+                view = kept.view(kept.alloc(8), 8)
+                kept.close()
+                del view
+        except BaseException as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    Arena(1 << 20).close()
+    last = Arena(1 << 20)
+    view = last.view(last.alloc(8), 8)
+    last.close()
+
+    assert errors == []
+    assert len(module._released) <= 1 + len(threads)
+    assert len(view) == 8

@@ -29,7 +29,7 @@ LAYERS = (
     ("kernel",),
     ("record", "programs"),
     ("replay",),
-    ("__init__",),
+    ("__init__", "default"),
     ("notebook",),
     ("cli", "__main__"),
 )

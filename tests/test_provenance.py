@@ -202,10 +202,11 @@ if stubbed:  # packages that only pass names on: nothing runs in them
             if name.startswith("__"):
                 raise AttributeError(name)
             path = f"{self.__name__.partition('.')[2].replace('.', '/')}/__init__.py"
-            for module, original, here in sources.read(path).imports:
-                if here == name:
-                    found = importlib.import_module(module)
-                    return getattr(found, original) if original else found
+            for module, names in sources.read(path).imports.items():
+                for original, here in names:
+                    if here == name:
+                        found = importlib.import_module(module)
+                        return getattr(found, original) if original else found
             raise AttributeError(name)
     for path in PACKAGE.rglob("*/__init__.py"):
         inner = str(path.relative_to(PACKAGE))
@@ -242,7 +243,9 @@ print(json.dumps(found, sort_keys=True))
 
 
 def run(code: str, *arguments: str) -> str:
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True).stdout
+    environment = os.environ | {"PYTHONHASHSEED": "0"}  # sets that are part of a record are written in one order
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
 
 
 @pytest.mark.parametrize("maker", ["verdict", "program", "btf"])

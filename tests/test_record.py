@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from fastrtp.native import engine
-from fastrtp.native.share import _linked, _plain
 from fastrtp.native.intrinsics import device, load32, load64, store32
 from fastrtp.native.ir_pipeline import lowered, texts
 from fastrtp.native.record import Array, Pointer, Record, array, i16, i32, i64, u8, u32, u64
+from fastrtp.native.share import _linked, _plain
 
 
 class Inner(Record):

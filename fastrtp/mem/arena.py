@@ -28,6 +28,7 @@ _RESERVE = 1 << 36
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 _SMALL = 1 << 15
 _released: list[mmap.mmap] = []
+"""Ranges that were given back while somebody still looked at them."""
 
 
 class Arena:
@@ -121,9 +122,12 @@ def _unmap(area: mmap.mmap) -> None:
         area.close()
     except BufferError:  # a view is still alive: the range goes when it does
         _released.append(area)
-        for old in _released[:]:
+        for _ in range(len(_released)):
+            try:
+                old = _released.pop(0)  # other threads, or the collector in this one, may be here as well: each takes its own
+            except IndexError:
+                return
             try:
                 old.close()
             except BufferError:
-                continue
-            _released.remove(old)
+                _released.append(old)

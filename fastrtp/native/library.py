@@ -36,13 +36,13 @@ _BUILD = "fastrtp.native.build"
 
 def native_modules() -> list[str]:
     """Names of the package's modules with native functions, sorted."""
-    found = [
-        Path(folder, name).relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
+    start = len(str(PACKAGE.parent)) + 1
+    return sorted(
+        f"{folder[start:].replace(os.sep, '.')}.{name.removesuffix('.py')}"
         for folder, _, names in os.walk(PACKAGE)
         for name in names
         if name.endswith("_native.py")
-    ]
-    return sorted(found)
+    )
 
 
 @once
