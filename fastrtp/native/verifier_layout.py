@@ -75,12 +75,12 @@ VSTATE = np.dtype(
         ("parent", I8),
         ("may_goto_depth", I8),
         ("callback_unroll_depth", I8),
-        ("seq", I8),
+        ("history", I8),  # entries that Linux has in the jump history since the last checkpoint
         ("next", I8),  # older checkpoint of the same instruction
         ("hit_cnt", I8),
         ("miss_cnt", I8),
-        ("users", I8),  # children, back edges' children, and the list of its instruction
-        ("backedges", I8),  # paths that were pruned here while `precise` could still grow
+        ("users", I8),  # children, back edges to it, and the list of its instruction
+        ("equal_state", I8),  # of a path that was pruned in a loop under way: where
         ("next_backedge", I8),
         ("all_next", I8),  # every block that is to be freed
         ("all_prev", I8),
@@ -110,13 +110,17 @@ VINSN = np.dtype(
         ("value_held", "<u2"),  # an update of a map, over which an address in its values may be held
         ("ptr_type", U4),
         ("map", U4),  # number of the one map that a helper call works on, CALL_MAPS for several
+        ("scc", U4),  # number of the loop that it is in, 0 for none
         ("explored", I8),  # newest checkpoint
     ]
 )
 """An instruction, what is known of it beforehand, and what is learnt on the way."""
 
-PRUNE_POINT, FORCE_CHECKPOINT, CALLS_CALLBACK, ITER_NEXT, CALL_ALLOWED, ITER_NEW, ITER_DESTROY = 1, 2, 4, 8, 16, 32, 64
-"""`flags` of an instruction. CALL_ALLOWED: the program may call this helper."""
+PRUNE_POINT, FORCE_CHECKPOINT, CALLS_CALLBACK, ITER_NEXT, CALL_ALLOWED, ITER_NEW, ITER_DESTROY, JMP_POINT = (
+    1 << bit for bit in range(8)
+)
+"""`flags` of an instruction. CALL_ALLOWED: the program may call this helper; JMP_POINT: reached otherwise than from
+the instruction before it, too."""
 CALL_MAPS = (1 << 32) - 1
 HELPER_ROWS = 256
 HELPER_CALLS_BACK, HELPER_PRUNES = 1 << 8, 1 << 9
@@ -201,6 +205,20 @@ VINSTANCE = np.dtype(
 VMARKS = np.dtype([("read", I8), ("written", I8), ("visited", I8), ("live", I8)])
 """Bit sets over the slots of a frame. `written`: in whole on every visit; `live`: may be read from here on."""
 
+VVISIT = np.dtype(
+    [
+        ("next", I8),  # older one
+        ("scc", I8),
+        ("depth", I8),  # frames above the one that is in the loop
+        ("callsites", I8, MAX_CALL_FRAMES),
+        ("entry_state", I8),  # first checkpoint of this visit, 0 when it is over
+        ("backedges", I8),  # paths that were pruned in it
+        ("iter_floor", I8),  # iterators with a greater id were made after every checkpoint that a path was pruned at
+        ("activation_floor", I8),  # the same of runs of helpers that call back
+    ]
+)
+"""A loop (strongly connected component) as entered through one chain of callers. Kernel: struct bpf_scc_visit."""
+
 VBRANCH = np.dtype([("state", I8), ("insn_idx", I8), ("prev_insn_idx", I8), ("log_pos", I8)])
 
 VENV = np.dtype(
@@ -230,11 +248,7 @@ VENV = np.dtype(
         ("unions", I8),  # hash table: {a << 32 | b, result}
         ("union_mask", I8),
         ("union_cnt", I8),
-        ("todo", I8),  # work list of mark_chain_precision: {state, mask}
-        ("todo_max", I8),
-        ("open_loops", I8),  # addresses of checkpoints in progress that a path was pruned at
-        ("open_cnt", I8),
-        ("open_max", I8),
+        ("visits", I8),  # newest VVISIT
         ("idmap", I8),  # pairs of ids
         ("idmap_cnt", I8),
         ("fresh", I8),
@@ -248,10 +262,10 @@ VENV = np.dtype(
         ("prev_insn_processed", I8),
         ("jmps_processed", I8),
         ("prev_jmps_processed", I8),
+        ("in_history", I8),  # the instruction under way has its entry in the jump history
         ("insn_limit", I8),
         ("activations", I8),
         ("from_callback", I8),
-        ("state_seq", I8),
         ("total_states", I8),
         ("peak_states", I8),
         ("states", I8),  # checkpoints now

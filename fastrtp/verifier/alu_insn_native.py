@@ -315,6 +315,8 @@ def _check_binary(env: int, insn: int, op: int, is_alu64: int) -> int:
     ident = load32(dst + R_ID)
     delta = load64(src + R_SMIN)
     linked = (op == BPF_ADD or op == BPF_SUB) and ident != 0 and is_const(src) != 0 and (ident & BPF_ADD_CONST) == 0
+    if src == dst:
+        linked = False  # twice a number that happens to be known is not that number and a constant
     kind = BPF_ADD_CONST64
     if not is_alu64:
         kind = BPF_ADD_CONST32

@@ -25,6 +25,7 @@ from fastrtp.verifier.bounds_native import (
     bounds_copy,
     bounds_unknown,
     coerce_to_size,
+    reg_bounds_sanity_check,
     reg_bounds_sync,
     s32_max_of,
     s32_min_of,
@@ -33,6 +34,7 @@ from fastrtp.verifier.bounds_native import (
     set_tnum,
     umax_of,
     umin_of,
+    zext_32_to_64,
 )
 from fastrtp.verifier.tnum_native import (
     S64_MIN,
@@ -205,6 +207,15 @@ def _ranges64(r: int, op: int, dst: int, src: int, v: int, m: int) -> None:
 
 
 @device
+def _lsh32(r: int, count: int) -> tuple[int, int]:
+    """The unsigned 32-bit range of `r << count`. Kernel: __scalar32_min_max_lsh."""
+    umax = load32(r + R_U32_MAX)
+    if count > 31 or umax > (1 << (31 - count)):
+        return 0, U32
+    return load32(r + R_U32_MIN) << count, umax << count
+
+
+@device
 def adjust_scalar64(op: int, dst: int, src: int) -> None:
     """`dst op src` in 64 bits, into `dst`."""
     dv = load64(dst + R_VALUE)
@@ -233,6 +244,7 @@ def adjust_scalar64(op: int, dst: int, src: int) -> None:
         _ranges32(r, op, left, right, v & U32, m & U32)
         set_tnum(r, v, m)
         reg_bounds_sync(r)
+        reg_bounds_sanity_check(r)
         bounds_copy(dst, r)
         return
     if sm != 0 or not ult(sv, 64):
@@ -242,16 +254,18 @@ def adjust_scalar64(op: int, dst: int, src: int) -> None:
     smax = load64(dst + R_SMAX)
     umin = load64(dst + R_UMIN)
     umax = load64(dst + R_UMAX)
+    u32_min, u32_max = 0, U32
     if op == BPF_LSH:
         set_tnum(dst, dv << sv, dm << sv)
-        if ((smin << sv) >> sv) != smin or ((smax << sv) >> sv) != smax:
-            smin, smax = S64_MIN, S64_MAX
-        else:
-            smin, smax = smin << sv, smax << sv
-        if lshr(umax << sv, sv) != umax:
+        # signed ranges last through `<< 32` alone, which compilers extend signs with
+        smin, smax = S64_MIN, S64_MAX
+        if sv == 32:
+            smin, smax = s32_min_of(dst) << 32, s32_max_of(dst) << 32
+        if ult(1 << (63 - sv), umax):
             umin, umax = 0, -1
         else:
             umin, umax = umin << sv, umax << sv
+        u32_min, u32_max = _lsh32(dst, sv)
     elif op == BPF_RSH:
         set_tnum(dst, lshr(dv, sv), lshr(dm, sv))
         smin, smax, umin, umax = S64_MIN, S64_MAX, lshr(umin, sv), lshr(umax, sv)
@@ -263,8 +277,9 @@ def adjust_scalar64(op: int, dst: int, src: int) -> None:
         bounds_unknown(dst)
         return
     set_ranges64(dst, smin, smax, umin, umax)
-    set_ranges32(dst, S32_MIN, S32_MAX, 0, U32)
+    set_ranges32(dst, S32_MIN, S32_MAX, u32_min, u32_max)
     reg_bounds_sync(dst)
+    reg_bounds_sanity_check(dst)
 
 
 @device
@@ -304,11 +319,8 @@ def adjust_scalar32(op: int, dst: int, src: int) -> None:
         umax = load32(dst + R_U32_MAX)
         if op == BPF_LSH:
             v, m = (dv << sv) & U32, (dm << sv) & U32
-            smin, smax, umin, umax = smin << sv, smax << sv, umin << sv, umax << sv
-            if umax > U32:
-                umin, umax = 0, U32
-            if smin < S32_MIN or smax > S32_MAX:
-                smin, smax = S32_MIN, S32_MAX
+            umin, umax = _lsh32(dst, sv)
+            smin, smax = S32_MIN, S32_MAX
         elif op == BPF_RSH:
             v, m = dv >> sv, dm >> sv
             smin, smax, umin, umax = S32_MIN, S32_MAX, umin >> sv, umax >> sv
@@ -320,8 +332,8 @@ def adjust_scalar32(op: int, dst: int, src: int) -> None:
             return
         set_ranges32(dst, smin, smax, umin, umax)
     set_tnum(dst, v, m)
-    set_ranges64(dst, 0, U32, 0, U32)
-    reg_bounds_sync(dst)
+    zext_32_to_64(dst)
+    reg_bounds_sanity_check(dst)
 
 
 @device

@@ -1,7 +1,8 @@
 """What is known about a scalar: its bits and its signed and unsigned range, in 64 bits and in the low 32.
 
 Functions on VREG records (of which they touch the bounds alone). `reg_bounds_sync` lets each of the five descriptions
-refine the others. A contradiction (a path that cannot happen) yields the unknown value, which is always sound.
+refine the others, in Linux's order and no further, so that both see equal states. On a path that cannot happen they may
+contradict each other: then `reg_bounds_sanity_check` forgets the ranges.
 Kernel: kernel/bpf/verifier.c:reg_bounds_sync and the functions it calls.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from fastrtp.native.intrinsics import device, load32, load64, lshr, memcpy, store32, store64, ule, ult
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import VREG
-from fastrtp.verifier.tnum_native import S64_MIN, U32, smear, sx32, tnum_in, tnum_range
+from fastrtp.verifier.tnum_native import S64_MIN, U32, sx32, tnum_in, tnum_range, tnum_step
 
 R_VALUE, R_MASK = at(VREG, "value"), at(VREG, "mask")
 R_SMIN, R_SMAX, R_UMIN, R_UMAX = at(VREG, "smin"), at(VREG, "smax"), at(VREG, "umin"), at(VREG, "umax")
@@ -21,7 +22,6 @@ S64_MAX = (1 << 63) - 1
 S32_MIN, S32_MAX = -(1 << 31), (1 << 31) - 1
 BIT31 = 1 << 31
 HIGH32 = -1 << 32
-TWO32 = 1 << 32
 BOUNDS_SIZE = VREG.itemsize - R_VALUE
 
 
@@ -97,13 +97,40 @@ def s32_max_of(r: int) -> int:
 
 
 @device
-def reg_bounds_sync(r: int) -> None:
-    """Let known bits, 64-bit and 32-bit ranges refine each other; contradictory input gives the unknown value.
-
-    Kernel: reg_bounds_sync (__update_reg_bounds, __reg_deduce_bounds, __reg_bound_offset).
-    """
+def _update_bounds(r: int) -> None:
+    """Known bits bound the ranges. Kernel: __update_reg_bounds."""
     value = load64(r + R_VALUE)
     mask = load64(r + R_MASK)
+    v32 = value & U32
+    m32 = mask & U32
+    set_ranges32(
+        r,
+        max(s32_min_of(r), sx32(v32 | (m32 & BIT31))),
+        min(s32_max_of(r), sx32(v32 | (m32 & S32_MAX))),
+        max(load32(r + R_U32_MIN), v32),
+        min(load32(r + R_U32_MAX), v32 | m32),
+    )
+    set_ranges64(
+        r,
+        max(load64(r + R_SMIN), value | (mask & S64_MIN)),
+        min(load64(r + R_SMAX), value | (mask & S64_MAX)),
+        umax_of(load64(r + R_UMIN), value),
+        umin_of(load64(r + R_UMAX), value | mask),
+    )
+    # a value that is the only one to have the known bits and to be in the unsigned range
+    umin = load64(r + R_UMIN)
+    umax = load64(r + R_UMAX)
+    following = tnum_step(value, mask, umin)
+    if (umin & ~mask) == value:
+        if ult(umax, following):
+            bounds_const(r, umin)
+    elif following == value | mask or (ule(following, umax) and ult(umax, tnum_step(value, mask, following))):
+        bounds_const(r, following)
+
+
+@device
+def _deduce_bounds32(r: int) -> None:
+    """64-bit ranges bound the 32-bit ones, and these each other. Kernel: __reg32_deduce_bounds."""
     smin = load64(r + R_SMIN)
     smax = load64(r + R_SMAX)
     umin = load64(r + R_UMIN)
@@ -112,137 +139,148 @@ def reg_bounds_sync(r: int) -> None:
     s32_max = s32_max_of(r)
     u32_min = load32(r + R_U32_MIN)
     u32_max = load32(r + R_U32_MAX)
-    rounds = 0
-    while mask != 0 and rounds < 3:
-        rounds += 1
-        v0, m0, smin0, smax0, umin0, umax0 = value, mask, smin, smax, umin, umax
-        s32_min0, s32_max0, u32_min0, u32_max0 = s32_min, s32_max, u32_min, u32_max
-        # known bits bound the ranges (__update_reg64_bounds, __update_reg32_bounds)
-        umin = umax_of(umin, value)
-        umax = umin_of(umax, value | mask)
-        smin = max(smin, value | (mask & S64_MIN))
-        smax = min(smax, value | (mask & S64_MAX))
-        v32 = value & U32
-        m32 = mask & U32
-        u32_min = max(u32_min, v32)
-        u32_max = min(u32_max, v32 | m32)
-        s32_min = max(s32_min, sx32(v32 | (m32 & BIT31)))
-        s32_max = min(s32_max, sx32(v32 | (m32 & S32_MAX)))
-        if ult(umax, umin) or smin > smax or u32_min > u32_max or s32_min > s32_max:
-            bounds_unknown(r)
-            return
-        # 64-bit ranges bound the 32-bit ones where the upper half stays the same (__reg32_deduce_bounds)
-        for signed in range(2):
-            lo = smin if signed else umin
-            hi = smax if signed else umax
-            delta = (hi >> 32) - (lo >> 32) if signed else lshr(hi, 32) - lshr(lo, 32)
-            if delta > 1:
-                continue
-            a = lo & U32
-            b = hi & U32
-            sa = sx32(a)
-            sb = sx32(b)
-            if delta == 0:
-                u32_min = max(u32_min, a)
-                u32_max = min(u32_max, b)
-            if (delta == 0 and sa <= sb) or (delta != 0 and sa < 0 and sb >= 0):
-                s32_min = max(s32_min, sa)
-                s32_max = min(s32_max, sb)
-        # unsigned and signed 32-bit ranges that do not cross the other's wrap bound each other
-        if u32_max < BIT31 or u32_min >= BIT31:
-            shift = TWO32 if u32_min >= BIT31 else 0
-            s32_min = max(s32_min, u32_min - shift)
-            s32_max = min(s32_max, u32_max - shift)
-        if s32_min >= 0 or s32_max < 0:
-            shift = TWO32 if s32_max < 0 else 0
-            u32_min = max(u32_min, s32_min + shift)
-            u32_max = min(u32_max, s32_max + shift)
-        elif u32_max < s32_min + TWO32:  # the range crosses zero and only its non-negative part is in [u32_min, u32_max]
-            s32_min = max(s32_min, u32_min)
-            u32_max = min(u32_max, s32_max)
-        elif s32_max < u32_min:  # only its negative part is
-            s32_max = min(s32_max, u32_max - TWO32)
-            u32_min = max(u32_min, s32_min + TWO32)
-        # the same in 64 bits (__reg64_deduce_bounds)
-        if umax >= 0 or umin < 0:  # as signed numbers: neither, or both, have the top bit
-            smin = max(smin, umin)
-            smax = min(smax, umax)
-        if smin >= 0 or smax < 0:
-            umin = umax_of(umin, smin)
-            umax = umin_of(umax, smax)
-        elif ult(umax, smin):  # the range crosses zero and only its non-negative part is in [umin, umax]
-            if umin >= 0:
-                smin = max(smin, umin)
-            umax = umin_of(umax, smax)
-        elif ult(smax, umin):  # only its negative part is
-            smax = min(smax, umax)
-            umin = umax_of(umin, smin)
-        # 32-bit ranges bound the 64-bit ones (__reg_deduce_mixed_bounds)
-        umin = umax_of(umin, (umin & HIGH32) | u32_min)
-        umax = umin_of(umax, (umax & HIGH32) | u32_max)
-        smin = max(smin, (smin & HIGH32) | u32_min)
-        smax = min(smax, (smax & HIGH32) | u32_max)
-        if smin >= S32_MIN and smax <= S32_MAX:
-            smin = max(smin, s32_min)
-            smax = min(smax, s32_max)
-        if ult(umax, umin) or smin > smax or u32_min > u32_max or s32_min > s32_max:
-            bounds_unknown(r)
-            return
-        # ranges give known bits (__reg_bound_offset)
-        known = ~smear(umin ^ umax)
-        if ((value ^ umin) & known & ~mask) != 0:
-            bounds_unknown(r)
-            return
-        value |= umin & known & mask
-        mask &= ~known
-        known = U32 & ~smear(u32_min ^ u32_max)
-        if ((value ^ u32_min) & known & ~mask) != 0:
-            bounds_unknown(r)
-            return
-        value |= u32_min & known & mask
-        mask &= ~known
-        if (
-            mask == m0
-            and value == v0
-            and smin == smin0
-            and smax == smax0
-            and umin == umin0
-            and umax == umax0
-            and s32_min == s32_min0
-            and s32_max == s32_max0
-            and u32_min == u32_min0
-            and u32_max == u32_max0
-        ):
-            break
-    if mask == 0:
-        low = value & U32
-        if (
-            ule(umin, value)
-            and ule(value, umax)
-            and smin <= value
-            and value <= smax
-            and u32_min <= low
-            and low <= u32_max
-            and s32_min <= sx32(low)
-            and sx32(low) <= s32_max
-        ):
-            bounds_const(r, value)
-        else:
-            bounds_unknown(r)
-        return
-    set_tnum(r, value, mask)
-    set_ranges64(r, smin, smax, umin, umax)
+    # the upper half stays the same
+    if lshr(umin, 32) == lshr(umax, 32):
+        u32_min = max(u32_min, umin & U32)
+        u32_max = min(u32_max, umax & U32)
+        if sx32(umin) <= sx32(umax):
+            s32_min = max(s32_min, sx32(umin))
+            s32_max = min(s32_max, sx32(umax))
+    if (smin >> 32) == (smax >> 32):
+        if (smin & U32) <= (smax & U32):
+            u32_min = max(u32_min, smin & U32)
+            u32_max = min(u32_max, smax & U32)
+        if sx32(smin) <= sx32(smax):
+            s32_min = max(s32_min, sx32(smin))
+            s32_max = min(s32_max, sx32(smax))
+    # it is one of two neighbours, and the lower half goes from negative to positive
+    if ((lshr(umin, 32) + 1) & U32) == lshr(umax, 32) and sx32(umin) < 0 and sx32(umax) >= 0:
+        s32_min = max(s32_min, sx32(umin))
+        s32_max = min(s32_max, sx32(umax))
+    if ((lshr(smin, 32) + 1) & U32) == lshr(smax, 32) and sx32(smin) < 0 and sx32(smax) >= 0:
+        s32_min = max(s32_min, sx32(smin))
+        s32_max = min(s32_max, sx32(smax))
+    # the unsigned range does not cross the sign
+    if sx32(u32_min) <= sx32(u32_max):
+        s32_min = max(s32_min, sx32(u32_min))
+        s32_max = min(s32_max, sx32(u32_max))
+    # the signed range does not; or it does, and one of its parts alone is in the unsigned one
+    if (s32_min & U32) <= (s32_max & U32):
+        u32_min = max(u32_min, s32_min & U32)
+        u32_max = min(u32_max, s32_max & U32)
+    elif u32_max < (s32_min & U32):
+        s32_min = sx32(u32_min)
+        u32_max = min(u32_max, s32_max & U32)
+    elif (s32_max & U32) < u32_min:
+        s32_max = sx32(u32_max)
+        u32_min = max(u32_min, s32_min & U32)
     set_ranges32(r, s32_min, s32_max, u32_min, u32_max)
+
+
+@device
+def _deduce_bounds64(r: int) -> None:
+    """Signed and unsigned ranges bound each other, and 32-bit ranges both.
+
+    Kernel: __reg64_deduce_bounds, __reg_deduce_mixed_bounds
+    """
+    smin = load64(r + R_SMIN)
+    smax = load64(r + R_SMAX)
+    umin = load64(r + R_UMIN)
+    umax = load64(r + R_UMAX)
+    if umin <= umax:
+        smin = max(smin, umin)
+        smax = min(smax, umax)
+    if ule(smin, smax):
+        umin = umax_of(smin, umin)
+        umax = umin_of(smax, umax)
+    elif ult(umax, smin):
+        smin = umin
+        umax = umin_of(umax, smax)
+    elif ult(smax, umin):
+        smax = umax
+        umin = umax_of(umin, smin)
+    s32_min = s32_min_of(r)
+    s32_max = s32_max_of(r)
+    u32_min = load32(r + R_U32_MIN)
+    u32_max = load32(r + R_U32_MAX)
+    umin = umax_of(umin, (umin & HIGH32) | u32_min)
+    umax = umin_of(umax, (umax & HIGH32) | u32_max)
+    smin = max(smin, (smin & HIGH32) | u32_min)
+    smax = min(smax, (smax & HIGH32) | u32_max)
+    if s32_min >= 0 and smin >= S32_MIN and smax <= S32_MAX:
+        # sign-extended, and not negative in 32 bits: the upper half is zero
+        set_ranges64(r, s32_min, s32_max, s32_min, s32_max)
+        v, m = tnum_range(s32_min, s32_max)
+        common = load64(r + R_MASK) & m
+        set_tnum(r, (load64(r + R_VALUE) | v) & ~common, common)
+        return
+    set_ranges64(r, smin, smax, umin, umax)
+
+
+@device
+def _bound_offset(r: int) -> None:
+    """Ranges give known bits. Kernel: __reg_bound_offset."""
+    value = load64(r + R_VALUE)
+    mask = load64(r + R_MASK)
+    v, m = tnum_range(load64(r + R_UMIN), load64(r + R_UMAX))
+    value, mask = (value | v) & ~(mask & m), mask & m
+    v, m = tnum_range(load32(r + R_U32_MIN), load32(r + R_U32_MAX))
+    low = mask & m & U32
+    set_tnum(r, (value & HIGH32) | ((value | v) & U32 & ~low), (mask & HIGH32) | low)
+
+
+@device
+def reg_bounds_sync(r: int) -> None:
+    """Let known bits, 64-bit and 32-bit ranges refine each other, as far as Linux does. Kernel: reg_bounds_sync."""
+    _update_bounds(r)
+    for _ in range(3):
+        _deduce_bounds32(r)
+        _deduce_bounds64(r)
+    _bound_offset(r)
+    _update_bounds(r)
+
+
+@device
+def ranges_unbounded(r: int) -> None:
+    """Known bits stay. Kernel: __mark_reg_unbounded."""
+    set_ranges64(r, S64_MIN, S64_MAX, 0, -1)
+    set_ranges32(r, S32_MIN, S32_MAX, 0, U32)
+
+
+@device
+def reg_bounds_sanity_check(r: int) -> None:
+    """Ranges that contradict each other or the known bits, as on a way that is never taken, are forgotten.
+
+    Kernel: reg_bounds_sanity_check
+    """
+    value = load64(r + R_VALUE)
+    mask = load64(r + R_MASK)
+    low = value & U32
+    smin = load64(r + R_SMIN)
+    smax = load64(r + R_SMAX)
+    umin = load64(r + R_UMIN)
+    umax = load64(r + R_UMAX)
+    u32_min = load32(r + R_U32_MIN)
+    u32_max = load32(r + R_U32_MAX)
+    bad = ult(umax, umin) or smin > smax or u32_min > u32_max or s32_min_of(r) > s32_max_of(r)
+    if mask == 0 and (umin != value or umax != value or smin != value or smax != value):
+        bad = True
+    if (mask & U32) == 0 and (u32_min != low or u32_max != low or s32_min_of(r) != sx32(low) or s32_max_of(r) != sx32(low)):
+        bad = True
+    if bad:
+        ranges_unbounded(r)
 
 
 @device
 def zext_32_to_64(r: int) -> None:
     """The low 32 bits, zero-extended. Kernel: zext_32_to_64."""
-    if ule(load64(r + R_UMAX), U32):
-        return
     store64(r + R_VALUE, load64(r + R_VALUE) & U32)
     store64(r + R_MASK, load64(r + R_MASK) & U32)
-    set_ranges64(r, 0, U32, load32(r + R_U32_MIN), load32(r + R_U32_MAX))
+    low = s32_min_of(r)
+    high = s32_max_of(r)
+    if low < 0 or high < 0:
+        low, high = 0, U32
+    set_ranges64(r, low, high, load32(r + R_U32_MIN), load32(r + R_U32_MAX))
     reg_bounds_sync(r)
 
 
@@ -252,20 +290,16 @@ def coerce_to_size(r: int, size: int) -> None:
     if size == 8:
         return
     limit = (1 << (size * 8)) - 1
-    if ule(load64(r + R_UMAX), limit):
-        return
-    if size == 4:
-        zext_32_to_64(r)
-        return
     umin = load64(r + R_UMIN)
     umax = load64(r + R_UMAX)
     store64(r + R_VALUE, load64(r + R_VALUE) & limit)
     store64(r + R_MASK, load64(r + R_MASK) & limit)
     if (umin & ~limit) == (umax & ~limit):
-        set_ranges64(r, S64_MIN, S64_MAX, umin & limit, umax & limit)
+        set_ranges64(r, umin & limit, umax & limit, umin & limit, umax & limit)
     else:
-        set_ranges64(r, S64_MIN, S64_MAX, 0, limit)
-    set_ranges32(r, S32_MIN, S32_MAX, 0, U32)
+        set_ranges64(r, 0, limit, 0, limit)
+    if size < 4:
+        set_ranges32(r, S32_MIN, S32_MAX, 0, U32)
     reg_bounds_sync(r)
 
 

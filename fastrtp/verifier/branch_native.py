@@ -19,21 +19,18 @@ from fastrtp.verifier.bounds_native import (
     R_UMAX,
     R_UMIN,
     R_VALUE,
-    S32_MAX,
-    S32_MIN,
-    S64_MAX,
-    bounds_copy,
-    bounds_unknown,
+    ranges_unbounded,
+    reg_bounds_sanity_check,
     reg_bounds_sync,
     s32_max_of,
     s32_min_of,
+    set_ranges32,
+    set_ranges64,
     set_tnum,
     umax_of,
     umin_of,
 )
 from fastrtp.verifier.tnum_native import S64_MIN, U32, sx32
-
-CHANGED_A, CHANGED_B = 1, 2
 
 
 @device
@@ -133,168 +130,128 @@ def is_branch_taken(a: int, b: int, op: int, is_jmp32: int) -> int:
 
 
 @device
-def _common(a: int, b: int, only32: int) -> None:
-    """`a` keeps what it has in common with `b`."""
-    store32(a + R_S32_MIN, max(s32_min_of(a), s32_min_of(b)))
-    store32(a + R_S32_MAX, min(s32_max_of(a), s32_max_of(b)))
-    store32(a + R_U32_MIN, max(load32(a + R_U32_MIN), load32(b + R_U32_MIN)))
-    store32(a + R_U32_MAX, min(load32(a + R_U32_MAX), load32(b + R_U32_MAX)))
-    half = U32 if only32 else -1
-    v = load64(a + R_VALUE)
-    m = load64(a + R_MASK)
-    mask = m & load64(b + R_MASK) & half
-    value = (v | load64(b + R_VALUE)) & half & ~mask
-    set_tnum(a, (v & ~half) | value, (m & ~half) | mask)
-    if not only32:
-        store64(a + R_SMIN, max(load64(a + R_SMIN), load64(b + R_SMIN)))
-        store64(a + R_SMAX, min(load64(a + R_SMAX), load64(b + R_SMAX)))
-        store64(a + R_UMIN, umax_of(load64(a + R_UMIN), load64(b + R_UMIN)))
-        store64(a + R_UMAX, umin_of(load64(a + R_UMAX), load64(b + R_UMAX)))
+def _intersect(a: int, b: int, half: int) -> None:
+    """Of the known bits under `half`, both have what either has. Kernel: tnum_intersect."""
+    av = load64(a + R_VALUE)
+    am = load64(a + R_MASK)
+    bv = load64(b + R_VALUE)
+    bm = load64(b + R_MASK)
+    mask = am & bm & half
+    value = (av | bv) & half & ~mask
+    set_tnum(a, (av & ~half) | value, (am & ~half) | mask)
+    set_tnum(b, (bv & ~half) | value, (bm & ~half) | mask)
 
 
 @device
-def _refine_equal(a: int, b: int, is_jmp32: int, scratch: int) -> int:
+def _refine_equal(a: int, b: int, is_jmp32: int) -> None:
     """Both operands have what the two have in common."""
-    bounds_copy(scratch, a)
-    _common(a, b, is_jmp32)
-    reg_bounds_sync(a)
     if is_jmp32:
-        _common(b, scratch, 1)
-        reg_bounds_sync(b)
-    else:
-        bounds_copy(b, a)
-    return CHANGED_A | CHANGED_B
+        smin = max(s32_min_of(a), s32_min_of(b))
+        smax = min(s32_max_of(a), s32_max_of(b))
+        umin = max(load32(a + R_U32_MIN), load32(b + R_U32_MIN))
+        umax = min(load32(a + R_U32_MAX), load32(b + R_U32_MAX))
+        set_ranges32(a, smin, smax, umin, umax)
+        set_ranges32(b, smin, smax, umin, umax)
+        _intersect(a, b, U32)
+        return
+    smin = max(load64(a + R_SMIN), load64(b + R_SMIN))
+    smax = min(load64(a + R_SMAX), load64(b + R_SMAX))
+    umin = umax_of(load64(a + R_UMIN), load64(b + R_UMIN))
+    umax = umin_of(load64(a + R_UMAX), load64(b + R_UMAX))
+    set_ranges64(a, smin, smax, umin, umax)
+    set_ranges64(b, smin, smax, umin, umax)
+    _intersect(a, b, -1)
 
 
 @device
-def _refine_not_equal(a: int, v: int, m: int, is_jmp32: int) -> int:
-    """An end of `a`'s range that equals the constant (v, m == 0) goes away. Whether `a` changed."""
+def _is_const(r: int, is_jmp32: int) -> int:
+    """Whether the compared half is known. Kernel: is_reg_const."""
+    return 1 if (load64(r + R_MASK) & (U32 if is_jmp32 else -1)) == 0 else 0
+
+
+@device
+def _refine_not_equal(a: int, b: int, is_jmp32: int) -> None:
+    """An end of one operand's range that equals the other, a constant, goes away."""
+    if not _is_const(b, is_jmp32):
+        a, b = b, a
+    if not _is_const(b, is_jmp32):
+        return
+    v = load64(b + R_VALUE)
     if is_jmp32:
-        if (m & U32) != 0:
-            return 0
         low = v & U32
         signed = sx32(v)
-        if s32_min_of(a) == signed and s32_max_of(a) == signed:
-            bounds_unknown(a)  # no value is left: this way is never taken
-            return 1
-        if s32_min_of(a) == signed:
-            store32(a + R_S32_MIN, signed + 1)
-        if s32_max_of(a) == signed:
-            store32(a + R_S32_MAX, signed - 1)
         if load32(a + R_U32_MIN) == low:
             store32(a + R_U32_MIN, low + 1)
         if load32(a + R_U32_MAX) == low:
             store32(a + R_U32_MAX, low - 1)
-        reg_bounds_sync(a)
-        return 1
-    if m != 0:
-        return 0
-    umin = load64(a + R_UMIN)
-    umax = load64(a + R_UMAX)
-    smin = load64(a + R_SMIN)
-    smax = load64(a + R_SMAX)
-    if umin != v and umax != v and smin != v and smax != v:
-        return 0
-    if (umin == v and umax == v) or (smin == v and smax == v):
-        bounds_unknown(a)
-        return 1
-    if umin == v:
+        if s32_min_of(a) == signed:
+            store32(a + R_S32_MIN, signed + 1)
+        if s32_max_of(a) == signed:
+            store32(a + R_S32_MAX, signed - 1)
+        return
+    if load64(a + R_UMIN) == v:
         store64(a + R_UMIN, v + 1)
-    if umax == v:
+    if load64(a + R_UMAX) == v:
         store64(a + R_UMAX, v - 1)
-    if smin == v:
+    if load64(a + R_SMIN) == v:
         store64(a + R_SMIN, v + 1)
-    if smax == v:
+    if load64(a + R_SMAX) == v:
         store64(a + R_SMAX, v - 1)
-    reg_bounds_sync(a)
-    return 1
 
 
 @device
-def _refine_jset(a: int, b: int, taken: int, is_jmp32: int) -> int:
-    """A single tested bit is known afterwards; a test that failed clears every tested bit. 1: `a` changed, 2: `b`."""
-    half = U32 if is_jmp32 else -1
-    known = CHANGED_A
-    if (load64(b + R_MASK) & half) != 0:
-        if (load64(a + R_MASK) & half) != 0:
-            return 0
+def _refine_jset(a: int, b: int, taken: int, is_jmp32: int) -> None:
+    """A single tested bit is known afterwards; a test that failed clears every tested bit, and the ranges are forgotten."""
+    if not _is_const(b, is_jmp32):
         a, b = b, a
-        known = CHANGED_B
-    bits = load64(b + R_VALUE) & half
+    if not _is_const(b, is_jmp32):
+        return
+    bits = load64(b + R_VALUE) & (U32 if is_jmp32 else -1)
     value = load64(a + R_VALUE)
     mask = load64(a + R_MASK)
-    if taken:
-        if bits == 0 or (bits & (bits - 1)) != 0 or (mask & bits) == 0:
-            return 0
-        set_tnum(a, value | bits, mask & ~bits)
-    else:
+    if not taken:
+        ranges_unbounded(a)
         set_tnum(a, value & ~bits, mask & ~bits)
-    reg_bounds_sync(a)
-    return known
+    elif bits != 0 and (bits & (bits - 1)) == 0:
+        set_tnum(a, value | bits, mask & ~bits)
 
 
 @device
-def _refine_greater(a: int, b: int, strict: int, signed: int, is_jmp32: int) -> None:
-    """`a` is greater than `b` (or equal, where not `strict`). An end that would leave the width: no value is left."""
-    if is_jmp32:
-        if signed:
-            low, high = s32_min_of(b) + strict, s32_max_of(a) - strict
-            a_low, b_high = max(s32_min_of(a), low), min(s32_max_of(b), high)
-            if low > S32_MAX or high < S32_MIN:
-                bounds_unknown(a)
-                bounds_unknown(b)
-                return
-            store32(a + R_S32_MIN, a_low)
-            store32(b + R_S32_MAX, b_high)
-        else:
-            low, high = load32(b + R_U32_MIN) + strict, load32(a + R_U32_MAX) - strict
-            a_low, b_high = max(load32(a + R_U32_MIN), low), min(load32(b + R_U32_MAX), high)
-            if low > U32 or high < 0:
-                bounds_unknown(a)
-                bounds_unknown(b)
-                return
-            store32(a + R_U32_MIN, a_low)
-            store32(b + R_U32_MAX, b_high)
+def _refine_less(a: int, b: int, strict: int, signed: int, is_jmp32: int) -> None:
+    """`a` is less than `b` (or equal, where not `strict`)."""
+    if is_jmp32 and signed:
+        store32(a + R_S32_MAX, min(s32_max_of(a), sx32(s32_max_of(b) - strict)))
+        store32(b + R_S32_MIN, max(sx32(s32_min_of(a) + strict), s32_min_of(b)))
+    elif is_jmp32:
+        store32(a + R_U32_MAX, min(load32(a + R_U32_MAX), (load32(b + R_U32_MAX) - strict) & U32))
+        store32(b + R_U32_MIN, max((load32(a + R_U32_MIN) + strict) & U32, load32(b + R_U32_MIN)))
     elif signed:
-        low, high = load64(b + R_SMIN), load64(a + R_SMAX)
-        if strict and (low == S64_MAX or high == S64_MIN):
-            bounds_unknown(a)
-            bounds_unknown(b)
-            return
-        store64(a + R_SMIN, max(load64(a + R_SMIN), low + strict))
-        store64(b + R_SMAX, min(load64(b + R_SMAX), high - strict))
+        store64(a + R_SMAX, min(load64(a + R_SMAX), load64(b + R_SMAX) - strict))
+        store64(b + R_SMIN, max(load64(a + R_SMIN) + strict, load64(b + R_SMIN)))
     else:
-        low, high = load64(b + R_UMIN), load64(a + R_UMAX)
-        if strict and (low == -1 or high == 0):
-            bounds_unknown(a)
-            bounds_unknown(b)
-            return
-        store64(a + R_UMIN, umax_of(load64(a + R_UMIN), low + strict))
-        store64(b + R_UMAX, umin_of(load64(b + R_UMAX), high - strict))
+        store64(a + R_UMAX, umin_of(load64(a + R_UMAX), load64(b + R_UMAX) - strict))
+        store64(b + R_UMIN, umax_of(load64(a + R_UMIN) + strict, load64(b + R_UMIN)))
+
+
+@device
+def regs_refine_cond(a: int, b: int, op: int, taken: int, is_jmp32: int) -> None:
+    """Refine both operands for the way where `a op b` is `taken`. Kernel: reg_set_min_max, regs_refine_cond_op."""
+    if not taken and op != BPF_JSET:
+        op = reversed_op(op)
+    if op == BPF_JSET:
+        _refine_jset(a, b, taken, is_jmp32)
+    elif op == BPF_JEQ:
+        _refine_equal(a, b, is_jmp32)
+    elif op == BPF_JNE:
+        _refine_not_equal(a, b, is_jmp32)
+    else:
+        strict = 1 if op == BPF_JGT or op == BPF_JSGT or op == BPF_JLT or op == BPF_JSLT else 0
+        signed = 1 if op == BPF_JSGT or op == BPF_JSGE or op == BPF_JSLT or op == BPF_JSLE else 0
+        if op == BPF_JLE or op == BPF_JLT or op == BPF_JSLE or op == BPF_JSLT:
+            _refine_less(a, b, strict, signed, is_jmp32)
+        else:
+            _refine_less(b, a, strict, signed, is_jmp32)
     reg_bounds_sync(a)
     reg_bounds_sync(b)
-
-
-@device
-def regs_refine_cond(a: int, b: int, op: int, taken: int, is_jmp32: int, scratch: int) -> int:
-    """Refine both operands for the way where `a op b` is `taken`; which changed (CHANGED_A, CHANGED_B).
-
-    `scratch`: a VREG. Kernel: reg_set_min_max, regs_refine_cond_op.
-    """
-    if op == BPF_JSET:
-        return _refine_jset(a, b, taken, is_jmp32)
-    if not taken:
-        op = reversed_op(op)
-    if op == BPF_JEQ:
-        return _refine_equal(a, b, is_jmp32, scratch)
-    if op == BPF_JNE:
-        av = load64(a + R_VALUE)
-        am = load64(a + R_MASK)
-        changed = CHANGED_A if _refine_not_equal(a, load64(b + R_VALUE), load64(b + R_MASK), is_jmp32) else 0
-        return changed | (CHANGED_B if _refine_not_equal(b, av, am, is_jmp32) else 0)
-    strict = 1 if op == BPF_JGT or op == BPF_JSGT or op == BPF_JLT or op == BPF_JSLT else 0
-    signed = 1 if op == BPF_JSGT or op == BPF_JSGE or op == BPF_JSLT or op == BPF_JSLE else 0
-    if op == BPF_JLE or op == BPF_JLT or op == BPF_JSLE or op == BPF_JSLT:
-        a, b = b, a
-    _refine_greater(a, b, strict, signed, is_jmp32)
-    return CHANGED_A | CHANGED_B
+    reg_bounds_sanity_check(a)
+    reg_bounds_sanity_check(b)

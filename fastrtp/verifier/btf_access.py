@@ -59,6 +59,11 @@ def btf_name(env: BpfVerifierEnv, type_id: int, own: Any = None) -> str:
 
 def check_ptr_to_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, access: int) -> BpfRegState:
     """Result of a load at `off` (the register's own offset included) through a kernel pointer. Errors: EACCES."""
+    if not reg.num:
+        # void, of bpf_rdonly_cast: bytes anywhere, checked as they are loaded
+        if access:
+            env.reject(EACCES, f"R{regno} cannot write into rdonly_untrusted_mem")
+        return REG_UNKNOWN
     name = btf_name(env, reg.num, reg.map)
     var_off = reg.bounds.var_off
     if off < 0:

@@ -123,6 +123,12 @@ def check_cfg(env: BpfVerifierEnv) -> None:
         env.reject(EINVAL, f"jump into the middle of ldimm64 insn {middle[0]}")
 
 
+def compute_scc(env: BpfVerifierEnv) -> None:
+    """For each instruction the loop that it is in. Kernel: compute_scc."""
+    low, stack, todo = (np.zeros(env.insn_cnt, "<u4") for _ in range(3))
+    env.lib.verifier_compute_scc(env.insn_table.ctypes.data, env.insn_cnt, low.ctypes.data, stack.ctypes.data, todo.ctypes.data)
+
+
 def compute_live_registers(env: BpfVerifierEnv) -> None:
     """For each instruction the registers that may be read from there on (backward dataflow over the whole program)."""
     env.lib.verifier_live_registers(env.insn_table.ctypes.data, env.insn_cnt, _helper_facts().ctypes.data)

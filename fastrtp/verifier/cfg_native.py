@@ -27,6 +27,7 @@ from fastrtp.isa import (
     BPF_X,
 )
 from fastrtp.native.intrinsics import device, load8, load16, load32, native, store16, store32
+from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import (
     CALLS_CALLBACK,
     FORCE_CHECKPOINT,
@@ -34,12 +35,15 @@ from fastrtp.native.verifier_layout import (
     HELPER_PRUNES,
     HELPER_ROWS,
     ITER_NEXT,
+    JMP_POINT,
     PRUNE_POINT,
+    VINSN,
 )
 from fastrtp.verifier.alu_insn_native import I_CODE, insn_dst, insn_imm, insn_off, insn_src
 from fastrtp.verifier.prune_native import I_FLAGS, I_LIVE, INSN_SIZE
 
 LD_IMM64 = 0x18
+I_SCC = at(VINSN, "scc")
 CALL = BPF_JMP | BPF_CALL
 CALLER_SAVED = 0x3F
 
@@ -94,16 +98,16 @@ def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: in
             if insn_src(insn) == BPF_PSEUDO_FUNC:
                 second = i + insn_imm(insn) + 1
                 _mark(insns, count, i, PRUNE_POINT)
-                _mark(insns, count, first, PRUNE_POINT)
-                _mark(insns, count, second, PRUNE_POINT)
+                _mark(insns, count, first, PRUNE_POINT | JMP_POINT)
+                _mark(insns, count, second, PRUNE_POINT | JMP_POINT)
         elif code == CALL:
             src = insn_src(insn)
             imm = insn_imm(insn)
-            _mark(insns, count, first, PRUNE_POINT)
+            _mark(insns, count, first, PRUNE_POINT | JMP_POINT)
             if src == 0:
                 facts = load16(helpers + 2 * imm) if imm >= 0 and imm < HELPER_ROWS else 0
                 if facts & HELPER_CALLS_BACK:
-                    _mark(insns, count, i, CALLS_CALLBACK | FORCE_CHECKPOINT | PRUNE_POINT)
+                    _mark(insns, count, i, CALLS_CALLBACK | FORCE_CHECKPOINT | PRUNE_POINT | JMP_POINT)
                 elif facts & HELPER_PRUNES:
                     _mark(insns, count, i, PRUNE_POINT)
             elif load16(insn + I_FLAGS) & ITER_NEXT:
@@ -111,18 +115,18 @@ def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: in
             elif src == BPF_PSEUDO_CALL:
                 second = i + imm + 1
                 _mark(insns, count, i, PRUNE_POINT)
-                _mark(insns, count, second, PRUNE_POINT)
+                _mark(insns, count, second, PRUNE_POINT | JMP_POINT)
         elif _is_jmp(code) and (code & 0xF0) != BPF_CALL:
             op = code & 0xF0
             if op == BPF_EXIT:
                 first = -2
             elif op == BPF_JA:
                 first = _target(insn, i)
-                _mark(insns, count, first, PRUNE_POINT)
+                _mark(insns, count, first, PRUNE_POINT | JMP_POINT)
             else:
                 second = _target(insn, i)
                 _mark(insns, count, i, PRUNE_POINT | (FORCE_CHECKPOINT if op == BPF_JCOND else 0))
-                _mark(insns, count, second, PRUNE_POINT)
+                _mark(insns, count, second, PRUNE_POINT | JMP_POINT)
         if first != -2:
             depth = _visit(insns, count, seen, todo, depth, first)
             if depth < 0:
@@ -132,6 +136,84 @@ def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: in
             if depth < 0:
                 return (i << 32) | (second & 0xFFFFFFFF)
     return -1
+
+
+@device
+def _successor(insns: int, count: int, i: int, which: int) -> int:
+    """The first (0) or second (1) instruction that follows within the function, -1 for none. Kernel: bpf_insn_successors."""
+    insn = insns + i * INSN_SIZE
+    code = load8(insn + I_CODE)
+    op = code & 0xF0
+    next = i + 2 if code == LD_IMM64 else i + 1
+    if _is_jmp(code) and op != BPF_CALL:
+        if op == BPF_EXIT:
+            return -1
+        if op == BPF_JA:
+            next = _target(insn, i) if which == 0 else -1
+        elif which == 1:
+            next = _target(insn, i)
+    elif which == 1:
+        return -1
+    return next if next >= 0 and next < count else -1
+
+
+@native()
+def verifier_compute_scc(insns: int, count: int, low: int, stack: int, todo: int) -> int:
+    """Number the loops: strongly connected components, and calls of helpers that call back. How many.
+
+    `low`, `stack`, `todo`: u32[count], zeroes. `low`: 0 not seen, else the smallest number that a vertex leads to; all ones:
+    its component is known. Kernel: compute_scc; Tarjan's algorithm, without recursion.
+    """
+    known = (1 << 32) - 1
+    number = 0
+    found = 0
+    waiting = 0
+    for root in range(count):
+        if load32(low + 4 * root) != 0:
+            continue
+        depth = 1
+        store32(todo, root)
+        while depth > 0:
+            i = load32(todo + 4 * (depth - 1))
+            if load32(low + 4 * i) == 0:
+                number += 1
+                store32(low + 4 * i, number)
+                store32(stack + 4 * waiting, i)
+                waiting += 1
+                # where it is on the stack tells its own number: both grow together
+                store32(insns + i * INSN_SIZE + I_SCC, number)
+            least = load32(low + 4 * i)
+            deeper = False
+            for which in range(2):
+                after = _successor(insns, count, i, which)
+                if after < 0 or deeper:
+                    continue
+                reached = load32(low + 4 * after)
+                if reached == 0:
+                    store32(todo + 4 * depth, after)
+                    depth += 1
+                    deeper = True
+                elif reached != known:
+                    least = min(least, reached)
+            store32(low + 4 * i, least)
+            if deeper:
+                continue
+            depth -= 1
+            if least != load32(insns + i * INSN_SIZE + I_SCC):
+                continue
+            insn = insns + i * INSN_SIZE
+            loops = load32(stack + 4 * (waiting - 1)) != i or (load16(insn + I_FLAGS) & CALLS_CALLBACK) != 0
+            if _successor(insns, count, i, 0) == i or _successor(insns, count, i, 1) == i:
+                loops = True
+            if loops:
+                found += 1
+            member = -1
+            while member != i:
+                waiting -= 1
+                member = load32(stack + 4 * waiting)
+                store32(low + 4 * member, known)
+                store32(insns + member * INSN_SIZE + I_SCC, found if loops else 0)
+    return found
 
 
 @device

@@ -29,7 +29,7 @@ from fastrtp.verifier.async_cb import do_check_async_callbacks
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.btf_func import check_btf_func, has_func_info
 from fastrtp.verifier.call import check_helper_call, check_reference_leak, helper_rows
-from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers
+from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers, compute_scc
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv, Limits
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit, push_tail_call
 from fastrtp.verifier.global_func import check_return_code, do_check_main, do_check_subprogs
@@ -92,6 +92,7 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         resolve_pseudo_ldimm64(env)
         check_cfg(env)
         _check_attach(env)
+        compute_scc(env)
         compute_live_registers(env)
         env.start_core(Limits(insns=BPF_COMPLEXITY_LIMIT_INSNS), describe, helper_rows())
         env.insn_log = InsnLog(env)

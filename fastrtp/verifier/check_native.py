@@ -25,7 +25,7 @@ from fastrtp.isa import (
 )
 from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, native, store8, store32, store64
 from fastrtp.native.layout import at
-from fastrtp.native.verifier_layout import REG_SIZE, VENV, VINSN, VMEMO
+from fastrtp.native.verifier_layout import JMP_POINT, PRUNE_POINT, REG_SIZE, VENV, VINSN, VMEMO
 from fastrtp.verifier.alu_insn_native import (
     CALL_FIELDS,
     EXIT_FIELDS,
@@ -78,6 +78,7 @@ from fastrtp.verifier.reason import (
 from fastrtp.verifier.stack_native import E_D, IMM_VALUE, READ, WRITE, say
 from fastrtp.verifier.state_native import (
     E_CUR,
+    E_IN_HISTORY,
     E_NO_MEMORY,
     F_SUBPROG,
     R_DEPS,
@@ -86,13 +87,13 @@ from fastrtp.verifier.state_native import (
     frame_of,
     has_refs,
     mark_const,
+    push_jmp_history,
     state_restore,
 )
 
 E_INSNS, E_COUNT, E_PREV_IDX = at(VENV, "insns"), at(VENV, "insn_cnt"), at(VENV, "prev_insn_idx")
 E_LIMIT, E_MEMOS = at(VENV, "insn_limit"), at(VENV, "memos")
 I_FLAGS, I_MEMO = at(VINSN, "flags"), at(VINSN, "memo")
-PRUNE_POINT_FLAG = 1
 MEMO_SIZE, MEMO_RESULT = VMEMO.itemsize, at(VMEMO, "result")
 
 
@@ -238,9 +239,12 @@ def enter(env: int) -> int:
     store64(env + E_PROCESSED, processed)
     if processed > load64(env + E_LIMIT):
         return say(env, R_TOO_LARGE, processed, 0, 0, 0)
-    if load8(insn_at(env) + I_FLAGS) & PRUNE_POINT_FLAG:
-        return is_state_visited(env)
-    return OK
+    store64(env + E_IN_HISTORY, 0)
+    flags = load8(insn_at(env) + I_FLAGS)
+    reason = is_state_visited(env) if flags & PRUNE_POINT else OK
+    if reason == OK and flags & JMP_POINT:
+        push_jmp_history(env)
+    return reason
 
 
 @device
@@ -278,7 +282,7 @@ def step(env: int) -> int:
 @device
 def next_path(env: int) -> int:
     """This path is done: OK, with the log's position in `d`, where another one is to be followed, else ALL_DONE."""
-    update_branch_counts(load64(env + E_CUR))
+    update_branch_counts(env, load64(env + E_CUR))
     count = load64(env + E_HEAD_CNT)
     if count == 0:
         return ALL_DONE

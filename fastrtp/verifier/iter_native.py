@@ -13,10 +13,11 @@ from fastrtp.verifier.bounds_native import R_SMIN, bounds_const
 from fastrtp.verifier.call_native import clear_caller_saved_regs
 from fastrtp.verifier.jmp_native import cannot_push, push_stack
 from fastrtp.verifier.liveness_native import mark_stack_read
+from fastrtp.verifier.loop_native import KIND_ITER
 from fastrtp.verifier.mem_native import E_INSN_IDX, check_mem_access, check_reg_read, current_reg
 from fastrtp.verifier.precision_native import find_prev_entry, widen_imprecise_scalars
-from fastrtp.verifier.prune_native import E_JMPS, KIND_ITER
-from fastrtp.verifier.reason import DO_CALL, DO_SLOTS, OK, R_ITER_ARG, R_ITER_NUMBER, R_ITER_STATE
+from fastrtp.verifier.prune_native import E_JMPS
+from fastrtp.verifier.reason import DO_CALL, DO_SLOTS, OK, R_ITER_ARG, R_ITER_NUMBER, R_ITER_STATE, R_LOOP_TOO_COMPLEX
 from fastrtp.verifier.refs_native import acquire_reference, release_reference
 from fastrtp.verifier.regtype import MEM_RDONLY, PTR_TO_MEM, PTR_TO_STACK, SCALAR_VALUE
 from fastrtp.verifier.stack_native import EVERY, NO_VALUE, WRITE, is_const, say
@@ -119,7 +120,7 @@ def _iter_next(env: int, frameno: int, spi: int) -> int:
         previous = find_prev_entry(parent, idx) if parent != 0 else 0
         queued = push_stack(env, idx + 1, 0)
         if queued == 0:
-            return cannot_push(env)
+            return cannot_push(env, R_LOOP_TOO_COMPLEX)
         other = slot_of(frame_of(queued, frameno), spi) + S_REG
         store32(other + R_OFF, load32(held + R_OFF) + 1)
         r0 = reg_of(top_frame(queued), 0)
@@ -128,7 +129,7 @@ def _iter_next(env: int, frameno: int, spi: int) -> int:
         store32(r0 + R_REF, load32(held + R_REF))
         store64(r0 + R_NUM, 4)
         if previous != 0:
-            widen_imprecise_scalars(previous, queued)
+            widen_imprecise_scalars(env, previous, queued)
     store64(held + R_NUM, ITER_DRAINED)
     mark_const(reg_of(top_frame(cur), 0), 0)
     return OK

@@ -6,7 +6,7 @@ Kernel: kernel/bpf/verifier.c:check_cond_jmp_op, is_branch_taken, sync_linked_re
 from __future__ import annotations
 
 from fastrtp.isa import BPF_ADD, BPF_JCOND, BPF_JEQ, BPF_JMP, BPF_JMP32, BPF_JNE, BPF_MAY_GOTO, BPF_REG_FP, BPF_X
-from fastrtp.native.intrinsics import device, load8, load32, load64, native, stack_bytes, store32, store64
+from fastrtp.native.intrinsics import device, load8, load16, load32, load64, native, stack_bytes, store32, store64
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import (
     MAX_BPF_REG,
@@ -18,6 +18,7 @@ from fastrtp.native.verifier_layout import (
     REG_SIZE,
     VBRANCH,
     VENV,
+    VINSN,
     VOBJECT,
 )
 from fastrtp.verifier.alu_insn_native import (
@@ -30,10 +31,10 @@ from fastrtp.verifier.alu_insn_native import (
 )
 from fastrtp.verifier.alu_native import adjust_scalar64
 from fastrtp.verifier.bounds_native import bounds_const, bounds_copy, zext_32_to_64
-from fastrtp.verifier.branch_native import CHANGED_A, CHANGED_B, is_branch_taken, regs_refine_cond
+from fastrtp.verifier.branch_native import is_branch_taken, regs_refine_cond
 from fastrtp.verifier.mem_native import E_INSN_IDX, E_SCRATCH, O_KIND, check_reg_read, current_reg, object_of
 from fastrtp.verifier.precision_native import find_prev_entry, mark_reg_precise, widen_imprecise_scalars
-from fastrtp.verifier.reason import OK, R_BAD_OPCODE, R_MAY_GOTO, R_NO_MEMORY, R_RESERVED, R_TOO_COMPLEX
+from fastrtp.verifier.reason import OK, R_BAD_OPCODE, R_LOOP_TOO_COMPLEX, R_MAY_GOTO, R_NO_MEMORY, R_RESERVED, R_TOO_COMPLEX
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_MAP,
     MEM_ALLOC,
@@ -43,6 +44,7 @@ from fastrtp.verifier.regtype import (
     PTR_TO_MAP_VALUE,
     PTR_TO_MEM,
     PTR_TO_SOCKET,
+    PTR_TO_STACK,
     PTR_TRUSTED,
     PTR_UNTRUSTED,
     SCALAR_VALUE,
@@ -50,6 +52,7 @@ from fastrtp.verifier.regtype import (
 from fastrtp.verifier.stack_native import BPF_ADD_CONST, BPF_ADD_CONST32, register_is_null, say
 from fastrtp.verifier.state_native import (
     E_CUR,
+    F_CALLSITE,
     F_NSLOTS,
     R_DEPS,
     R_ID,
@@ -69,6 +72,7 @@ from fastrtp.verifier.state_native import (
     frame_of,
     mark_const,
     mark_unknown,
+    push_jmp_history,
     reg_of,
     reg_off,
     slot_of,
@@ -78,6 +82,7 @@ from fastrtp.verifier.state_native import (
 
 LINKED_REGS_MAX = 6
 
+E_INSNS, I_LIVE, INSN_SIZE = at(VENV, "insns"), at(VINSN, "live"), VINSN.itemsize
 E_HEAD, E_HEAD_CNT, E_HEAD_MAX, E_LOG_POS = at(VENV, "head"), at(VENV, "head_cnt"), at(VENV, "head_max"), at(VENV, "log_pos")
 B_STATE, B_IDX = at(VBRANCH, "state"), at(VBRANCH, "insn_idx")
 B_PREV, B_LOG = at(VBRANCH, "prev_insn_idx"), at(VBRANCH, "log_pos")
@@ -107,10 +112,10 @@ def push_stack(env: int, insn_idx: int, roomy: int) -> int:
 
 
 @device
-def cannot_push(env: int) -> int:
-    """Why `push_stack` gave nothing."""
+def cannot_push(env: int, reason: int) -> int:
+    """Why `push_stack` gave nothing; `reason` where too many paths wait: R_TOO_COMPLEX, or R_LOOP_TOO_COMPLEX."""
     count = load64(env + E_HEAD_CNT)
-    return say(env, R_TOO_COMPLEX if count >= load64(env + E_HEAD_MAX) else R_NO_MEMORY, count + 1, 0, 0, 0)
+    return say(env, reason if count >= load64(env + E_HEAD_MAX) else R_NO_MEMORY, count + 1, 0, 0, 0)
 
 
 @device
@@ -150,6 +155,14 @@ def _has_base(reg: int, base: int) -> int:
 
 
 @device
+def _live_registers(env: int, state: int, number: int, idx: int) -> int:
+    """Registers of a frame that may still be read, at instruction `idx` of the one that runs."""
+    if number != load64(state + T_NFRAMES) - 1:
+        idx = load64(frame_of(state, number + 1) + F_CALLSITE)
+    return load16(load64(env + E_INSNS) + idx * INSN_SIZE + I_LIVE)
+
+
+@device
 def _limit_linked(env: int, base: int, seen: int) -> int:
     """No more than LINKED_REGS_MAX follow one jump: the others are linked no longer. How many were met, with `seen` before.
 
@@ -157,10 +170,12 @@ def _limit_linked(env: int, base: int, seen: int) -> int:
     """
     cur = load64(env + E_CUR)
     for up in range(load64(cur + T_NFRAMES)):
-        frame = frame_of(cur, load64(cur + T_NFRAMES) - 1 - up)
+        number = load64(cur + T_NFRAMES) - 1 - up
+        frame = frame_of(cur, number)
+        live = _live_registers(env, cur, number, load64(env + E_INSN_IDX))
         for regno in range(BPF_REG_FP):
             reg = reg_of(frame, regno)
-            if _has_base(reg, base):
+            if (live >> regno) & 1 and _has_base(reg, base):
                 seen += 1
                 if seen > LINKED_REGS_MAX:
                     store32(reg + R_ID, 0)
@@ -179,9 +194,10 @@ def _linked_deps(env: int, base: int, both: int, write: int) -> int:
     cur = load64(env + E_CUR)
     for number in range(load64(cur + T_NFRAMES)):
         frame = frame_of(cur, number)
-        for regno in range(MAX_BPF_REG):
+        live = _live_registers(env, cur, number, load64(env + E_INSN_IDX))
+        for regno in range(BPF_REG_FP):
             reg = reg_of(frame, regno)
-            if _has_base(reg, base):
+            if (live >> regno) & 1 and _has_base(reg, base):
                 if write:
                     store32(reg + R_DEPS, both)
                 else:
@@ -227,11 +243,13 @@ def _sync_linked(reg: int, known: int) -> None:
     other = load32(known + R_ID) & BPF_ADD_CONST
     if (link | other) == BPF_ADD_CONST:
         return  # one in 64 bits, one in 32: the difference is not the same in both
-    delta = reg_off(reg) if link else 0
-    if other:
-        delta -= reg_off(known)
     bounds_copy(reg, known)
-    if delta != 0:
+    delta = reg_off(reg) - reg_off(known)
+    if (link | other) == 0 or delta == 0:
+        # as far from what both are linked to: with a note of that, where either has one
+        store32(reg + R_ID, load32(known + R_ID))
+        store32(reg + R_OFF, load32(known + R_OFF))
+    else:
         number = stack_bytes(96)
         bounds_const(number, delta)
         adjust_scalar64(BPF_ADD, reg, number)
@@ -240,14 +258,15 @@ def _sync_linked(reg: int, known: int) -> None:
 
 
 @device
-def sync_linked_regs(state: int, known: int) -> None:
-    """Everything that is linked to `known`, a register of the state, follows it."""
+def sync_linked_regs(env: int, state: int, known: int, idx: int) -> None:
+    """Everything that is linked to `known`, a register of the state, and still read after instruction `idx`, follows it."""
     base = load32(known + R_ID) & ~BPF_ADD_CONST
     for number in range(load64(state + T_NFRAMES)):
         frame = frame_of(state, number)
-        for regno in range(MAX_BPF_REG):
+        live = _live_registers(env, state, number, idx)
+        for regno in range(BPF_REG_FP):
             reg = reg_of(frame, regno)
-            if reg != known and _has_base(reg, base):
+            if (live >> regno) & 1 and reg != known and _has_base(reg, base):
                 _sync_linked(reg, known)
         for spi in range(load64(frame + F_NSLOTS)):
             reg = slot_of(frame, spi) + S_REG
@@ -256,24 +275,20 @@ def sync_linked_regs(state: int, known: int) -> None:
 
 
 @device
-def _refine_state(state: int, dst_regno: int, src_regno: int, op: int, taken: int, is_jmp32: int, scratch: int) -> None:
-    """What the way of a jump says about its operands (src_regno -1: the constant at `scratch`)."""
+def _refine_state(env: int, state: int, dst_regno: int, src_regno: int, op: int, taken: int, is_jmp32: int, idx: int) -> None:
+    """What the way of the jump at `idx` says about its operands (src_regno -1: the constant at `scratch`)."""
     frame = top_frame(state)
-    a = scratch + REG_SIZE
-    b = scratch + 2 * REG_SIZE
-    copy_reg(a, reg_of(frame, dst_regno))
-    copy_reg(b, reg_of(frame, src_regno) if src_regno >= 0 else scratch)
-    changed = regs_refine_cond(a, b, op, taken, is_jmp32, scratch + 3 * REG_SIZE)
-    if changed & CHANGED_A:
-        reg = reg_of(frame, dst_regno)
-        bounds_copy(reg, a)
-        if load32(reg + R_ID):
-            sync_linked_regs(state, reg)
-    if changed & CHANGED_B and src_regno >= 0:
-        reg = reg_of(frame, src_regno)
-        bounds_copy(reg, b)
-        if load32(reg + R_ID):
-            sync_linked_regs(state, reg)
+    a = reg_of(frame, dst_regno)
+    b = env + E_SCRATCH + REG_SIZE
+    if src_regno >= 0:
+        b = reg_of(frame, src_regno)
+    else:
+        copy_reg(b, env + E_SCRATCH)
+    regs_refine_cond(a, b, op, taken, is_jmp32)
+    if src_regno >= 0 and load32(b + R_ID):
+        sync_linked_regs(env, state, reg_of(frame, src_regno), idx)
+    if load32(a + R_ID):
+        sync_linked_regs(env, state, a, idx)
 
 
 @device
@@ -350,12 +365,12 @@ def _check_may_goto(env: int, insn: int) -> int:
     idx = load64(env + E_INSN_IDX)
     queued = push_stack(env, idx + 1, 0)
     if queued == 0:
-        return cannot_push(env)
+        return cannot_push(env, R_LOOP_TOO_COMPLEX)
     store64(queued + T_MAY_GOTO, load64(queued + T_MAY_GOTO) + 1)
     own = load64(load64(env + E_CUR) + T_PARENT)
     previous = find_prev_entry(own, idx) if own != 0 else 0
     if previous != 0:
-        widen_imprecise_scalars(previous, queued)
+        widen_imprecise_scalars(env, previous, queued)
     store64(env + E_INSN_IDX, idx + 1 + insn_off(insn))
     return OK
 
@@ -392,6 +407,8 @@ def check_cond_jmp_op(env: int, insn: int) -> int:
     is_jmp32 = 1 if (code & 7) == BPF_JMP32 else 0
     dst_number = load32(dst + R_TYPE) == SCALAR_VALUE
     src_number = load32(src + R_TYPE) == SCALAR_VALUE
+    if load32(dst + R_TYPE) == PTR_TO_STACK or load32(src + R_TYPE) == PTR_TO_STACK:
+        push_jmp_history(env)
     taken = _predict(dst, src, op, is_jmp32)
     if taken >= 0:
         if dst_number:
@@ -404,17 +421,19 @@ def check_cond_jmp_op(env: int, insn: int) -> int:
     if reg_source and src_number and load32(src + R_ID) != 0:
         linked = _limit_linked(env, load32(src + R_ID) & ~BPF_ADD_CONST, 0)
     if dst_number and load32(dst + R_ID) != 0:
-        _limit_linked(env, load32(dst + R_ID) & ~BPF_ADD_CONST, linked)
+        linked = _limit_linked(env, load32(dst + R_ID) & ~BPF_ADD_CONST, linked)
+    if linked > 1:
+        push_jmp_history(env)
     if dst_number and src_number:
         _join_deps(env, dst, src, reg_source)
     other = push_stack(env, idx + 1 + insn_off(insn), 0)
     if other == 0:
-        return cannot_push(env)
+        return cannot_push(env, R_TOO_COMPLEX)
     this = load64(env + E_CUR)
     store64(env + E_INSN_IDX, idx + 1)
     if dst_number and src_number:
-        _refine_state(this, dst_regno, src_regno, op, 0, is_jmp32, env + E_SCRATCH)
-        _refine_state(other, dst_regno, src_regno, op, 1, is_jmp32, env + E_SCRATCH)
+        _refine_state(env, this, dst_regno, src_regno, op, 0, is_jmp32, idx)
+        _refine_state(env, other, dst_regno, src_regno, op, 1, is_jmp32, idx)
         return OK
     if is_jmp32 or (op != BPF_JEQ and op != BPF_JNE):
         return OK

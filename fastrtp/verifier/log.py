@@ -131,7 +131,7 @@ def print_reg_state(reg: BpfRegState, frameno: int, precise: bool = False, btf_n
     if reg.type == SCALAR_VALUE:
         mark = "P" if precise else ""
         if not var_off.mask:
-            return mark + snum(reg.bounds.smin_value)
+            return mark + snum(var_off.value - (var_off.value >> 63 << 64))
     else:
         mark = ""
     text = mark + reg_type_str(reg.type)

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastrtp.btf import BtfKind
 from fastrtp.btf.kfuncs import KfuncProto
+from fastrtp.uapi import BpfProgType
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import BTF_FIELDS_MAX, BtfField, field_rows, fields_of, object_fields
@@ -39,13 +40,15 @@ from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, BpfFuncState, BpfR
 from fastrtp.verifier.tnum import U32
 
 _OBJECT = PTR_TO_BTF_ID | MEM_ALLOC
+_TRACING_HOOK = (BpfProgType.BPF_PROG_TYPE_TRACING, BpfProgType.BPF_PROG_TYPE_TRACEPOINT)
+"""May call what is there for tracing. Kernel: bpf_prog_type_to_kfunc_hook."""
 _HEADS = {"list": ("bpf_list_head", "bpf_list_node"), "rbtree": ("bpf_rb_root", "bpf_rb_node")}
 _ROOTS, _NODES = ({names[0] for names in _HEADS.values()}, {names[1] for names in _HEADS.values()})
 
 
 def check_object_kfunc(env: BpfVerifierEnv, proto: KfuncProto) -> None:
     """Check the call at the current instruction and set R0. Errors: EINVAL, EACCES."""
-    if not env.is_tracing and proto.family != "rdonly_cast":
+    if env.prog_type not in _TRACING_HOOK and proto.family != "rdonly_cast":
         env.reject(EACCES, f"calling kernel function {proto.name} is not allowed")
     _FAMILIES[proto.family](env, proto)
 
@@ -339,7 +342,7 @@ def _from_pid(env: BpfVerifierEnv, proto: KfuncProto) -> None:
 
 
 def _rdonly_cast(env: BpfVerifierEnv, proto: KfuncProto) -> None:
-    """Any value as a pointer to a kernel struct; its loads are checked as they are made."""
+    """Any value as a pointer to a kernel struct or union, or to anything (void, 0); its loads are checked as they are made."""
     check_reg_read(env, 1)
     reg = check_reg_read(env, 2)
     if reg.type != SCALAR_VALUE:
@@ -348,7 +351,8 @@ def _rdonly_cast(env: BpfVerifierEnv, proto: KfuncProto) -> None:
         env.reject(EINVAL, "R2 must be a known constant")
     mark_reg_precise(env, 2)
     type_id, btf = reg.bounds.umin_value, env.attr.kernel_btf
-    if btf is None or not 0 < type_id < len(btf) or btf.type(type_id).kind != BtfKind.STRUCT:
+    known = type_id == 0 or (btf is not None and type_id < len(btf) and btf.type(type_id).kind in (BtfKind.STRUCT, BtfKind.UNION))
+    if not known:
         env.reject(EINVAL, f"kfunc {proto.name} type ID argument must be of a struct or void")
     _finish(env, proto, BpfRegState(PTR_TO_BTF_ID | PTR_UNTRUSTED, ZERO, num=type_id))
 

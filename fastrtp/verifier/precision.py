@@ -24,4 +24,4 @@ def find_prev_entry(env: BpfVerifierEnv, state: BpfVerifierState, insn_idx: int)
 
 def widen_imprecise_scalars(env: BpfVerifierEnv, old: BpfVerifierState, cur: BpfVerifierState) -> None:
     """Scalars of `cur` that differ from `old` and need not be exact there become unknown."""
-    env.lib.verifier_widen(old.address, cur.address)
+    env.lib.verifier_widen(env.address, old.address, cur.address)

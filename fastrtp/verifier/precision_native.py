@@ -2,42 +2,38 @@
 
 A checkpoint matches a later state only if the later one is within it, and for most scalars it does not matter: no
 check ever looked at them. Where a check does, `mark_chain_precision` follows the dependency sets up the chain of
-checkpoints and sets the bits in `precise`. A path that was pruned at a checkpoint still in progress hangs on it as a
-back edge, so that what becomes precise there later reaches the pruned path's own past too.
+checkpoints and sets the bits in `precise`. What a path that was pruned in a loop has to pass on is done when the loop is
+over (loop_native.py).
 
-Kernel: kernel/bpf/verifier.c:mark_chain_precision, propagate_precision, propagate_backedges, find_prev_entry,
-widen_imprecise_scalars.
+Kernel: kernel/bpf/verifier.c:mark_chain_precision, propagate_precision, find_prev_entry, widen_imprecise_scalars.
 Differs: dependencies are carried forward with each value instead of being found by walking instructions backwards.
 """
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, memset, native, stack_bytes, store64
-from fastrtp.native.verifier_layout import BITS_PER_FRAME, MASK_WORDS, MAX_BPF_REG, REG_SIZE
+from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, memset, native, stack_bytes, store32, store64
+from fastrtp.native.layout import at
+from fastrtp.native.verifier_layout import BITS_PER_FRAME, MASK_WORDS, MAX_BPF_REG, REG_SIZE, VENV
 from fastrtp.verifier.regtype import SCALAR_VALUE
 from fastrtp.verifier.stacktype import STACK_SPILL
 from fastrtp.verifier.state_native import (
     E_CUR,
-    E_TODO,
-    E_TODO_MAX,
     F_CALLSITE,
     F_NSLOTS,
     R_DEPS,
+    R_ID,
     R_MAP,
     R_NUM,
     R_OFF,
+    R_REF,
     R_TYPE,
     S_REG,
     SET_SIZE,
-    T_BACKEDGES,
     T_IDX,
-    T_NEXT_BACKEDGE,
     T_NFRAMES,
     T_PARENT,
     T_PRECISE,
-    TODO_SIZE,
     frame_of,
-    grow,
     mark_unknown,
     mask_add,
     reg_of,
@@ -45,6 +41,9 @@ from fastrtp.verifier.state_native import (
     slot_of,
     top_frame,
 )
+
+ID_PAIRS = 1024
+E_IDMAP, E_IDMAP_CNT = at(VENV, "idmap"), at(VENV, "idmap_cnt")
 
 
 @device
@@ -83,32 +82,21 @@ def _add_precise(state: int, bits: int) -> int:
 
 
 @device
-def mark_chain_precision(env: int, state: int, mask: int) -> None:
-    """The bits at `mask` must be exact in checkpoint `state` (0: there is none), and so must what they were made from."""
+def mark_chain_precision(env: int, state: int, mask: int) -> int:
+    """The bits at `mask` must be exact in checkpoint `state` (0: there is none), and so must what they were made from.
+
+    Whether any was not before.
+    """
     bits = stack_bytes(80)
     above = stack_bytes(80)
     memcpy(bits, mask, SET_SIZE)
-    todo = 0
-    while True:
-        while state != 0 and _add_precise(state, bits):
-            edge = load64(state + T_BACKEDGES)
-            while edge != 0:
-                if todo == load64(env + E_TODO_MAX) and grow(env, env + E_TODO, env + E_TODO_MAX, TODO_SIZE) == 0:
-                    return
-                entry = load64(env + E_TODO) + todo * TODO_SIZE
-                store64(entry, load64(edge + T_PARENT))
-                deps_of(env, edge, bits, entry + 8)
-                todo += 1
-                edge = load64(edge + T_NEXT_BACKEDGE)
-            deps_of(env, state, bits, above)
-            memcpy(bits, above, SET_SIZE)
-            state = load64(state + T_PARENT)
-        if todo == 0:
-            return
-        todo -= 1
-        entry = load64(env + E_TODO) + todo * TODO_SIZE
-        state = load64(entry)
-        memcpy(bits, entry + 8, SET_SIZE)
+    changed = 0
+    while state != 0 and _add_precise(state, bits):
+        changed = 1
+        deps_of(env, state, bits, above)
+        memcpy(bits, above, SET_SIZE)
+        state = load64(state + T_PARENT)
+    return changed
 
 
 @device
@@ -129,11 +117,11 @@ def mark_reg_precise(env: int, regno: int) -> None:
 
 
 @device
-def propagate_precision(env: int, old: int, cur: int) -> None:
-    """`cur` was pruned at `old`: what had to be exact from there on has to be exact in `cur`'s past."""
+def propagate_precision(env: int, old: int, cur: int) -> int:
+    """`cur` was pruned at `old`: what had to be exact from there on has to be exact in `cur`'s past. Whether any was not."""
     mask = stack_bytes(80)
     deps_of(env, cur, old + T_PRECISE, mask)
-    mark_chain_precision(env, load64(cur + T_PARENT), mask)
+    return mark_chain_precision(env, load64(cur + T_PARENT), mask)
 
 
 @device
@@ -179,6 +167,41 @@ def regs_same(a: int, b: int) -> int:
 
 
 @device
+def check_ids(env: int, old_id: int, cur_id: int) -> int:
+    """Both without an id, or related one to one as before. Kernel: check_ids."""
+    if old_id == 0 or cur_id == 0:
+        return 1 if old_id == cur_id else 0
+    count = load64(env + E_IDMAP_CNT)
+    pair = load64(env + E_IDMAP)
+    for _ in range(count):
+        if load64(pair) == old_id:
+            return 1 if load64(pair + 8) == cur_id else 0
+        if load64(pair + 8) == cur_id:
+            return 0
+        pair += 16
+    if count >= ID_PAIRS:
+        return 0
+    store64(pair, old_id)
+    store64(pair + 8, cur_id)
+    store64(env + E_IDMAP_CNT, count + 1)
+    return 1
+
+
+@device
+def both_ids(env: int, old: int, cur: int) -> int:
+    """Identity and resource."""
+    if not check_ids(env, load32(old + R_ID), load32(cur + R_ID)):
+        return 0
+    return check_ids(env, load32(old + R_REF), load32(cur + R_REF))
+
+
+@device
+def regs_exact(env: int, old: int, cur: int) -> int:
+    """Everything equal, identifiers one to one."""
+    return both_ids(env, old, cur) if regs_same(old, cur) else 0
+
+
+@device
 def is_precise(state: int, number: int, index: int) -> int:
     """Whether a register, or a slot (11 + its number), of a frame must be exact."""
     bit = number * BITS_PER_FRAME + index
@@ -186,24 +209,31 @@ def is_precise(state: int, number: int, index: int) -> int:
 
 
 @device
-def _widen(was: int, now: int, precise: int) -> None:
-    if load32(was + R_TYPE) == SCALAR_VALUE and load32(now + R_TYPE) == SCALAR_VALUE and not precise and not regs_same(was, now):
+def _widen(env: int, was: int, now: int, precise: int) -> None:
+    if load32(was + R_TYPE) != SCALAR_VALUE or load32(now + R_TYPE) != SCALAR_VALUE:
+        return
+    if not precise and not regs_exact(env, was, now):
+        # what it was made from is not forgotten: a later decision on it makes that precise, here and in the round before
+        deps = load32(now + R_DEPS)
         mark_unknown(now)
+        store32(now + R_DEPS, deps)
 
 
 @device
-def widen_imprecise_scalars(old: int, cur: int) -> None:
+def widen_imprecise_scalars(env: int, old: int, cur: int) -> None:
     """Scalars of `cur` that differ from `old` and need not be exact there become unknown."""
-    for number in range(min(load64(old + T_NFRAMES), load64(cur + T_NFRAMES))):
+    store64(env + E_IDMAP_CNT, 0)
+    for back in range(load64(old + T_NFRAMES)):
+        number = load64(old + T_NFRAMES) - 1 - back
         was = frame_of(old, number)
         now = frame_of(cur, number)
         for regno in range(MAX_BPF_REG):
-            _widen(reg_of(was, regno), reg_of(now, regno), is_precise(old, number, regno))
+            _widen(env, reg_of(was, regno), reg_of(now, regno), is_precise(old, number, regno))
         for spi in range(min(load64(was + F_NSLOTS), load64(now + F_NSLOTS))):
             a = slot_of(was, spi)
             b = slot_of(now, spi)
             if load8(a + 7) == STACK_SPILL and load8(b + 7) == STACK_SPILL:
-                _widen(a + S_REG, b + S_REG, is_precise(old, number, MAX_BPF_REG + spi))
+                _widen(env, a + S_REG, b + S_REG, is_precise(old, number, MAX_BPF_REG + spi))
 
 
 @native()
@@ -220,7 +250,7 @@ def verifier_find_prev_entry(state: int, insn_idx: int) -> int:
 
 
 @native()
-def verifier_widen(old: int, cur: int) -> int:
+def verifier_widen(venv: int, old: int, cur: int) -> int:
     """`widen_imprecise_scalars` for Python."""
-    widen_imprecise_scalars(old, cur)
+    widen_imprecise_scalars(venv, old, cur)
     return 0

@@ -1,27 +1,44 @@
 """Checkpoints: where a path comes to a state that was already shown safe it ends, and loops are told from progress.
 
 Kernel: kernel/bpf/verifier.c:is_state_visited, states_equal, func_states_equal, regsafe, stacksafe, refsafe,
-clear_singular_ids, clean_live_states, update_branch_counts.
+clean_live_states, update_branch_counts.
 """
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, load8, load16, load32, load64, stack_bytes, store32, store64
+from fastrtp.native.intrinsics import device, load8, load16, load32, load64, stack_bytes, store64
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import (
     CALLS_CALLBACK,
     FORCE_CHECKPOINT,
     ITER_NEXT,
     MAX_BPF_REG,
-    REG_SIZE,
     VENV,
     VINSN,
     VREF,
 )
-from fastrtp.verifier.bounds_native import R_SMIN, bounds_unknown, range_within
+from fastrtp.verifier.bounds_native import R_SMIN, range_within
 from fastrtp.verifier.liveness_native import clean_verifier_state
+from fastrtp.verifier.loop_native import (
+    add_scc_backedge,
+    as_far,
+    called_back,
+    incomplete_visit,
+    iterated,
+    maybe_enter_scc,
+    maybe_exit_scc,
+)
 from fastrtp.verifier.mem_native import E_INSN_IDX, insn_at
-from fastrtp.verifier.precision_native import is_precise, propagate_precision, regs_same, same_callsites
+from fastrtp.verifier.precision_native import (
+    E_IDMAP_CNT,
+    both_ids,
+    check_ids,
+    is_precise,
+    propagate_precision,
+    regs_exact,
+    regs_same,
+    same_callsites,
+)
 from fastrtp.verifier.reason import OK, R_LOOP, R_NO_MEMORY, SAFE
 from fastrtp.verifier.regtype import (
     NOT_INIT,
@@ -38,8 +55,6 @@ from fastrtp.verifier.stacktype import STACK_DYNPTR, STACK_INVALID, STACK_ITER, 
 from fastrtp.verifier.state_native import (
     E_CUR,
     E_NO_MEMORY,
-    E_OPEN,
-    E_OPEN_MAX,
     F_ACTIVATION,
     F_CALLSITE,
     F_DEPTH,
@@ -49,31 +64,26 @@ from fastrtp.verifier.state_native import (
     R_MAP,
     R_NUM,
     R_OFF,
-    R_REF,
     R_TYPE,
     REF_SIZE,
     REFS_COUNT,
     REFS_HEAD,
     S_REG,
-    T_BACKEDGES,
     T_BRANCHES,
     T_CLEANED,
     T_FIRST,
+    T_HISTORY,
     T_HIT,
     T_IDX,
     T_MAY_GOTO,
     T_MISS,
     T_NEXT,
-    T_NEXT_BACKEDGE,
     T_NFRAMES,
     T_PARENT,
     T_REFS,
-    T_SEQ,
     T_UNROLL,
-    T_USERS,
     become_child,
     frame_of,
-    grow,
     mark_unknown,
     reg_of,
     reg_off,
@@ -85,14 +95,13 @@ from fastrtp.verifier.state_native import (
 
 NOT_EXACT, EXACT, RANGE_WITHIN = range(3)
 """How states are compared: imprecise scalars ignored; everything equal; all scalars within the old ranges."""
-KIND_ITER = 1
-"""`kind` of a reference to an iterator."""
-ID_PAIRS = 1024
-E_IDMAP, E_IDMAP_CNT, E_FRESH = at(VENV, "idmap"), at(VENV, "idmap_cnt"), at(VENV, "fresh")
-E_OPEN_CNT, E_TEST_FREQ = at(VENV, "open_cnt"), at(VENV, "test_state_freq")
+HISTORY_MAX = 40
+"""A longer history of jumps makes a checkpoint."""
+E_FRESH = at(VENV, "fresh")
+E_TEST_FREQ = at(VENV, "test_state_freq")
 E_PROCESSED, E_PREV_PROCESSED = at(VENV, "insn_processed"), at(VENV, "prev_insn_processed")
 E_JMPS, E_PREV_JMPS = at(VENV, "jmps_processed"), at(VENV, "prev_jmps_processed")
-E_ACTIVATIONS, E_FROM_CALLBACK, E_SEQ = at(VENV, "activations"), at(VENV, "from_callback"), at(VENV, "state_seq")
+E_ACTIVATIONS, E_FROM_CALLBACK = at(VENV, "activations"), at(VENV, "from_callback")
 E_TOTAL, E_PEAK = at(VENV, "total_states"), at(VENV, "peak_states")
 E_STATES, E_PER_INSN = at(VENV, "states"), at(VENV, "max_states_per_insn")
 E_INSNS = at(VENV, "insns")
@@ -102,54 +111,25 @@ REF_ID, REF_KIND, REF_PTR = at(VREF, "id"), at(VREF, "kind"), at(VREF, "ptr")
 
 
 @device
-def _check_ids(env: int, old_id: int, cur_id: int) -> int:
-    """Both without an id, or related one to one as before. Kernel: check_ids."""
-    if old_id == 0 or cur_id == 0:
-        return 1 if old_id == cur_id else 0
-    count = load64(env + E_IDMAP_CNT)
-    pair = load64(env + E_IDMAP)
-    for _ in range(count):
-        if load64(pair) == old_id:
-            return 1 if load64(pair + 8) == cur_id else 0
-        if load64(pair + 8) == cur_id:
-            return 0
-        pair += 16
-    if count >= ID_PAIRS:
-        return 0
-    store64(pair, old_id)
-    store64(pair + 8, cur_id)
-    store64(env + E_IDMAP_CNT, count + 1)
-    return 1
-
-
-@device
 def _check_scalar_ids(env: int, old_id: int, cur_id: int) -> int:
-    """As `_check_ids`; a scalar without an id counts as one with an id of its own."""
-    if old_id == 0 and cur_id == 0:
+    """A scalar without an id is bound to nothing, and may be; what now has none counts as one with an id of its own."""
+    if old_id == 0:
         return 1
-    fresh = load64(env + E_FRESH) - 1
-    store64(env + E_FRESH, fresh)
-    return _check_ids(env, fresh if old_id == 0 else old_id, fresh if cur_id == 0 else cur_id)
-
-
-@device
-def _both_ids(env: int, old: int, cur: int) -> int:
-    """Identity and resource."""
-    if not _check_ids(env, load32(old + R_ID), load32(cur + R_ID)):
+    if cur_id == 0:
+        cur_id = load64(env + E_FRESH) - 1
+        store64(env + E_FRESH, cur_id)
+    if not check_ids(env, old_id, cur_id):
         return 0
-    return _check_ids(env, load32(old + R_REF), load32(cur + R_REF))
-
-
-@device
-def _regs_exact(env: int, old: int, cur: int) -> int:
-    return _both_ids(env, old, cur) if regs_same(old, cur) else 0
+    if old_id & BPF_ADD_CONST:
+        return check_ids(env, old_id & ~BPF_ADD_CONST, cur_id & ~BPF_ADD_CONST if cur_id > 0 else cur_id)
+    return 1
 
 
 @device
 def regsafe(env: int, old: int, cur: int, precise: int, exact: int) -> int:
     """Whether what was safe with `old` is safe with `cur`."""
     if exact == EXACT:
-        return _regs_exact(env, old, cur)
+        return regs_exact(env, old, cur)
     kind = load32(old + R_TYPE)
     if kind == NOT_INIT:
         return 1
@@ -160,13 +140,11 @@ def regsafe(env: int, old: int, cur: int, precise: int, exact: int) -> int:
             return 1
         old_id = load32(old + R_ID)
         cur_id = load32(cur + R_ID)
-        if (old_id & BPF_ADD_CONST) != (cur_id & BPF_ADD_CONST):
+        if old_id != 0 and (old_id & BPF_ADD_CONST) != (cur_id & BPF_ADD_CONST):
             return 0
         if old_id & BPF_ADD_CONST and load32(old + R_OFF) != load32(cur + R_OFF):
             return 0
-        if not range_within(old, cur):
-            return 0
-        return _check_scalar_ids(env, old_id & ~BPF_ADD_CONST, cur_id & ~BPF_ADD_CONST)
+        return range_within(old, cur) if _check_scalar_ids(env, old_id, cur_id) else 0
     base = kind & 0xFF
     if base == PTR_TO_MAP_VALUE or base == PTR_TO_MEM or base == PTR_TO_MAP_KEY or base == PTR_TO_BUF or base == PTR_TO_TP_BUFFER:
         if (
@@ -176,13 +154,13 @@ def regsafe(env: int, old: int, cur: int, precise: int, exact: int) -> int:
             or not range_within(old, cur)
         ):
             return 0
-        return _both_ids(env, old, cur)
-    return _regs_exact(env, old, cur)
+        return both_ids(env, old, cur)
+    return regs_exact(env, old, cur)
 
 
 @device
 def _is_data(slot: int) -> int:
-    """Whether every byte is unknown data or was never written."""
+    """Whether every byte is unknown data or was never written: then it does not matter what a later state has there."""
     for i in range(8):
         kind = load8(slot + i)
         if kind != STACK_MISC and kind != STACK_INVALID:
@@ -205,21 +183,19 @@ def _scalar_reg_for_stack(slot: int, unknown: int) -> int:
 def _slot_safe(env: int, old: int, cur: int, precise: int, exact: int, unknown: int) -> int:
     was = old + S_REG
     now = cur + S_REG
-    if load64(old) == 0 and exact == NOT_EXACT:
+    if exact != NOT_EXACT and load64(old) != load64(cur):
+        return 0
+    if load64(old) == 0:
         return 1
-    if load8(old + 7) >= STACK_DYNPTR or load8(cur + 7) >= STACK_DYNPTR:
+    if load8(old + 7) >= STACK_DYNPTR:
         # the same kind and state; how often an active iterator went round matters to EXACT alone
         if load64(old) != load64(cur) or load64(was + R_NUM) != load64(now + R_NUM):
             return 0
         if exact == EXACT and load32(was + R_OFF) != load32(now + R_OFF):
             return 0
-        return _both_ids(env, was, now)
+        return both_ids(env, was, now)
     if exact == EXACT:
-        if load64(old) != load64(cur):
-            return 0
-        return _regs_exact(env, was, now) if load8(old + 7) == STACK_SPILL else 1
-    if load64(old) == 0:
-        return 1
+        return regs_exact(env, was, now) if load8(old + 7) == STACK_SPILL else 1
     old_reg = _scalar_reg_for_stack(old, unknown)
     if old_reg != 0:
         cur_reg = _scalar_reg_for_stack(cur, unknown)
@@ -247,12 +223,12 @@ def _func_states_equal(env: int, state: int, number: int, old: int, cur: int, li
     cur_count = load64(cur + F_NSLOTS)
     for spi in range(old_count):
         slot = slot_of(old, spi)
-        other = slot_of(cur, spi) if spi < cur_count else unknown + REG_SIZE
+        if spi >= cur_count:
+            if exact != NOT_EXACT or not _is_data(slot):
+                return 0
+            continue
+        other = slot_of(cur, spi)
         if not _slot_safe(env, slot, other, is_precise(state, number, MAX_BPF_REG + spi), exact, unknown):
-            return 0
-    for spi in range(old_count, cur_count):
-        slot = slot_of(cur, spi)
-        if (exact == EXACT and load64(slot) != 0) or (exact != NOT_EXACT and load8(slot + 7) >= STACK_DYNPTR):
             return 0
     return 1
 
@@ -270,7 +246,7 @@ def _refs_equal(env: int, old: int, cur: int) -> int:
         now = b + REFS_HEAD + index * REF_SIZE
         if load64(was + REF_KIND) != load64(now + REF_KIND) or load64(was + REF_PTR) != load64(now + REF_PTR):
             return 0
-        if not _check_ids(env, load64(was + REF_ID), load64(now + REF_ID)):
+        if not check_ids(env, load64(was + REF_ID), load64(now + REF_ID)):
             return 0
     return 1
 
@@ -282,13 +258,8 @@ def states_equal(env: int, old: int, cur: int, exact: int) -> int:
         return 0
     store64(env + E_IDMAP_CNT, 0)
     store64(env + E_FRESH, 0)
-    # a register of any value, and, behind it, a slot that was never written
-    unknown = stack_bytes(208)
+    unknown = stack_bytes(96)
     mark_unknown(unknown)
-    store64(unknown + REG_SIZE, 0)
-    mark_unknown(unknown + REG_SIZE + S_REG)
-    store32(unknown + REG_SIZE + S_REG + R_TYPE, NOT_INIT)
-    bounds_unknown(unknown + REG_SIZE + S_REG)
     last = load64(old + T_NFRAMES) - 1
     for number in range(last + 1):
         was = frame_of(old, number)
@@ -303,68 +274,6 @@ def states_equal(env: int, old: int, cur: int, exact: int) -> int:
 
 
 @device
-def _count_id(table: int, count: int, ident: int) -> int:
-    """Note a scalar's id once more: the table has {id, how often}; its length is the result."""
-    for index in range(count):
-        if load64(table + 16 * index) == ident:
-            store64(table + 16 * index + 8, 2)
-            return count
-    if count >= ID_PAIRS:
-        return count
-    store64(table + 16 * count, ident)
-    store64(table + 16 * count + 8, 1)
-    return count + 1
-
-
-@device
-def _is_singular(table: int, count: int, ident: int) -> int:
-    for index in range(count):
-        if load64(table + 16 * index) == ident:
-            return 1 if load64(table + 16 * index + 8) == 1 else 0
-    return 0
-
-
-@device
-def _scalar_id(reg: int) -> int:
-    ident = load32(reg + R_ID)
-    return ident & ~BPF_ADD_CONST if ident != 0 and load32(reg + R_TYPE) == SCALAR_VALUE else 0
-
-
-@device
-def _clear_id(table: int, count: int, reg: int) -> None:
-    ident = _scalar_id(reg)
-    if ident != 0 and _is_singular(table, count, ident):
-        store32(reg + R_ID, 0)
-        store32(reg + R_OFF, 0)
-
-
-@device
-def clear_singular_ids(env: int, state: int) -> None:
-    """A scalar id that nothing else carries says nothing."""
-    table = load64(env + E_IDMAP)
-    count = 0
-    frames = load64(state + T_NFRAMES)
-    for number in range(frames):
-        frame = frame_of(state, number)
-        for regno in range(MAX_BPF_REG):
-            ident = _scalar_id(reg_of(frame, regno))
-            if ident != 0:
-                count = _count_id(table, count, ident)
-        for spi in range(load64(frame + F_NSLOTS)):
-            ident = _scalar_id(slot_of(frame, spi) + S_REG)
-            if ident != 0:
-                count = _count_id(table, count, ident)
-    if count == 0:
-        return
-    for number in range(frames):
-        frame = frame_of(state, number)
-        for regno in range(MAX_BPF_REG):
-            _clear_id(table, count, reg_of(frame, regno))
-        for spi in range(load64(frame + F_NSLOTS)):
-            _clear_id(table, count, slot_of(frame, spi) + S_REG)
-
-
-@device
 def _states_maybe_looping(old: int, cur: int) -> int:
     if load64(old + T_NFRAMES) != load64(cur + T_NFRAMES):
         return 0
@@ -372,43 +281,6 @@ def _states_maybe_looping(old: int, cur: int) -> int:
     now = top_frame(cur)
     for regno in range(MAX_BPF_REG):
         if not regs_same(reg_of(was, regno), reg_of(now, regno)):
-            return 0
-    return 1
-
-
-@device
-def _next_iter_ref(refs: int, index: int) -> int:
-    """Index of the next reference to an iterator, -1 for none."""
-    count = load64(refs + REFS_COUNT) if refs != 0 else 0
-    while index < count:
-        if load64(refs + REFS_HEAD + index * REF_SIZE + REF_KIND) == KIND_ITER:
-            return index
-        index += 1
-    return -1
-
-
-@device
-def _same_iters(old: int, cur: int) -> int:
-    """The same iterators, not others made by the same call: a loop around one that is made anew need not end."""
-    a = load64(old + T_REFS)
-    b = load64(cur + T_REFS)
-    i = _next_iter_ref(a, 0)
-    j = _next_iter_ref(b, 0)
-    while i >= 0 and j >= 0:
-        if load64(a + REFS_HEAD + i * REF_SIZE + REF_ID) != load64(b + REFS_HEAD + j * REF_SIZE + REF_ID):
-            return 0
-        i = _next_iter_ref(a, i + 1)
-        j = _next_iter_ref(b, j + 1)
-    return 1 if i == j else 0
-
-
-@device
-def _same_activations(old: int, cur: int) -> int:
-    """Whether both states are in the same runs of the helpers that called back, frame by frame."""
-    if load64(old + T_NFRAMES) != load64(cur + T_NFRAMES) or not _same_iters(old, cur):
-        return 0
-    for number in range(load64(old + T_NFRAMES)):
-        if load64(frame_of(old, number) + F_ACTIVATION) != load64(frame_of(cur, number) + F_ACTIVATION):
             return 0
     return 1
 
@@ -428,57 +300,12 @@ def _iter_active(cur: int) -> int:
 
 
 @device
-def _open_since(env: int) -> int:
-    """Sequence number of the oldest checkpoint in progress that a path was pruned at, -1 for none."""
-    count = load64(env + E_OPEN_CNT)
-    loops = load64(env + E_OPEN)
-    kept = 0
-    oldest = -1
-    for index in range(count):
-        state = load64(loops + 8 * index)
-        if load64(state + T_BRANCHES) != 0:
-            store64(loops + 8 * kept, state)
-            kept += 1
-            seq = load64(state + T_SEQ)
-            if oldest < 0 or seq < oldest:
-                oldest = seq
-        else:
-            state_put(env, state)
-    store64(env + E_OPEN_CNT, kept)
-    return oldest
-
-
-@device
-def _add_open_loop(env: int, state: int) -> None:
-    count = load64(env + E_OPEN_CNT)
-    for index in range(count):
-        if load64(load64(env + E_OPEN) + 8 * index) == state:
-            return
-    if count == load64(env + E_OPEN_MAX) and grow(env, env + E_OPEN, env + E_OPEN_MAX, 8) == 0:
-        return
-    store64(load64(env + E_OPEN) + 8 * count, state)
-    store64(env + E_OPEN_CNT, count + 1)
-    store64(state + T_USERS, load64(state + T_USERS) + 1)
-
-
-@device
-def _add_backedge(env: int, old: int, cur: int) -> None:
-    """Remember a path that was pruned at `old`."""
-    edge = state_save(env, cur, 0)
-    if edge != 0:
-        store64(edge + T_NEXT_BACKEDGE, load64(old + T_BACKEDGES))
-        store64(old + T_BACKEDGES, edge)
-
-
-@device
 def _add_checkpoint(env: int, insn: int, cur: int) -> int:
     """Keep a copy of the state under way, which goes on as its child."""
+    store64(cur + T_HISTORY, 0)
     new = state_save(env, cur, 0)
     if new == 0:
         return R_NO_MEMORY
-    seq = load64(env + E_SEQ) + 1
-    store64(env + E_SEQ, seq)
-    store64(new + T_SEQ, seq)
     idx = load64(env + E_INSN_IDX)
     store64(new + T_IDX, idx)
     store64(new + T_BRANCHES, 1)
@@ -487,6 +314,7 @@ def _add_checkpoint(env: int, insn: int, cur: int) -> int:
     parent = load64(cur + T_PARENT)
     become_child(cur, new)
     state_put(env, parent)
+    maybe_enter_scc(env, new)
     store64(cur + T_FIRST, idx)
     store64(env + E_PREV_JMPS, load64(env + E_JMPS))
     store64(env + E_PREV_PROCESSED, load64(env + E_PROCESSED))
@@ -503,7 +331,7 @@ def is_state_visited(env: int) -> int:
     insn = insn_at(env)
     cur = load64(env + E_CUR)
     flags = load16(insn + I_FLAGS)
-    force = load64(env + E_TEST_FREQ) != 0 or (flags & FORCE_CHECKPOINT) != 0
+    force = load64(env + E_TEST_FREQ) != 0 or (flags & FORCE_CHECKPOINT) != 0 or load64(cur + T_HISTORY) > HISTORY_MAX
     jumps = load64(env + E_JMPS) - load64(env + E_PREV_JMPS)
     done = load64(env + E_PROCESSED) - load64(env + E_PREV_PROCESSED)
     add_new_state = force or (jumps >= 2 and done >= 8)
@@ -516,7 +344,6 @@ def is_state_visited(env: int) -> int:
     old = load64(insn + I_EXPLORED)
     if old == 0 and not add_new_state:
         return OK
-    clear_singular_ids(env, cur)
     link = insn + I_EXPLORED
     count = 0
     while old != 0:
@@ -524,19 +351,17 @@ def is_state_visited(env: int) -> int:
         loop = False
         hit = False
         if load64(old + T_BRANCHES) != 0:
-            if calls_back or (load64(old + T_MAY_GOTO) != load64(cur + T_MAY_GOTO) and (flags & FORCE_CHECKPOINT) != 0):
-                # a helper came back to its own call, and it calls back a bounded number of times, or a may_goto was
-                # passed; a loop around the call is neither
-                bounded = _same_activations(old, cur) != 0 if calls_back else True
-                hit = bounded and states_equal(env, old, cur, RANGE_WITHIN) != 0
+            if calls_back:
+                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0 and called_back(old, cur) != 0
                 loop = hit
-            elif (flags & ITER_NEXT) != 0 and _iter_active(cur) != 0:
-                # the same iterator again, and it hands out a bounded number of values
-                hit = _same_iters(old, cur) != 0 and states_equal(env, old, cur, RANGE_WITHIN) != 0
+            elif (flags & ITER_NEXT) != 0:
+                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0 and _iter_active(cur) != 0 and iterated(old, cur) != 0
+                loop = hit
+            elif load64(old + T_MAY_GOTO) != load64(cur + T_MAY_GOTO):
+                hit = (flags & FORCE_CHECKPOINT) != 0 and states_equal(env, old, cur, RANGE_WITHIN) != 0
                 loop = hit
             elif (
-                load64(old + T_MAY_GOTO) == load64(cur + T_MAY_GOTO)
-                and load64(old + T_UNROLL) == load64(cur + T_UNROLL)
+                load64(old + T_UNROLL) == load64(cur + T_UNROLL)
                 and _states_maybe_looping(old, cur) != 0
                 and states_equal(env, old, cur, EXACT) != 0
             ):
@@ -544,22 +369,19 @@ def is_state_visited(env: int) -> int:
             if not hit and not force and jumps < 20 and done < 100:
                 add_new_state = False
         else:
-            open_since = _open_since(env)
-            loop = open_since >= 0 and open_since <= load64(old + T_SEQ)
-            # what `old` leads back to is bounded within one run of a helper only
-            if not loop:
+            visit = incomplete_visit(env, old)
+            loop = visit != 0
+            if loop:
+                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0 and as_far(visit, old, cur) != 0
+            else:
                 if not load64(old + T_CLEANED) and same_callsites(old, cur):
                     clean_verifier_state(env, old)
                 hit = states_equal(env, old, cur, NOT_EXACT) != 0
-            elif _same_activations(old, cur) != 0:
-                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0
         if hit:
             store64(old + T_HIT, load64(old + T_HIT) + 1)
             propagate_precision(env, old, cur)
             if loop:
-                _add_backedge(env, old, cur)
-                if load64(old + T_BRANCHES) != 0:
-                    _add_open_loop(env, old)
+                add_scc_backedge(env, old, cur)
             return R_NO_MEMORY if load64(env + E_NO_MEMORY) else SAFE
         misses = load64(old + T_MISS)
         if add_new_state:
@@ -583,7 +405,7 @@ def is_state_visited(env: int) -> int:
 
 
 @device
-def update_branch_counts(state: int) -> None:
+def update_branch_counts(env: int, state: int) -> None:
     """A path is done: so are the checkpoints that have no other."""
     parent = load64(state + T_PARENT)
     while parent != 0:
@@ -591,4 +413,5 @@ def update_branch_counts(state: int) -> None:
         store64(parent + T_BRANCHES, branches)
         if branches != 0:
             return
+        maybe_exit_scc(env, parent)
         parent = load64(parent + T_PARENT)

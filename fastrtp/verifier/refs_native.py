@@ -8,7 +8,8 @@ from __future__ import annotations
 from fastrtp.native.intrinsics import device, load32, load64, memcpy, native, store64
 from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import MAX_BPF_REG, VREF
-from fastrtp.verifier.prune_native import KIND_ITER, REF_ID, REF_KIND, REF_PTR
+from fastrtp.verifier.loop_native import KIND_ITER, REF_ID, REF_KIND
+from fastrtp.verifier.prune_native import REF_PTR
 from fastrtp.verifier.stack_native import EVERY
 from fastrtp.verifier.stacktype import STACK_MISC
 from fastrtp.verifier.state_native import (

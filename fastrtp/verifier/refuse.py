@@ -36,7 +36,8 @@ _MESSAGES: Mapping[int, tuple[int, str]] = MappingProxyType(
         why.R_NO_MEMORY: (ENOMEM, "no memory for the verifier's states"),
         why.R_INSN_IDX: (EINVAL, "invalid insn idx {a} insn_cnt {insn_cnt}"),
         why.R_TOO_LARGE: (E2BIG, "BPF program is too large. Processed {a} insn"),
-        why.R_TOO_COMPLEX: (E2BIG, "The sequence of {a} jumps is too complex."),
+        why.R_TOO_COMPLEX: (EFAULT, "The sequence of {a} jumps is too complex."),
+        why.R_LOOP_TOO_COMPLEX: (ENOMEM, "The sequence of {a} jumps is too complex."),
         why.R_LOOP: (EINVAL, "old state: {old}"),
         why.R_NO_REG: (EINVAL, "R{a} is invalid"),
         why.R_NOT_READ_OK: (EACCES, "R{a} !read_ok"),
@@ -234,7 +235,7 @@ def _row(env: Any, reason: int) -> tuple[int, str]:
         env.log.line(f"infinite loop detected at insn {env.insn_idx}")
         env.log.line(f"cur state: {print_frame(env.frame, env.cur_state)}")
     errno, text = _MESSAGES[reason]
-    if reason == why.R_TOO_LARGE and env.attr.log_level:
+    if reason == why.R_TOO_LARGE and env.attr.log_level & 3:
         errno = ENOSPC  # a log of a million instructions fits no buffer, and bpf_vlog_finalize makes that the error
     return errno, text
 

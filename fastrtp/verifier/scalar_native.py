@@ -52,5 +52,5 @@ def verifier_scalar(what: int, a: int, b: int, arg: int, flag: int, other: int, 
     elif what == SCALAR_TAKEN:
         return is_branch_taken(a, b, arg, flag)
     elif what == SCALAR_REFINE:
-        return regs_refine_cond(a, b, arg, other, flag, scratch)
+        regs_refine_cond(a, b, arg, other, flag)
     return 0

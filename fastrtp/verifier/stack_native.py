@@ -46,6 +46,7 @@ from fastrtp.verifier.state_native import (
     mark_not_init,
     mark_unknown,
     new_id,
+    push_jmp_history,
     reg_of,
     reg_off,
     room_for_slot,
@@ -153,6 +154,7 @@ def check_stack_access_within_bounds(env: int, regno: int, reg: int, off: int, s
     depth = load64(env + E_SUBPROG_DEPTH) + 8 * load64(_target(env, reg) + F_SUBPROG)
     if -low > load64(depth):
         store64(depth, -low)
+    room_for_slot(_target(env, reg), (-low - 1) >> 3)
     return OK
 
 
@@ -182,7 +184,7 @@ def _mark_bytes(frame: int, low: int, high: int, kind: int) -> None:
 
 
 @device
-def _save_register(frame: int, spi: int, reg: int, size: int) -> int:
+def _save_register(env: int, frame: int, spi: int, reg: int, size: int) -> int:
     """Kernel: save_register_state. The slot's copy of the register."""
     slot = room_for_slot(frame, spi)
     if size == 8:
@@ -195,6 +197,7 @@ def _save_register(frame: int, spi: int, reg: int, size: int) -> int:
             elif kind != STACK_ZERO and kind != STACK_INVALID:
                 store8(slot + i, STACK_MISC)
     copy_reg(slot + S_REG, reg)
+    push_jmp_history(env)
     return slot + S_REG
 
 
@@ -210,22 +213,22 @@ def _write_fixed_off(env: int, frame: int, off: int, size: int, value_regno: int
         if value != 0 and load32(value + R_TYPE) == SCALAR_VALUE:
             if fits(value, 8 * size):
                 assign_scalar_id_before_mov(env, value)
-                _save_register(frame, spi, value, size)
+                _save_register(env, frame, spi, value, size)
             else:
-                saved = _save_register(frame, spi, value, size)
+                saved = _save_register(env, frame, spi, value, size)
                 store32(saved + R_ID, 0)
                 store32(saved + R_OFF, 0)
             return OK
         if value_regno == IMM_VALUE:
             mark_const(scratch, imm)
-            _save_register(frame, spi, scratch, size)
+            _save_register(env, frame, spi, scratch, size)
             return OK
     if value != 0 and ((SPILLABLE_MASK >> (load32(value + R_TYPE) & 0xFF)) & 1) != 0:
         if size != 8:
             return say(env, R_STACK_SPILL_SIZE, 0, 0, 0, 0)
         if frame != running and load32(value + R_TYPE) == PTR_TO_STACK:
             return say(env, R_STACK_SPILL_CALLER, 0, 0, 0, 0)
-        store32(_save_register(frame, spi, value, 8) + R_DEPS, 0)
+        store32(_save_register(env, frame, spi, value, 8) + R_DEPS, 0)
         return OK
     kind = STACK_MISC
     if (value != 0 and register_is_null(value)) or (value_regno == IMM_VALUE and imm == 0):
@@ -313,6 +316,7 @@ def _read_fixed_off(env: int, frame: int, off: int, size: int, dst_regno: int) -
     if size == 8 and load64(slot) == EVERY * STACK_SPILL:
         if dst != 0:
             copy_reg(dst, reg)
+        push_jmp_history(env)
         return OK
     if load32(reg + R_TYPE) != SCALAR_VALUE:
         return say(env, R_STACK_FILL_SIZE, 0, 0, 0, 0)
@@ -321,6 +325,7 @@ def _read_fixed_off(env: int, frame: int, off: int, size: int, dst_regno: int) -
     if size <= spilled_bytes(slot) and (off & 7) == 0:
         # the low bytes of what was stored
         copy_reg(dst, reg)
+        push_jmp_history(env)
         if not fits(reg, size * 8):
             store32(dst + R_ID, 0)
             store32(dst + R_OFF, 0)
@@ -335,6 +340,7 @@ def _read_fixed_off(env: int, frame: int, off: int, size: int, dst_regno: int) -
         deps = load32(reg + R_DEPS)
         mark_const(dst, 0)
         store32(dst + R_DEPS, deps)
+        push_jmp_history(env)
     elif zeros == size:
         mark_const(dst, 0)
     else:

@@ -30,6 +30,7 @@ from fastrtp.native.verifier_layout import (
     VREG,
     VSLOT,
     VSTATE,
+    VVISIT,
 )
 from fastrtp.verifier.bounds_native import bounds_const, bounds_unknown
 from fastrtp.verifier.regtype import NOT_INIT, PTR_TO_STACK, SCALAR_VALUE
@@ -43,10 +44,11 @@ F_IN_CALLBACK, F_DEPTH, F_ACTIVATION = at(VFRAME, "in_callback_fn"), at(VFRAME, 
 F_NSLOTS, F_CAP = at(VFRAME, "nslots"), at(VFRAME, "cap")
 T_NFRAMES, T_REFS = at(VSTATE, "nframes"), at(VSTATE, "refs")
 T_IDX, T_FIRST = at(VSTATE, "insn_idx"), at(VSTATE, "first_insn_idx")
-T_BRANCHES, T_PARENT, T_SEQ = at(VSTATE, "branches"), at(VSTATE, "parent"), at(VSTATE, "seq")
+T_BRANCHES, T_PARENT = at(VSTATE, "branches"), at(VSTATE, "parent")
 T_MAY_GOTO, T_UNROLL = at(VSTATE, "may_goto_depth"), at(VSTATE, "callback_unroll_depth")
+T_HISTORY, E_IN_HISTORY = at(VSTATE, "history"), at(VENV, "in_history")
 T_NEXT, T_HIT, T_MISS, T_USERS = at(VSTATE, "next"), at(VSTATE, "hit_cnt"), at(VSTATE, "miss_cnt"), at(VSTATE, "users")
-T_BACKEDGES, T_NEXT_BACKEDGE = at(VSTATE, "backedges"), at(VSTATE, "next_backedge")
+T_EQUAL, T_NEXT_BACKEDGE = at(VSTATE, "equal_state"), at(VSTATE, "next_backedge")
 T_ALL_NEXT, T_ALL_PREV, T_SIZE = at(VSTATE, "all_next"), at(VSTATE, "all_prev"), at(VSTATE, "size")
 T_CLEANED = at(VSTATE, "cleaned")
 T_FRAME_AT, T_PRECISE = at(VSTATE, "frame_at"), at(VSTATE, "precise")
@@ -58,13 +60,12 @@ E_SETS, E_SET_CNT, E_SET_MAX = at(VENV, "sets"), at(VENV, "set_cnt"), at(VENV, "
 E_UNIONS, E_UNION_MASK, E_UNION_CNT = at(VENV, "unions"), at(VENV, "union_mask"), at(VENV, "union_cnt")
 E_ID_GEN = at(VENV, "id_gen")
 E_INSTANCES, INSTANCE_NEXT, INSTANCE_MARKS = at(VENV, "instances"), at(VINSTANCE, "next"), at(VINSTANCE, "marks")
-E_TODO, E_TODO_MAX, E_OPEN, E_OPEN_MAX = at(VENV, "todo"), at(VENV, "todo_max"), at(VENV, "open_loops"), at(VENV, "open_max")
-E_OPEN_CNT, E_STATES = at(VENV, "open_cnt"), at(VENV, "states")
+E_VISITS, E_STATES = at(VENV, "visits"), at(VENV, "states")
+VISIT_NEXT, VISIT_SIZE = at(VVISIT, "next"), VVISIT.itemsize
 REFS_NEXT, REFS_COUNT, REFS_HEAD, REF_SIZE = at(VREFS, "next"), at(VREFS, "count"), VREFS.itemsize, VREF.itemsize
 SINGLE_SETS = 1 + BITS_PER_FRAME * MAX_CALL_FRAMES
 """Numbers below this one are no set, or the set of one bit."""
 SET_SIZE = 8 * MASK_WORDS
-TODO_SIZE = 8 + SET_SIZE
 
 
 @device
@@ -233,11 +234,6 @@ def state_put(env: int, state: int) -> None:
             if users == 0:
                 store64(parent + T_NEXT, load64(env + E_PUT))
                 store64(env + E_PUT, parent)
-        edge = load64(gone + T_BACKEDGES)
-        while edge != 0:
-            store64(edge + T_NEXT, load64(env + E_PUT))
-            store64(env + E_PUT, edge)
-            edge = load64(edge + T_NEXT_BACKEDGE)
         before = load64(gone + T_ALL_PREV)
         after = load64(gone + T_ALL_NEXT)
         if before != 0:
@@ -274,7 +270,7 @@ def state_save(env: int, source: int, roomy: int) -> int:
     memset(state + T_PRECISE, 0, SET_SIZE)
     store64(state + T_BRANCHES, 0)
     store64(state + T_USERS, 1)
-    store64(state + T_BACKEDGES, 0)
+    store64(state + T_EQUAL, 0)
     store64(state + T_NEXT_BACKEDGE, 0)
     store64(state + T_NEXT, 0)
     store64(state + T_HIT, 0)
@@ -322,6 +318,18 @@ def become_child(cur: int, parent: int) -> None:
             store32(reg_of(frame, regno) + R_DEPS, identity(number, regno))
         for spi in range(load64(frame + F_NSLOTS)):
             store32(slot_of(frame, spi) + S_REG + R_DEPS, identity(number, MAX_BPF_REG + spi))
+
+
+@device
+def push_jmp_history(env: int) -> None:
+    """The instruction under way is noted in the jump history, once. Only how long that is matters here.
+
+    Kernel: push_jmp_history
+    """
+    if load64(env + E_IN_HISTORY) == 0:
+        store64(env + E_IN_HISTORY, 1)
+        cur = load64(env + E_CUR)
+        store64(cur + T_HISTORY, load64(cur + T_HISTORY) + 1)
 
 
 @device
@@ -473,10 +481,6 @@ def verifier_init(venv: int, sets: int, unions: int) -> int:
     store64(venv + E_SET_MAX, sets)
     store64(venv + E_UNIONS, allocate(venv, 16 * unions))
     store64(venv + E_UNION_MASK, unions - 1)
-    store64(venv + E_TODO, allocate(venv, sets * TODO_SIZE))
-    store64(venv + E_TODO_MAX, sets)
-    store64(venv + E_OPEN, allocate(venv, sets * 8))
-    store64(venv + E_OPEN_MAX, sets)
     if load64(venv + E_NO_MEMORY):
         return -1
     memset(load64(venv + E_UNIONS), 0, 16 * unions)
@@ -511,8 +515,11 @@ def verifier_free(venv: int) -> int:
         instance = after
     free(load64(venv + E_SETS))
     free(load64(venv + E_UNIONS))
-    free(load64(venv + E_TODO))
-    free(load64(venv + E_OPEN))
+    visit = load64(venv + E_VISITS)
+    while visit != 0:
+        after = load64(visit + VISIT_NEXT)
+        free(visit)
+        visit = after
     memset(venv, 0, ENV_SIZE)
     return 0
 
@@ -556,10 +563,13 @@ def verifier_restart(venv: int, insns: int, insn_cnt: int, insn_size: int, explo
             after = load64(state + T_NEXT)
             state_put(venv, state)
             state = after
-    loops = load64(venv + E_OPEN)
-    for index in range(load64(venv + E_OPEN_CNT)):
-        state_put(venv, load64(loops + 8 * index))
-    store64(venv + E_OPEN_CNT, 0)
+    visit = load64(venv + E_VISITS)
+    store64(venv + E_VISITS, 0)
+    while visit != 0:  # all paths were followed: none has anything left in it
+        after = load64(visit + VISIT_NEXT)
+        free(visit)
+        store64(venv + E_BYTES, load64(venv + E_BYTES) - VISIT_SIZE)
+        visit = after
     store64(venv + E_STATES, 0)
     cur = load64(venv + E_CUR)
     state_put(venv, load64(cur + T_PARENT))

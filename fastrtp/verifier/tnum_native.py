@@ -7,7 +7,7 @@ Kernel: kernel/bpf/tnum.c, include/linux/tnum.h.
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, lshr, native, store64
+from fastrtp.native.intrinsics import device, lshr, native, store64, ule
 from fastrtp.native.verifier_layout import (
     TNUM_ADD,
     TNUM_AND,
@@ -49,6 +49,25 @@ def tnum_range(low: int, high: int) -> tuple[int, int]:
     """The tightest tnum that contains every value of `low..high` (unsigned)."""
     delta = smear(low ^ high)
     return low & ~delta, delta
+
+
+@device
+def tnum_step(value: int, mask: int, after: int) -> int:
+    """The smallest member greater than `after` (unsigned), the greatest member where there is none. Kernel: tnum_step."""
+    top = value | mask
+    if ule(top, after):
+        return top
+    least = after + 1
+    wrong = (least ^ value) & ~mask
+    if wrong == 0:
+        return least
+    below = smear(wrong)  # the highest bit that is not as it has to be, and those below it
+    if (least & below & ~lshr(below, 1)) == 0:
+        return (least & ~below) | (value & below)
+    # that bit has to be cleared, so the lowest free bit above it that is clear counts up
+    free = mask & ~least & ~below
+    free &= -free
+    return (least & ~(free | (free - 1))) | free | (value & (free - 1))
 
 
 @device

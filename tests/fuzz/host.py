@@ -101,13 +101,21 @@ class HostKernel:
         if fd >= 0 or -fd == errno.E2BIG:
             return fd, Verdict(max(-fd, 0))
         log = ctypes.create_string_buffer(1 << 22)
-        self._load(program, log)
+        self._load(program, log, 1)
         lines = [line for line in log.value.decode(errors="replace").splitlines() if line.strip()]
         places = [int(match[1]) for line in lines if (match := re.match(r"(\d+): \(", line))]
         told = [line for line in lines if not line.startswith(("processed", "verification time", "stack depth"))]
         return fd, Verdict(-fd, told[-1].strip() if told else "", places[-1] if places else -1)
 
-    def _load(self, program: Program, log: ctypes.Array[ctypes.c_char] | None) -> int:
+    def log(self, program: Program, level: int, size: int = 1 << 12) -> tuple[int, str]:
+        """(errno, log) of a load at a log level; 4: the statistics alone. ENOSPC where there is more than `size` bytes."""
+        log = ctypes.create_string_buffer(size)
+        fd = self._load(program, log, level)
+        if fd >= 0:
+            os.close(fd)
+        return max(-fd, 0), log.value.decode(errors="replace")
+
+    def _load(self, program: Program, log: ctypes.Array[ctypes.c_char] | None, level: int = 0) -> int:
         insns = program.insns
         code = ctypes.create_string_buffer(encode(self._with_fds(insns)))
         text = ctypes.create_string_buffer(b"GPL")
@@ -115,7 +123,7 @@ class HostKernel:
         info = ctypes.create_string_buffer(b"".join(struct.pack("<II", *row) for row in rows))
         target = self.types.find(f"btf_trace_{program.tracepoint}") if program.tracepoint else 0
         kind, attach_type = (_TRACING, _TRACE_RAW_TP) if program.tracepoint else (17, 0)
-        where = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
+        where = (level, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
         attr = struct.pack(
             "<IIQQIIQII16sIIIIQII",
             *(kind, len(insns), ctypes.addressof(code), ctypes.addressof(text), *where, 0),

@@ -35,30 +35,40 @@ _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
 _HASH, _RING, _PROGS = 1, 3, 4
 
 
-def verify(program: Program, kernel_btf: Any = None, nr_cpu_ids: int = 1) -> tuple[VerifiedProgram | None, Verdict]:
-    """Ours: the program when it is accepted, and the verdict, on a machine of so many CPUs.
-
-    `kernel_btf`: a tp_btf program's, default the shipped one.
-    """
-
+def _attr(program: Program, kernel_btf: Any, nr_cpu_ids: int, log_level: int) -> LoadAttr:
     def fd_to_map(fd: int) -> Any:
         if fd not in SHAPES:
             raise BpfError(9)
         return SHAPES[fd]
 
+    kind, attach, types = BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, None, kernel_btf or default_btf()
+    if program.tracepoint:
+        kind = BpfProgType.BPF_PROG_TYPE_TRACING
+        attach = AttachTarget(program.tracepoint, types.find(f"btf_trace_{program.tracepoint}") or 0)
+    info = func_info(program.insns, program.globals)
+    return LoadAttr(
+        kind, with_kfuncs(program.insns, types), fd_to_map, prog_flags=program.flags, log_level=log_level, btf=btf(),
+        func_info=info, kernel_btf=types, attach=attach, expected_attach_type=23 if attach else 0, nr_cpu_ids=nr_cpu_ids,
+    )  # fmt: skip
+
+
+def verify(program: Program, kernel_btf: Any = None, nr_cpu_ids: int = 1) -> tuple[VerifiedProgram | None, Verdict]:
+    """Ours: the program when it is accepted, and the verdict, on a machine of so many CPUs.
+
+    `kernel_btf`: a tp_btf program's, default the shipped one.
+    """
     try:
-        kind, attach, types = BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, None, kernel_btf or default_btf()
-        if program.tracepoint:
-            kind = BpfProgType.BPF_PROG_TYPE_TRACING
-            attach = AttachTarget(program.tracepoint, types.find(f"btf_trace_{program.tracepoint}") or 0)
-        info = func_info(program.insns, program.globals)
-        attr = LoadAttr(
-            kind, with_kfuncs(program.insns, types), fd_to_map, prog_flags=program.flags, log_level=0, btf=btf(), func_info=info,
-            kernel_btf=types, attach=attach, expected_attach_type=23 if attach else 0, nr_cpu_ids=nr_cpu_ids,
-        )  # fmt: skip
-        return bpf_check(attr), Verdict(0)
+        return bpf_check(_attr(program, kernel_btf, nr_cpu_ids, 0)), Verdict(0)
     except VerifierError as error:
         return None, Verdict(error.errno or 0, error.strerror or "")
+
+
+def log(program: Program, level: int, kernel_btf: Any, nr_cpu_ids: int) -> tuple[int, str]:
+    """(errno, log) at a log level; 4: the statistics alone."""
+    try:
+        return 0, bpf_check(_attr(program, kernel_btf, nr_cpu_ids, level)).log
+    except VerifierError as error:
+        return error.errno or 0, error.log
 
 
 def guarded(memory: NativeMemory, size: int) -> int:
