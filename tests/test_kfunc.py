@@ -16,10 +16,11 @@ from test_verifier import Case
 from test_verifier_host import fds, verdict
 
 import fastrtp as rtp
-from fastrtp.btf import host_btf
+from fastrtp.btf import BtfKind, host_btf
 from fastrtp.btf.kfuncs import kfunc_id
 from fastrtp.errors import VerifierError
 from fastrtp.isa import Insn, assemble, encode
+from fastrtp.uapi import BpfProgType
 
 RAW_TRACEPOINT = 17
 ELF = Path(__file__).parent / "data" / "elf"
@@ -138,3 +139,46 @@ def test_unknown_functions(kernel: rtp.Kernel) -> None:
         )
 
     assert "is not allowed" in caught.value.log
+
+
+def cast(btf: Any, type_id: int, load: str) -> bytes:
+    """A program that reads through its second argument, cast to a type."""
+    ident = kfunc_id(btf, "bpf_rdonly_cast")
+    text = f"r1 = *(u64 *)(r1 +8)\nr2 = {type_id}\ncall kernel-function#{ident}\n{load}\nr0 = 0\nexit"
+    return encode(assemble(text))
+
+
+@pytest.mark.parametrize("kind", ["void", "struct", "union"])
+def test_a_cast_reads_nothing_where_nothing_is(kernel: rtp.Kernel, kind: str) -> None:
+    """Of a struct, a union or anything (void): an address that nothing is behind reads as zero, and the program goes on."""
+    ids = {"void": 0, "struct": kernel.btf.find("task_struct") or 0}
+    ids["union"] = next(record.id for record in kernel.btf if record.kind == BtfKind.UNION and record.name and record.size >= 8)
+    fd = kernel.prog_load(RAW_TRACEPOINT, cast(kernel.btf, ids[kind], "r3 = *(u64 *)(r0 +0)"), license="GPL", log_level=1)
+
+    assert kernel.prog_test_run(fd) == 0
+
+
+def test_void_is_read_only(kernel: rtp.Kernel) -> None:
+    with pytest.raises(VerifierError) as caught:
+        kernel.prog_load(RAW_TRACEPOINT, cast(kernel.btf, 0, "*(u64 *)(r0 +0) = 1"), license="GPL", log_level=1)
+
+    assert caught.value.strerror == "R0 cannot write into rdonly_untrusted_mem"
+
+
+def test_classic_tracepoint_programs_call_what_tracing_programs_call(kernel: rtp.Kernel) -> None:
+    acquire, release = (kfunc_id(kernel.btf, name) for name in ("bpf_task_from_pid", "bpf_task_release"))
+    text = f"""
+        r1 = 1
+        call kernel-function#{acquire}
+        if r0 == 0 goto out
+        r1 = r0
+        call kernel-function#{release}
+        out:
+        r0 = 0
+        exit
+    """
+    code = encode(assemble(text))
+
+    assert kernel.prog_load(BpfProgType.BPF_PROG_TYPE_TRACEPOINT, code, license="GPL", log_level=1) >= 0
+    with pytest.raises(VerifierError, match="calling kernel function bpf_task_from_pid is not allowed"):
+        kernel.prog_load(RAW_TRACEPOINT, code, license="GPL", log_level=1)

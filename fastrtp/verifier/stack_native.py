@@ -102,13 +102,12 @@ def fits(reg: int, bits: int) -> int:
 @device
 def assign_scalar_id_before_mov(env: int, reg: int) -> None:
     """An id, so that the copy about to be made is known to be equal. Constants need none."""
-    if load32(reg + R_TYPE) != SCALAR_VALUE or is_const(reg):
+    if load32(reg + R_TYPE) != SCALAR_VALUE:
         return
-    ident = load32(reg + R_ID)
-    if ident & BPF_ADD_CONST:
+    if load32(reg + R_ID) & BPF_ADD_CONST:
+        store32(reg + R_ID, 0)
         store32(reg + R_OFF, 0)
-        ident = 0
-    if ident == 0:
+    if load32(reg + R_ID) == 0 and not is_const(reg):
         store32(reg + R_ID, new_id(env))
 
 

@@ -1,8 +1,8 @@
 """The theorems: for each function of the number domain, that its abstract result holds every concrete one.
 
 A theorem builds its formula from the function's source (symbolic.py) and gives goals, each to be shown unsatisfiable when
-negated. `reg_bounds_sync` is proved once, by induction over its rounds, and from then on a lemma: whatever it makes of a
-register, it loses none of its values.
+negated. `reg_bounds_sync` is proved once, part by part, and from then on a lemma: whatever it makes of a register, it loses
+none of its values.
 
 Kernel: kernel/bpf/verifier.c:scalar_min_max_*, reg_bounds_sync, regs_refine_cond_op, is_scalar_branch_taken, regsafe;
 the method is that of the verification of range analysis by translation to SMT (Vishwanathan et al., CAV 2023).
@@ -51,7 +51,8 @@ class Theorem:
 THEOREMS: list[Theorem] = []
 SLOW = frozenset(
     [f"{name}64" for name in ("add", "sub", "mul", "neg", "lsh", "rsh", "arsh")]
-    + [f"{jump}{bits} {what}" for jump in ("jeq", "jne") for bits in ("", "32") for what in ("decided", "refines")]
+    + [f"{jump}{bits} decided" for jump in ("jeq", "jne") for bits in ("", "32")]
+    + ["_update_bounds"]
 )
 """Proved by the command alone: each takes more than five seconds."""
 
@@ -141,24 +142,77 @@ theorem("tnum_in", "inclusion", tnum_inclusion)
 # synchronisation of bounds
 
 
-def sync_invariant(ex: Executor, x: Any) -> Callable[[dict[str, Any]], Any]:
-    """What each round of reg_bounds_sync keeps: no member excludes `x`, and 32-bit ends are 32-bit numbers."""
+def stepped(ex: Executor) -> Iterator[Goal]:
+    """No member lies between a number and the next member."""
+    v, m, x, after = (ex.fresh(name) for name in ("v", "m", "x", "after"))
+    found = ex.number(ex.run(tnum_native.tnum_step, v, m, after))
+    given = [(v & m) == 0, tnum_has(v, m, x), z3.UGT(x, after)]
+    yield from goals(ex, given, [("not beyond", z3.ULE(found, x)), ("further", z3.UGT(found, after))])
 
-    def holds(v: dict[str, Any]) -> Any:
-        inside = [condition for _, condition in allows(ex, v, x)]
-        for name in NARROW:
-            end = ex.number(v[name])
-            inside.append((low(ex, end) if name.startswith("u") else extended(ex, end)) == end)
-        return z3.And(inside)
 
-    return holds
+theorem("tnum_step", "the next member", stepped)
+
+PARTS = {
+    bounds_native._update_bounds: "known bits bound the ranges",
+    bounds_native._deduce_bounds32: "64-bit ranges bound the 32-bit ones, and these each other",
+    bounds_native._deduce_bounds64: "ranges of both kinds bound each other",
+    bounds_native._bound_offset: "ranges give known bits",
+}
+"""What reg_bounds_sync does, one after the other."""
+
+
+def well_formed(ex: Executor, register: Pointer) -> Any:
+    """No bit is known and unknown."""
+    m = members(ex, register)
+    return (ex.number(m["value"]) & ex.number(m["mask"])) == 0
+
+
+def keeps(function: Any) -> Callable[[Executor], Iterator[Goal]]:
+    """`function` of a register loses none of its values."""
+
+    def build(ex: Executor) -> Iterator[Goal]:
+        x = ex.fresh("x")
+        given = [within(ex, R, x), well_formed(ex, R)]
+
+        def step(value: Any, mask: Any, after: Any) -> Any:
+            found = ex.fresh("step")
+            ex.assumptions.append(z3.Implies(z3.UGT(x, ex.number(after)), z3.ULE(found, x)))
+            return found
+
+        ex.hooks[tnum_native.tnum_step] = step
+        ex.run(function, R)
+        yield from goals(ex, given, [*allows(ex, members(ex, R), x), ("well formed", well_formed(ex, R))])
+
+    return build
+
+
+for _part, _about in PARTS.items():
+    theorem(_part.py_func.__name__, _about, keeps(_part))
+theorem(
+    "reg_bounds_sanity_check", "ranges that contradict each other are forgotten", keeps(bounds_native.reg_bounds_sanity_check)
+)
+theorem("ranges_unbounded", "ranges are forgotten", keeps(bounds_native.ranges_unbounded))
+
+
+def forget(ex: Executor, register: Pointer) -> None:
+    """Nothing is known of a register from here on."""
+    for name in (*WIDE, *NARROW):
+        bits = 32 if name in NARROW else 64
+        ex.store(Pointer(register.region, register.offset + offset(name)), ex.cell(f"new.{name}", bits), bits)
 
 
 def sync_theorem(ex: Executor) -> Iterator[Goal]:
-    """Five descriptions refine each other and lose no value."""
+    """None of its parts loses a value: no more do they together."""
     x = ex.fresh("x")
-    given = [within(ex, R, x)]
-    ex.invariants["reg_bounds_sync"] = sync_invariant(ex, x)
+    given = [within(ex, R, x), well_formed(ex, R)]
+
+    def part(register: Pointer) -> None:
+        ex.obligations += [(name, condition) for name, condition in allows(ex, members(ex, register), x)]
+        forget(ex, register)
+        ex.assumptions += [within(ex, register, x), well_formed(ex, register)]
+
+    for function in PARTS:
+        ex.hooks[function] = part
     ex.run(bounds_native.reg_bounds_sync, R)
     yield from goals(ex, given, allows(ex, members(ex, R), x))
 
@@ -177,12 +231,11 @@ def with_lemma(ex: Executor, held: Callable[[Pointer], Any]) -> None:
             x = held(register)
             for name, condition in allows(ex, members(ex, register), x):
                 ex.obligations.append((f"{name} before synchronisation", implied(guard, condition)))
-            for name in (*WIDE, *NARROW):
-                bits = 32 if name in NARROW else 64
-                ex.store(Pointer(register.region, register.offset + offset(name)), ex.cell(f"synced.{name}", bits), bits)
+            forget(ex, register)
             ex.assumptions.append(implied(guard, within(ex, register, x)))
 
     ex.hooks[bounds_native.reg_bounds_sync] = model
+    ex.hooks[bounds_native.reg_bounds_sanity_check] = model
 
 
 def of_one(function: Any, concrete: Callable[[Executor, Any], Any], *arguments: int) -> Callable[[Executor], Iterator[Goal]]:
@@ -329,7 +382,7 @@ def refined(name: str, bits: int) -> Callable[[Executor], Iterator[Goal]]:
             goes = compared(ex, name, bits, x, y)
             given = [within(ex, A, x), within(ex, B, y), goes if way else z3.Not(goes)]
             with_lemma(ex, lambda register, x=x, y=y: x if register == A else y)
-            ex.run(branch_native.regs_refine_cond, A, B, CONDITIONS[name][0], way, int(bits == 32), Pointer("scratch"))
+            ex.run(branch_native.regs_refine_cond, A, B, CONDITIONS[name][0], way, int(bits == 32))
             wanted = [(f"a: {member}", holds) for member, holds in allows(ex, members(ex, A), x)]
             wanted += [(f"b: {member}", holds) for member, holds in allows(ex, members(ex, B), y)]
             for goal in goals(ex, given, wanted):
