@@ -159,6 +159,8 @@ def main() -> int:
         if said:
             wrong[said] += 1
             print(f"round {given.seed + number}: {said}", flush=True)
+        if (number + 1) % 50 == 0:
+            print(f"{number + 1} of {given.count}, {wrong.total()} not well", flush=True)
     took = time.monotonic() - start
     print(f"{given.count} first uses by {given.threads} threads in {took:.0f} s: {given.count - wrong.total()} well, "
           f"{wrong.total()} not")  # fmt: skip
