@@ -155,7 +155,7 @@ def test_a_cast_reads_nothing_where_nothing_is(kernel: rtp.Kernel, kind: str) ->
     ids["union"] = next(record.id for record in kernel.btf if record.kind == BtfKind.UNION and record.name and record.size >= 8)
     fd = kernel.prog_load(RAW_TRACEPOINT, cast(kernel.btf, ids[kind], "r3 = *(u64 *)(r0 +0)"), license="GPL", log_level=1)
 
-    assert kernel.prog_test_run(fd) == 0
+    assert kernel.prog_test_run(fd, struct.pack("<12Q", *[0xFFFF888000000000] * 12)) == 0
 
 
 def test_void_is_read_only(kernel: rtp.Kernel) -> None:
