@@ -155,9 +155,13 @@ def test_pins_have_the_errors_of_a_file_system(kernel: Kernel, attached):
     assert errno_of(kernel.obj_pin, "/tmp/p", prog) == errno.EPERM
     assert errno_of(kernel.obj_pin, "/sys/fs/bpf/no/p", prog) == errno.ENOENT
     assert errno_of(kernel.obj_get, "/sys/fs/bpf/q") == errno.ENOENT
+    assert errno_of(kernel.obj_pin, "/sys/fs/bpf/" + "n" * 256, prog) == errno.ENAMETOOLONG
+    assert errno_of(kernel.obj_get, "/sys/fs/bpf/" + "n" * 256) == errno.ENAMETOOLONG
+    assert errno_of(kernel.obj_pin, "/sys/fs/bpf/no/" + "n" * 256, prog) == errno.ENOENT
     kernel.bpffs.mkdir("/sys/fs/bpf/no")
     kernel.obj_pin("/sys/fs/bpf/no/p", prog)
     assert list(kernel.bpffs) == ["/sys/fs/bpf/no/p", "/sys/fs/bpf/p"]
+    kernel.obj_pin("/sys/fs/bpf/" + "n" * 255, prog)
     kernel.bpffs.unmount()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import fastrtp.programs
 from fastrtp.btf import default_btf, host_btf
-from fastrtp.errors import BtfError
+from fastrtp.errors import BtfError, ObjectError
 from fastrtp.obj import ObjectSpec
 from fastrtp.programs import PROGRAMS, build, read_object
 
@@ -63,3 +63,26 @@ def test_programs_relocate_for_the_running_kernel() -> None:
         spec = ObjectSpec.parse(read_object(name), name)
         for program in spec.programs:
             assert len(spec.relocated(program, kernel)) == len(spec.programs[program].insns)
+
+
+STATIC_MAP = """
+#define SEC(name) __attribute__((section(name), used))
+%s struct {
+    int (*type)[2];
+    int (*max_entries)[1];
+    int *key, *value;
+} m SEC(".maps");
+SEC("raw_tp/sched_switch") int p(void *ctx) { return m.key != 0; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def test_a_static_map_is_refused(command: list[str], tmp_path: Path) -> None:
+    """libbpf takes global definitions alone, and says what another one is."""
+    source = tmp_path / "m.bpf.c"
+    source.write_text(STATIC_MAP % "")
+    assert list(ObjectSpec.parse(build.build([source], command)[0].read_bytes(), "m").maps) == ["m"]
+    source.write_text(STATIC_MAP % "static")
+
+    with pytest.raises(ObjectError, match="map 'm': static, and maps must be global"):
+        ObjectSpec.parse(build.build([source], command)[0].read_bytes(), "m")

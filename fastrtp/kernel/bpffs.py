@@ -6,6 +6,7 @@ One mount per kernel, at /sys/fs/bpf; nothing of the host's file system is touch
 from __future__ import annotations
 
 import errno
+import os
 import posixpath
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from .prog import BpfProg
 
 Pinnable = BpfProg | BpfMap | BpfLink
 PATH_MAX = 4096
+NAME_MAX = 255
 
 
 class BpfFs:
@@ -34,14 +36,24 @@ class BpfFs:
         return len(self._pins)
 
     def _resolve(self, path: str) -> str:
-        """The normal form of a path inside the mount. BpfError EPERM for one outside, ENOENT for a missing directory."""
+        """The normal form of a path inside the mount.
+
+        BpfError EPERM for one outside, ENOENT for a missing directory, ENAMETOOLONG for a name of more than 255 bytes.
+        """
         path = posixpath.normpath(path)
         folder, name = posixpath.split(path)
         if not (path.startswith(self.mount_point + "/") and name):
             raise BpfError(errno.EPERM, f"EPERM: {path!r} is not in the BPF file system at {self.mount_point}")
         if folder not in self._folders:
             raise BpfError(errno.ENOENT, f"ENOENT: no directory {folder!r}")
+        self._check_name(name)
         return path
+
+    def _check_name(self, name: str) -> None:
+        """Kernel: fs/libfs.c:simple_lookup"""
+        size = len(os.fsencode(name))
+        if size > NAME_MAX:
+            raise BpfError(errno.ENAMETOOLONG, f"ENAMETOOLONG: a name of {size} bytes, {NAME_MAX} at most")
 
     def mkdir(self, path: str) -> None:
         """mkdir(2). BpfError EEXIST, ENOENT, EPERM."""
@@ -73,6 +85,9 @@ class BpfFs:
             raise BpfError(errno.EACCES, f"EACCES: {path!r} is a directory")
         obj = self._pins.get(path)
         if obj is None:
+            folder, name = posixpath.split(path)
+            if folder in self._folders:
+                self._check_name(name)
             raise BpfError(errno.ENOENT, f"ENOENT: {path!r}")
         return obj
 

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 
 from fastrtp.btf import Btf, BtfKind, BtfType
-from fastrtp.btf.types import COMPOSITES, ENUMS, Member
+from fastrtp.btf.types import BTF_VAR_GLOBAL_ALLOCATED, BTF_VAR_GLOBAL_EXTERN, BTF_VAR_STATIC, COMPOSITES, ENUMS, Member
 from fastrtp.errors import BtfError, ObjectError
 from fastrtp.uapi import BpfMapType
 
@@ -20,6 +20,7 @@ MAPS_SECTION = ".maps"
 LEGACY_MAPS_SECTION = "maps"
 
 _PAGE_SIZE = 4096
+_LINKAGES = {BTF_VAR_STATIC: "static", BTF_VAR_GLOBAL_EXTERN: "extern"}
 _LEGACY = struct.Struct("<IIIII")
 _UINT_FIELDS = {
     "type": "map_type",
@@ -74,6 +75,8 @@ def btf_maps(elf: ElfFile, section: Section, btf: Btf) -> list[MapDefinition]:
         if info.offset + info.size > section.size:
             raise ObjectError(f"map {variable.name!r} passes the end of the section", section=section.name, offset=info.offset)
         try:
+            if variable.linkage != BTF_VAR_GLOBAL_ALLOCATED:
+                raise _BadMapError(f"{_LINKAGES.get(variable.linkage, 'unknown')}, and maps must be global, as libbpf wants them")
             definition = _definition(btf, variable.name, variable.type, None)
             _check_initialised(definition.spec)
         except (BtfError, _BadMapError) as error:
