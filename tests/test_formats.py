@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import fastrtp as rtp
@@ -168,11 +169,24 @@ _FORMATS = st.lists(st.one_of(_conversion(), _conversion(), _conversion(), _ODDI
 _ROOMS = st.sampled_from([0, 1, 2, 7, 16, 33, 60, 128, ROOM])
 
 
+_HASHED = re.compile(rb"%[0+\- ]*\d*p(?![xsSBIi]|ks|us)")
+
+
+def _may_hash(parts: list[tuple[bytes, Arg | None]]) -> bool:
+    """Whether %p or %pK may be given another argument than its own: a text that there is no room for stays in the buffer.
+
+    Linux hashes what it then takes for an address, and nobody can say here what comes of it.
+    """
+    return any(_HASHED.search(text) for text, _ in parts[1:])
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=_FORMATS, room=_ROOMS, fewer=st.sampled_from([0, 0, 0, 0, 1]))
 def test_a_format_says_here_what_it_says_on_linux(
     kernel: rtp.Kernel, linux: Linux, parts: list[tuple[bytes, Arg | None]], room: int, fewer: int
 ) -> None:
+    assume(not _may_hash(parts))
+    assume(not fewer or not any(arg is not None and arg.text for _, arg in parts))  # a number for which an address comes
     fmt = b"".join(text for text, _ in parts)
     args = [arg for _, arg in parts if arg is not None][fewer:]
 

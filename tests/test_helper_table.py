@@ -39,5 +39,6 @@ def test_availability(shared: Path) -> None:
     raw_tp = {p.name for p in HELPERS.values() if BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT in p.prog_types}
     tp_btf = {p.name for p in HELPERS.values() if BpfProgType.BPF_PROG_TYPE_TRACING in p.prog_types}
 
+    common.append("cgrp_storage_delete")  # the list ends before the last number
     assert raw_tp == set(common)
     assert tp_btf == set(common) | set(tracing)

