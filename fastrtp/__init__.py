@@ -9,12 +9,16 @@
     for key, value in obj.maps["hists"].items():
         ...
 
-Everything is imported when it is first used, so that `import fastrtp` costs next to nothing.
+Everything is imported when it is first used, so that `import fastrtp` costs next to nothing. Threads that come first get it here
+one after the other. (Python takes the lock of a module before that of the package that it is in: threads that import the modules
+of packages which nobody has imported yet can get in each other's way, so they had better take the names that are here.)
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+from _thread import RLock  # `threading` would cost as much as all else here
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import (
@@ -51,15 +55,18 @@ _LAZY = {
 _MODULES = frozenset({"btf", "isa", "jit", "kernel", "maps", "obj", "programs", "record", "replay", "trace", "uapi", "verifier"})
 
 
+_importing = RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: globals().update(_importing=RLock()))
+
+
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        value = getattr(importlib.import_module(_LAZY[name]), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f"fastrtp.{name}")
-    else:
+    if name not in _LAZY and name not in _MODULES:
         raise AttributeError(f"module 'fastrtp' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    with _importing:
+        module = importlib.import_module(_LAZY.get(name) or f"fastrtp.{name}")
+        value = globals()[name] = getattr(module, name) if name in _LAZY else module
+        return value
 
 
 def TRACE_EVENT(name: str, proto: str, *, kernel: Kernel | None = None, **options: Any) -> Tracepoint:  # noqa: N802 - the kernel's name

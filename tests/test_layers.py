@@ -95,6 +95,21 @@ def test_imports_go_down(path: Path) -> None:
     assert upward == []
 
 
+def test_no_module_takes_what_the_facade_imports_while_it_is_imported() -> None:
+    """The facade imports under a lock: a module whose own lock is held, and which waits for that one, could wait for ever."""
+    given = {f"fastrtp.{name}" for name in (*fastrtp._LAZY, *fastrtp._MODULES)}
+    taken = [
+        (str(path), alias.name)
+        for path in modules()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and node.module == "fastrtp" and not node.level
+        for alias in node.names
+        if f"fastrtp.{alias.name}" in given
+    ]
+
+    assert taken == []
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_heavy_libraries_stay_where_they_belong(path: Path) -> None:
     """llvmlite is native/'s alone, numba is imported by native code alone, IPython by the notebook layer alone."""
