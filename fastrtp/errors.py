@@ -32,15 +32,19 @@ class BtfError(FastrtpError, ValueError):
 
 
 class ObjectError(FastrtpError, ValueError):
-    """A BPF ELF object that cannot be used; `section` and `offset` say where (empty and -1 where unknown)."""
+    """A BPF ELF object that cannot be used; `section` and `offset` say where (empty and -1 where unknown).
 
-    def __init__(self, message: str, *, section: str = "", offset: int = -1) -> None:
+    `errno` is the number that libbpf returns where tools tell cases apart by it, else None.
+    """
+
+    def __init__(self, message: str, *, section: str = "", offset: int = -1, errno: int | None = None) -> None:
         where = f"section {section!r}" if section else ""
         if offset >= 0:
             where += f"{' ' if where else ''}offset {offset:#x}"
         super().__init__(f"{where}: {message}" if where else message)
         self.section = section
         self.offset = offset
+        self.errno = errno
 
 
 class UnknownNameError(ObjectError, AttributeError):

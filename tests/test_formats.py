@@ -143,7 +143,7 @@ _IP = st.sampled_from([Arg(offset, text=True) for offset in _offsets(ADDRESSES, 
 _STRING = st.sampled_from([Arg(offset, text=True) for offset in _offsets(STRINGS, 16 * len(ADDRESSES))])
 _NUMBER = st.sampled_from(NUMBERS).map(Arg)
 _NO_ADDRESS = st.sampled_from([0, -1, -2, -4095]).map(Arg)
-"""What %p and %pK show as it is: Linux hashes addresses."""
+"""What %p and %pK show as it is: others are hashed, with a key that is random in Linux."""
 _KINDS = [
     (["d", "i", "u", "x", "X", "ld", "lli", "lu", "llx", "lX", "c"], _NUMBER), (["s", "pks"], _STRING),
     (["pI4", "pi4", "pI6", "pi6"], _IP), (["px", "ps", "pS", "pB"], _NUMBER), (["p"], _NO_ADDRESS), (["pK"], st.just(Arg(0))),

@@ -51,7 +51,8 @@ def test_every_implemented_helper_has_a_body(memory: Memory) -> None:
         (b"%x %X %lx", (0xDEAD, 0xBEEF, 2**63), b"dead BEEF 8000000000000000"),
         (b"[%5d] [%-5d] [%05d] [%+d] [% d]", (42, 42, -42, 42, 42), b"[   42] [42   ] [-0042] [+42] [ 42]"),
         (b"%c%c%c", (72, 105, 33), b"Hi!"),
-        (b"%p", (0x1234,), b"0000000000001234"),
+        (b"%p", (0x0706050403020100,), b"000000009a932462"),  # a test vector of SipHash-2-4: 93f5f5799a932462
+        (b"%p %20pK.", (0, -14), b"0000000000000000     fffffffffffffff2."),
         (b"%px", (2**64 - 1,), b"ffffffffffffffff"),
         (b"%d", (-(2**31),), b"-2147483648"),
         (b"%ld", (-(2**63),), b"-9223372036854775808"),

@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 
 import fastrtp.kernel
-from fastrtp.errors import BpfError, BtfError, VerifierError
+from fastrtp.btf import BtfKind, BtfWriter
+from fastrtp.errors import BpfError, BtfError, ObjectError, ObjectWarning, VerifierError
 from fastrtp.helpers.table import HELPERS
 from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel, Process
@@ -33,6 +34,7 @@ RAW_TP, RAW_TP_W, TRACING, RAW_TP_ATTACH = 17, 24, 26, 23
 OPEN = BpfCmd.BPF_RAW_TRACEPOINT_OPEN
 SWITCH, RENAME = "sched_switch", "task_rename"
 ENOTSUPP = 524
+ELF = Path(__file__).parent / "data" / "elf"
 CASES: dict[str, Callable[[Kernel], None]] = {}
 
 
@@ -112,6 +114,16 @@ def warm(kernel: Kernel) -> int:
     prog = load(kernel)
     kernel.close(kernel.raw_tracepoint_open(SWITCH, prog))
     return prog
+
+
+def function_types(kernel: Kernel, code: str, returned: str) -> dict[str, Any]:
+    """BTF and function records of a program with one function behind its first exit, which returns that: void or int."""
+    writer = BtfWriter()
+    number = writer.add_int("int", 4, 1)
+    main = writer.add(BtfKind.FUNC, "main", writer.add_func_proto(number, []), vlen=1)
+    func = writer.add(BtfKind.FUNC, "f", writer.add_func_proto(0 if returned == "void" else number, []), vlen=0)
+    start = next(at + 1 for at, insn in enumerate(assemble(code)) if insn.code == 0x95)
+    return {"btf_fd": kernel.btf_load(writer.dump()), "func_info": struct.pack("<4I", 0, main, start, func)}
 
 
 def prog_of(kernel: Kernel, fd: int) -> Any:
@@ -720,10 +732,10 @@ def _(kernel: Kernel) -> None:
 
 
 @row(
-    "81 of 211 (helpers.txt). Others: `program of this type cannot use helper bpf_X#N`; unknown numbers: `invalid func unknown#N`"
+    "80 of 211 (helpers.txt). Others: `program of this type cannot use helper bpf_X#N`; unknown numbers: `invalid func unknown#N`"
 )
 def _(kernel: Kernel) -> None:
-    """helpers.txt names 80, and those are what is allowed (test_helper_table.py)."""
+    """And cgrp_storage_delete, where the list ends: one number before the last (test_helper_table.py)."""
     allowed = [proto for proto in HELPERS.values() if RAW_TP in proto.prog_types]
     assert (len(allowed), len(HELPERS)) == (81, 211)
     assert "program of this type cannot use helper bpf_skb_store_bytes#9" in refused(kernel, "call bpf_skb_store_bytes\nexit")[1]
@@ -761,6 +773,154 @@ def _(kernel: Kernel) -> None:
     assert fails(load, kernel, asm("r0 = 0")) == errno.EINVAL
     assert bpf(kernel, "PROG_LOAD", prog_type=RAW_TP, insn_cnt=1_000_001)[0] == errno.E2BIG
     assert fails(load, kernel.new_process(uid=1000, capable=False)) == errno.EPERM
+
+
+# what was seen since
+
+
+SCRIBBLES = asm("r0 = 1000\nexit")
+TAIL_CALL_IN_F = """r2 = map[fd:{array}]
+r3 = 0
+call bpf_tail_call
+r0 = 0
+exit"""
+
+
+def in_a_function(array: int, tail: str = "") -> str:
+    """A program whose function f makes a tail call; what f returns is used as an offset into the stack, or as `tail` says."""
+    use = tail or "r2 = r10\nr2 += r0\nr0 = *(u8 *)(r2 -8)\nr0 = 0\n"
+    return f"*(u64 *)(r10 -8) = 0\ncall f\n{use}exit\nf:\n" + TAIL_CALL_IN_F.format(array=array)
+
+
+@row("A tail call in a function has two successors in the verifier: it fails and the next instruction runs, or it succeeds and "
+     "the function returns to its caller with an unknown R0 (log: `returning from callee`), having written whatever the target "
+     "could. `tail_call is only allowed in functions that return 'int'` and refusal in subprograms without BTF: EINVAL.")  # fmt: skip
+def _(kernel: Kernel) -> None:
+    """All shapes: tests/data/verifier/tail_call.txt; what is allowed in which function: test_verifier_refusals.py."""
+    array = kernel.map_create(3, 4, 4, 1)
+    number, log = refused(kernel, in_a_function(array))
+    assert (number, "tail_call is not allowed in subprogs without BTF" in log) == (errno.EINVAL, True)
+    for kind, number, message in (
+        ("void", errno.EINVAL, "tail_call is only allowed in functions that return 'int'."),
+        ("int", errno.EINVAL, "math between fp pointer and register with unbounded min value is not allowed"),
+    ):
+        got, log = refused(kernel, in_a_function(array), **function_types(kernel, in_a_function(array), kind))
+        assert (got, message in log) == (number, True), log
+    *_, log = refused(kernel, in_a_function(array), log_level=2, **function_types(kernel, in_a_function(array), "int"))
+    assert "returning from callee:" in log
+    code = in_a_function(array, "r0 += 1\n")
+    prog = load(kernel, asm(code), **function_types(kernel, code, "int"))
+    assert kernel.prog_test_run(prog) == 1
+    kernel.map_update_elem(array, bytes(4), struct.pack("<I", load(kernel, SCRIBBLES)))
+    assert kernel.prog_test_run(prog) == 1001
+
+
+@row("The x86-64 JIT counts a tail call only when the slot holds a program: an empty slot or an index out of range leaves the "
+     "33 untouched.")  # fmt: skip
+def _(kernel: Kernel) -> None:
+    array = kernel.map_create(3, 4, 4, 2)
+    fails_often = "\n".join(f"r1 = r6\nr2 = map[fd:{array}]\nr3 = {index}\ncall bpf_tail_call" for index in [1, 9] * 20)
+    count = kernel.map_create(2, 4, 8, 1)
+    counts = f"*(u32 *)(r10 -4) = 0\nr1 = map[fd:{count}]\nr2 = r10\nr2 += -4\ncall bpf_map_lookup_elem\nif r0 == 0 goto +3\n" \
+        "r1 = *(u64 *)(r0 +0)\nr1 += 1\n*(u64 *)(r0 +0) = r1\n"  # fmt: skip
+    itself = f"r1 = r6\nr2 = map[fd:{array}]\nr3 = 0\ncall bpf_tail_call\nr0 = 7\nexit"
+    prog = load(kernel, asm(f"r6 = r1\n{counts}{fails_often}\n{itself}"))
+    kernel.map_update_elem(array, bytes(4), struct.pack("<I", prog))
+    assert kernel.prog_test_run(prog) == 7
+    assert struct.unpack("<Q", kernel.map_lookup_elem(count, bytes(4))) == (34,)
+
+
+@row("Formats: UTF-8 is allowed in printk and snprintf; alphanumerics that follow %pI4 %pI6 %px %ps %pK are swallowed; a width "
+     "applies to %px; %p and %pK are hashed.")  # fmt: skip
+def _(kernel: Kernel) -> None:
+    """400 random formats beside Linux's: test_formats.py."""
+
+    def printed(fmt: str, value: int = 0) -> str:
+        text = fmt.encode() + b"\0"
+        text += bytes(-len(text) % 8)
+        words = struct.unpack(f"<{len(text) // 8}Q", text)
+        stores = "".join(f"r1 = {word} ll\n*(u64 *)(r10 {8 * number - len(text)}) = r1\n" for number, word in enumerate(words))
+        code = f"{stores}r1 = r10\nr1 += -{len(text)}\nr2 = {len(text)}\nr3 = {value} ll\ncall bpf_trace_printk\nexit"
+        kernel.prog_test_run(load(kernel, asm(code)))
+        return kernel.memory.trace_pipe()[-1][3].decode()
+
+    assert printed("µs → é") == "µs → é"
+    assert printed("%pxabc9 .", 1) == "0000000000000001 ."
+    assert printed("[%20px]", 1) == f"[{1:20x}]"
+    hidden = [printed("%p", 0xFFFF888012345678), printed("%pK", 0xFFFF888012345678)]
+    assert hidden[0] == hidden[1] != f"{0xFFFF888012345678:016x}"
+    assert re.fullmatch("0{8}[0-9a-f]{8}", hidden[0])
+
+
+@row("LRU maps: 2,000 inserts into 1,000 entries leave 952, 17 into 16 leave 13; updating an existing key of a full map may "
+     "evict another.")  # fmt: skip
+def _(kernel: Kernel) -> None:
+    """From one CPU of two, as Linux was asked; 400 random workloads beside Linux's: test_lru_differential.py."""
+    kernel = Kernel(cpus=2)
+
+    def filled(entries: int, inserts: int) -> int:
+        fd = kernel.map_create(9, 4, 8, entries)
+        for number in range(inserts):
+            kernel.map_update_elem(fd, struct.pack("<I", number), bytes(8))
+        return fd
+
+    def keys(fd: int) -> set[bytes]:
+        packed = (struct.pack("<I", key) for key in range(2000))
+        return {key for key in packed if bpf_lookup(fd, key) == 0}
+
+    def bpf_lookup(fd: int, key: bytes) -> int:
+        room = ctypes.create_string_buffer(key, 16)
+        at = ctypes.addressof(room)
+        return bpf(kernel, "MAP_LOOKUP_ELEM", map_fd=fd, key=at, value=at + 8)[0]
+
+    assert len(keys(filled(1000, 2000))) == 952
+    assert len(keys(filled(16, 17))) == 13
+    full = filled(16, 16)
+    assert len(keys(full)) == 16
+    kernel.map_update_elem(full, struct.pack("<I", 15), bytes(8))
+    assert len(keys(full)) < 16
+
+
+@row('libbpf goes on without BTF that the kernel refuses ("BTF is optional, ignoring"), and retries a refused map create without '
+     "BTF; `___flavour` suffixes of kfuncs are stripped; a `static` map definition is refused.")  # fmt: skip
+def _(kernel: Kernel) -> None:
+    """More of each: test_kernel_forgives.py, test_kernel_externs.py; a static map: test_obj_build.py, with a compiler."""
+    with pytest.warns(ObjectWarning, match="loaded without its BTF, which the kernel refuses"):
+        obj = kernel.load(ELF / "forgiven.bpf.o")
+    assert obj.btf_fd == -1
+    with pytest.warns(ObjectWarning, match="map places is created without types"):
+        assert kernel.load(ELF / "enum_keys.bpf.o").maps["places"].fd > 0
+    assert kernel.load(ELF / "flavours.bpf.o").programs["flavour"].test_run(bytes(96)) == 7
+
+
+@row("Batch lookup gives ENOSPC when a bucket does not fit. BPF_OBJ_PIN of a name over 255 characters: ENAMETOOLONG.")
+def _(kernel: Kernel) -> None:
+    """Batches beside Linux's: test_batch.py."""
+    fd = kernel.map_create(1, 4, 8, 8)  # 8 buckets, so that 8 keys hardly have one each
+    for number in range(8):
+        kernel.map_update_elem(fd, struct.pack("<I", number), bytes(8))
+    room, mark = ctypes.create_string_buffer(64), ctypes.create_string_buffer(4)
+    seen, first = set(), True
+    while True:
+        number, _ = bpf(kernel, "MAP_LOOKUP_BATCH", map_fd=fd, count=1, in_batch=0 if first else ctypes.addressof(mark),
+                           out_batch=ctypes.addressof(mark), keys=ctypes.addressof(room), values=ctypes.addressof(room) + 8)  # fmt: skip
+        first = False
+        seen.add(number)
+        if number in (errno.ENOSPC, errno.ENOENT):
+            break
+    assert errno.ENOSPC in seen
+    assert fails(kernel.obj_pin, "/sys/fs/bpf/" + "n" * 256, fd) == errno.ENAMETOOLONG
+    kernel.obj_pin("/sys/fs/bpf/" + "n" * 255, fd)
+
+
+@row("Module tracepoints of tp_btf unknown to the kernel: libbpf's error is ESRCH (3).")
+def _(kernel: Kernel) -> None:
+    obj = kernel.open(ELF / "globals.bpf.o")
+    for program in obj.programs.values():
+        program.type, program.attach_to = "tp_btf", "nosuch_module_event"
+    with pytest.raises(ObjectError, match="the kernel has no tracepoint 'nosuch_module_event'") as caught:
+        obj.load()
+    assert caught.value.errno == errno.ESRCH
 
 
 # the mail thread

@@ -3,7 +3,7 @@
 A format is read twice, as in Linux: `bpf_bprintf_prepare` checks it and puts the arguments into a buffer, `bstr_printf` takes
 them out of it. What one takes and the other does not explains the odder results: letters behind %px or %pI4 are swallowed,
 %5pI4 is no wider, and where the output is full an address is not even taken out of the buffer.
-Differs: %p and %pK show the address (it is one of this process) and symbols are shown as addresses.
+Differs: the key by which %p and %pK hide addresses is always the same one, and symbols are shown as addresses.
 
 Kernel: lib/vsprintf.c:bstr_printf, format_decode, number, pointer; kernel/trace/bpf_trace.c; kernel/bpf/helpers.c.
 """
@@ -21,6 +21,7 @@ from fastrtp.helpers.bprintf_native import (
     put_digits,
     symbol_text,
 )
+from fastrtp.helpers.siphash_native import ptr_to_hashval
 from fastrtp.helpers.time_native import bpf_ktime_get_ns
 from fastrtp.native.backlog_native import drain_array
 from fastrtp.native.intrinsics import (
@@ -203,6 +204,8 @@ def _pointer(out: int, room: int, length: int, fmt: int, end: int, spec: int, bi
                 at += 1
         return length
     value = _bin_number(bins, spec, 8)
+    if kind != 115 and kind != 83 and kind != 120:
+        value = ptr_to_hashval(value)
     if kind == 115 or kind == 83:
         symbol = stack_bytes(32)
         return _text(out, room, length, spec, symbol, symbol_text(symbol, 32, value))

@@ -5,6 +5,7 @@ Kernel counterpart: tools/lib/bpf/libbpf.c:bpf_object__relocate_data, bpf_object
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import TYPE_CHECKING
 
@@ -61,12 +62,15 @@ def load_program(process: Process, obj: BpfObject, held: ObjectProgram) -> None:
 
 
 def _attach_target(process: Process, program: ProgramSpec, stage: str) -> tuple[int, int]:
-    """(attach_btf_id, descriptor of the module's BTF or 0) of a tp_btf program. ObjectError for an unknown tracepoint."""
+    """(attach_btf_id, descriptor of the module's BTF or 0) of a tp_btf program. ObjectError (ESRCH) for an unknown tracepoint.
+
+    Kernel: tools/lib/bpf/libbpf.c:find_kernel_btf_id, which looks through the modules last
+    """
     if program.prog_type != BpfProgType.BPF_PROG_TYPE_TRACING:
         return 0, 0
     kernel, name = process.kernel, program.attach_name
     if name not in kernel.tracepoints:
-        raise ObjectError(f"{stage}: the kernel has no tracepoint {name!r}", section=program.section)
+        raise ObjectError(f"{stage}: the kernel has no tracepoint {name!r}", section=program.section, errno=errno.ESRCH)
     module = kernel.modules.get(name)
     btf_id = kernel.tracepoints.proto(name).btf_id
     return btf_id, process.fd_by_id("btf", module.id) if module is not None else 0
