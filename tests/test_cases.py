@@ -21,6 +21,7 @@ from fastrtp.kernel import Kernel
 from fastrtp.record import Recording
 from fastrtp.record.trace_dat_sections import FormatText
 from fastrtp.record.trace_dat_writer import TraceContent, write_v7
+from fastrtp.replay import check
 
 SWITCH = {"3.4.0": 512, "3.10.40": 1024, "3.10.49": 1024, "4.4.88": 2048}
 
@@ -120,7 +121,7 @@ def test_events_of_several_instances_are_asked_for(cases: Path) -> None:
 @pytest.mark.parametrize(("name", "missing"), [
     ("mem", {"prev->cred", "prev->nsproxy", "prev->policy", "prev->start_time", "prev->se.sum_exec_runtime", "prev->real_parent",
              "current uid and gid"}),
-    ("silent_zeros", {"prev->static_prio", "next->policy"}),
+    ("silent_zeros", {"next->policy"}),
     ("stk", {"kernel stack"}),
 ])  # fmt: skip
 def test_what_a_recording_cannot_supply_is_named(cases: Path, name: str, missing: set[str]) -> None:
@@ -135,3 +136,14 @@ def test_what_a_recording_cannot_supply_is_named(cases: Path, name: str, missing
     assert missing <= {row.what for row in report.missing}
     (runs,) = {program.run_cnt for program in report.programs.values()}
     assert {row.count for row in report.missing} == {runs}
+
+
+def test_what_follows_from_the_record_only_by_a_rule_has_the_rule_beside_it(cases: Path) -> None:
+    """static_prio: computed from prio, and the report says of which tasks that is not true."""
+    kernel = Kernel(cpus=8)
+    with kernel.load(cases / "silent_zeros.bpf.o") as obj:
+        (program,) = check(kernel, Recording.open(cases.parent / "churn" / "trace.dat"), obj.programs.values())
+
+    (row,) = (row for row in program.rows if row.what == "prev->static_prio")
+    assert (row.status, row.why.partition(":")[0]) == ("derived", "prev_prio from 100 on, else 120")
+    assert "borrows a priority" in row.why

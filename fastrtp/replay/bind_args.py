@@ -161,7 +161,7 @@ class ArgumentBinder:
         if isinstance(source, int):
             return "derived", f"always {source}"
         if isinstance(source, Derived):
-            return "derived", f"computed from {', '.join(source.fields)}"
+            return "derived", source.rule or f"computed from {', '.join(source.fields)}"
         recorded = self.table.fields[source].dtype.itemsize if source in self.table.fields else size
         if recorded < size and size in (1, 2, 4, 8):
             return "derived", f"{source}, recorded in {recorded} of {size} bytes"
@@ -286,10 +286,10 @@ class ArgumentBinder:
         if self.index.steady_prio and self.table.has_integers(prio):
             for path in ("prio", *FROM_PRIO):
                 if self.objects.has_member("task_struct", path):
-                    how = ("exact", prio) if path == "prio" else ("derived", f"computed from {prio}")
+                    how = ("exact", prio) if path == "prio" else ("derived", FROM_PRIO[path].format(prio))
                     self._tell(item, path, self.objects.member("task_struct", path), *how)
             return {path: value for path, value in item.members.items() if path != "prio"}
-        more = {path: Derived((prio,), partial(_from_prio, prio, path)) for path in FROM_PRIO}
+        more = {path: Derived((prio,), partial(_from_prio, prio, path), rule.format(prio)) for path, rule in FROM_PRIO.items()}
         return {**item.members, **more}
 
     def _store(self, item: Obj, path: str, source: Value, base: NDArray[np.uint64], direct: int) -> Field:

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A column computed from recorded ones. `fields`: what `compute` reads of the table."""
+    """A column computed from recorded ones. `fields`: what `compute` reads of the table; `rule`: how, in words, where it does not
+    hold of everything.
+    """
 
     fields: tuple[str, ...]
     compute: Callable[[EventTable], NDArray[Any]]
+    rule: str = ""
 
 
 Source = Union[str, int, Derived]  # noqa: UP007 - evaluated at run time, together with a class defined here
