@@ -25,11 +25,11 @@ MAX_RT_PRIO = 100
 DEFAULT_PRIO = 120
 KTHREADD = 2
 FROM_PRIO = {
-    "static_prio": "{0} from 100 on, else 120: not of a task that borrows a priority, or whose nice value was set under real time",
+    "static_prio": "{0} from 100 on, else 120: not of a task that borrows a priority, or that is both nice and real-time",
     "normal_prio": "{0}: not of a task that borrows a priority",
     "rt_priority": "99 - {0} below 100, else 0: not of a task that borrows a priority",
 }
-"""Members of a task that follow from its prio, and by which rule: {0} is the field. A lender's: kernel/sched/core.c:rt_mutex_setprio."""
+"""Members of a task that follow from its prio ({0}: the field), by which rule. Kernel: kernel/sched/core.c:rt_mutex_setprio."""
 _USER_EVENTS = frozenset({"sys_enter", "sys_exit", "page_fault_user"})
 _CALLS = frozenset({"sys_enter", "sys_exit"})
 _USER_CS, _USER_DS, _KERNEL_CS, _KERNEL_DS = 0x33, 0x2B, 0x10, 0x18
