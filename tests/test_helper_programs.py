@@ -1,4 +1,4 @@
-"""Every implemented helper, called by a verified program: what it returns, and what it leaves in memory.
+"""Every helper that a program may call, called by a verified program: what it returns, and what it leaves in memory.
 
 A case is assembly; OUT stands for the fd of an array of one 64-byte value that the program may write to, FMT for one whose
 frozen read-only value is the case's text.
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import fastrtp as rtp
-from fastrtp.helpers.table import HELPERS
+from fastrtp.helpers.table import HELPER_IDS, HELPERS
 from fastrtp.isa import assemble, encode
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 
@@ -105,6 +105,10 @@ CASES = [
     Case("unsigned numbers are read", ("strtoul",), "r1 = map[fd:FMT][0]+0\nr2 = 4\nr3 = 0\nr4 = r10\nr4 += -8\ncall bpf_strtoul\nif r0 s< 0 goto +1\nr0 = *(u64 *)(r10 -8)\nexit", 0xFF, fmt=b"0xff\0"),
     Case("strings are compared", ("strncmp",), VALUE + "r1 = 0x6968\n*(u64 *)(r9 +0) = r1\nr1 = r9\nr2 = 8\nr3 = map[fd:FMT][0]+0\ncall bpf_strncmp\nexit", 0, fmt=b"hi\0"),
     Case("text is formatted", ("snprintf",), VALUE + "r1 = 7\n*(u64 *)(r10 -16) = r1\nr1 = r9\nr2 = 32\nr3 = map[fd:FMT][0]+0\nr4 = r10\nr4 += -16\nr5 = 8\ncall bpf_snprintf\nexit", 5, b"n=07\0", b"n=%02d\0"),
+    Case("above the root there is none", ("get_current_ancestor_cgroup_id",), "r1 = 0\ncall bpf_get_current_ancestor_cgroup_id\nr6 = r0\nr1 = 1\ncall bpf_get_current_ancestor_cgroup_id\nr6 <<= 8\nr6 |= r0\nr1 = -1\ncall bpf_get_current_ancestor_cgroup_id\nr0 |= r6\nexit", 0x100),
+    Case("no branches are recorded", ("get_branch_snapshot",), "r1 = r10\nr1 += -48\nr2 = 48\nr3 = 0\ncall bpf_get_branch_snapshot\nexit", -errno.ENOENT),
+    Case("branches, with a flag", ("get_branch_snapshot",), "r1 = r10\nr1 += -48\nr2 = 48\nr3 = 1\ncall bpf_get_branch_snapshot\nexit", -errno.EINVAL),
+    Case("a task came from user space", ("task_pt_regs",), "call bpf_get_current_task_btf\nr1 = r0\ncall bpf_task_pt_regs\nr0 = *(u64 *)(r0 +136)\nexit", 0x33),
     Case("there are no net_cls classes", ("get_cgroup_classid",), simple("get_cgroup_classid"), 0),
     Case("all tasks are in the root cgroup", ("get_current_cgroup_id",), simple("get_current_cgroup_id"), 1),
     Case("a test run has no cookie", ("get_attach_cookie",), simple("get_attach_cookie"), 0),
@@ -138,6 +142,10 @@ ELSEWHERE = {
         (f"{owner}_storage_{verb}" for owner in ("task", "cgrp", "sk") for verb in ("get", "delete")), "test_map_types.py"
     ),
     **dict.fromkeys(("send_signal", "send_signal_thread", "find_vma", "user_ringbuf_drain"), "test_callbacks.py"),
+    **dict.fromkeys(("perf_event_read", "perf_event_read_value"), "test_counters_of_events"),
+    **dict.fromkeys((name for name in HELPER_IDS if name.startswith("skc_to_")), "test_kinds_of_sockets"),
+    **dict.fromkeys(("get_socket_cookie", "sock_from_file"), "test_kinds_of_sockets"),
+    **dict.fromkeys(("skb_output", "xdp_output", "xdp_get_buff_len"), "test_packets"),
     "this_cpu_ptr": "needs a kernel variable, which objects cannot name yet",
 }
 
@@ -160,10 +168,10 @@ def map_of(kernel: rtp.Kernel, fd: int) -> Any:
     return kernel.current.files.fget(fd).private_data.map
 
 
-def test_every_implemented_helper_has_a_case() -> None:
+def test_every_helper_has_a_case() -> None:
     covered = {name for case in CASES for name in case.calls} | ELSEWHERE.keys()
 
-    assert {row.name for row in HELPERS.values() if row.implemented} - covered == set()
+    assert {row.name for row in HELPERS.values() if row.proto and not row.never} - covered == {"snprintf_btf"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

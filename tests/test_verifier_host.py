@@ -22,7 +22,6 @@ CREATE, UPDATE, LOAD, FREEZE = 0, 2, 5, 22
 PSEUDO_MAP = (1, 2)
 BTF_LOAD = 18
 DIFFERS = {
-    "call: a helper without a body here": "Linux has it",
     "call: snprintf with data of an odd size": "Linux says nothing",
     "call: a record of more bytes than the helper's argument holds": "Linux keeps the lower 32 bits of the size",
     "call: memory that may be NULL: the zero of one path, and any number of the other": "Linux prunes the second path",

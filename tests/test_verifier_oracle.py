@@ -37,7 +37,7 @@ class OracleMap:
         return self.data[offset : offset + size]
 
 
-def load(case: dict, log_level: int = 1, implemented_only: bool = False):
+def load(case: dict, log_level: int = 1):
     """Run one case through the verifier."""
     maps = {
         kind: OracleMap(spec["type"], spec["key_size"], spec["value_size"], spec["max_entries"], spec["map_flags"])
@@ -65,7 +65,6 @@ def load(case: dict, log_level: int = 1, implemented_only: bool = False):
             prog_flags=case["prog_flags"],
             log_level=log_level,
             kernel_btf=default_btf(),
-            implemented_only=implemented_only,
         )
     )
 

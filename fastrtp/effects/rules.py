@@ -72,6 +72,21 @@ HELPER_RULES: dict[str, Rule] = {
     "sk_storage_get": _STORAGE,
     "sk_storage_delete": _STORAGE,
     "current_task_under_cgroup": _NOTHING,  # there is one cgroup
+    "get_current_ancestor_cgroup_id": _NOTHING,
+    "get_branch_snapshot": _NOTHING,  # there are none
+    "perf_event_read": _NOTHING,  # nothing counts
+    "perf_event_read_value": _NOTHING,
+    "snprintf_btf": Rule(Do.KERNEL),
+    "task_pt_regs": Rule(Do.NOTHING, KERNEL_OBJECT),
+    "get_socket_cookie": Rule(Do.KERNEL),
+    "sock_from_file": Rule(Do.KERNEL),
+    "skb_output": Rule(Do.PERF),
+    "xdp_output": Rule(Do.PERF),
+    "xdp_get_buff_len": Rule(Do.KERNEL),
+    **dict.fromkeys(
+        (f"skc_to_{kind}_sock" for kind in ("tcp", "tcp6", "udp6", "unix", "tcp_timewait", "tcp_request")),
+        Rule(Do.KERNEL, KERNEL_OBJECT),
+    ),
     "loop": Rule(Do.LOOP),
     "tail_call": Rule(Do.TAIL_CALL),
     "ringbuf_output": _RING,

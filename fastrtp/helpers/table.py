@@ -49,7 +49,9 @@ class HelperProto:
 
     `args`: argument types with flags (`ArgType | flag`), at most five; missing ones are not looked at.
     `arg_size`: bytes of a fixed-size memory argument by position; `arg_btf`: kernel type of a BTF pointer by position.
-    `prog_types`: program types that may call it; `implemented`: whether this package has a body for it.
+    `prog_types`: program types that may call it; `allowed`: False where it is for programs attached to certain functions only.
+    `members`: (argument, struct, member) of kernel objects that the body looks at: it gets their offsets behind env, -1 for one
+    that the kernel does not have. `never`: why no call of it is accepted, as in Linux; it has no body then.
     """
 
     id: int
@@ -58,11 +60,13 @@ class HelperProto:
     args: tuple[int, ...] = ()
     gpl_only: bool = False
     prog_types: frozenset[BpfProgType] = frozenset()
-    implemented: bool = False
+    allowed: bool = True
     might_sleep: bool = False
     arg_size: Mapping[int, int] = field(default_factory=dict)
     arg_btf: Mapping[int, str] = field(default_factory=dict)
     ret_btf: str = ""
+    members: tuple[tuple[int, str, str], ...] = ()
+    never: str = ""
     proto: bool = True
 
 
@@ -90,84 +94,18 @@ _OLD_RINGBUF_DYNPTR = _DYNPTR | DYNPTR_TYPE_RINGBUF | OBJ_RELEASE
 _READ = (_WMEM, _SIZE0, _ANY)
 _SOCK = _A.ARG_PTR_TO_BTF_ID_SOCK_COMMON | PTR_MAYBE_NULL
 
-_IMPLEMENTED = frozenset(
-    [
-        "map_lookup_elem",
-        "map_update_elem",
-        "map_delete_elem",
-        "map_lookup_percpu_elem",
-        "map_push_elem",
-        "map_pop_elem",
-        "map_peek_elem",
-        "task_storage_get",
-        "task_storage_delete",
-        "cgrp_storage_get",
-        "cgrp_storage_delete",
-        "sk_storage_get",
-        "sk_storage_delete",
-        "current_task_under_cgroup",
-        "probe_read",
-        "probe_read_str",
-        "probe_read_kernel",
-        "probe_read_kernel_str",
-        "probe_read_user",
-        "probe_read_user_str",
-        "ktime_get_ns",
-        "ktime_get_boot_ns",
-        "ktime_get_tai_ns",
-        "jiffies64",
-        "get_current_pid_tgid",
-        "get_current_uid_gid",
-        "get_current_comm",
-        "get_current_task",
-        "get_current_task_btf",
-        "get_smp_processor_id",
-        "get_numa_node_id",
-        "get_prandom_u32",
-        "trace_printk",
-        "trace_vprintk",
-        "snprintf",
-        "strncmp",
-        "strtol",
-        "strtoul",
-        "tail_call",
-        "loop",
-        "for_each_map_elem",
-        "ringbuf_output",
-        "ringbuf_reserve",
-        "ringbuf_submit",
-        "ringbuf_discard",
-        "ringbuf_query",
-        "perf_event_output",
-        "per_cpu_ptr",
-        "this_cpu_ptr",
-        "spin_lock",
-        "spin_unlock",
-        "get_cgroup_classid",
-        "get_current_cgroup_id",
-        "get_ns_current_pid_tgid",
-        "get_attach_cookie",
-        "ringbuf_reserve_dynptr",
-        "ringbuf_submit_dynptr",
-        "ringbuf_discard_dynptr",
-        "dynptr_from_mem",
-        "dynptr_read",
-        "dynptr_write",
-        "dynptr_data",
-        "get_stack",
-        "get_stackid",
-        "get_task_stack",
-        "timer_init",
-        "timer_set_callback",
-        "timer_start",
-        "timer_cancel",
-        "send_signal",
-        "send_signal_thread",
-        "find_vma",
-        "user_ringbuf_drain",
-        "kptr_xchg",
-    ]
-)
+_SLEEPS = "for programs that may sleep"
+_XDP = ("data", "data_end", "flags")
+_STATE, _PROTOCOL, _FAMILY = "__sk_common.skc_state", "sk_protocol", "__sk_common.skc_family"
+
+
+def _skc_to(
+    struct: str, *members: str, arg: int = _A.ARG_PTR_TO_BTF_ID_SOCK_COMMON
+) -> tuple[int, tuple[int, ...], bool, dict[str, Any]]:
+    """A socket, if it is one of a kind: the body is told where these members of struct sock are."""
+    more = {"arg_btf": {0: "sock_common"}, "ret_btf": struct, "members": tuple((0, "sock", name) for name in members)}
+    return _R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL, (arg,), False, more
+
 
 # name: (return type, arguments, GPL-only, further members)
 _RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, Any]]] = {
@@ -209,7 +147,12 @@ _RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, Any]]] = {
     "get_task_stack": (_R.RET_INTEGER, (_BTF, _WMEM, _SIZE0, _ANY), False, {"arg_btf": {0: "task_struct"}}),
     "get_current_task": (_R.RET_INTEGER, (), True, {}),
     "get_current_task_btf": (_R.RET_PTR_TO_BTF_ID | PTR_TRUSTED, (), True, {"ret_btf": "task_struct"}),
-    "task_pt_regs": (_R.RET_PTR_TO_BTF_ID, (_BTF,), True, {"arg_btf": {0: "task_struct"}, "ret_btf": "pt_regs"}),
+    "task_pt_regs": (
+        _R.RET_PTR_TO_BTF_ID,
+        (_BTF,),
+        True,
+        {"arg_btf": {0: "task_struct"}, "ret_btf": "pt_regs", "members": ((0, "task_struct", "stack"),)},
+    ),
     "spin_lock": (_R.RET_VOID, (_A.ARG_PTR_TO_SPIN_LOCK,), False, {}),
     "spin_unlock": (_R.RET_VOID, (_A.ARG_PTR_TO_SPIN_LOCK,), False, {}),
     "strtol": (_R.RET_INTEGER, (_RMEM, _SIZE, _ANY, _LONG_OUT), False, {"arg_size": {3: 8}}),
@@ -242,12 +185,12 @@ _RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, Any]]] = {
     "dynptr_read": (_R.RET_INTEGER, (_WMEM, _SIZE0, _DYNPTR | MEM_RDONLY, _ANY, _ANY), False, {}),
     "dynptr_write": (_R.RET_INTEGER, (_DYNPTR | MEM_RDONLY, _ANY, _RMEM, _SIZE0, _ANY), False, {}),
     "dynptr_data": (_R.RET_PTR_TO_MEM | PTR_MAYBE_NULL, (_DYNPTR | MEM_RDONLY, _ANY, _A.ARG_CONST_ALLOC_SIZE_OR_ZERO), False, {}),
-    "copy_from_user": (_R.RET_INTEGER, _READ, False, {"might_sleep": True}),
+    "copy_from_user": (_R.RET_INTEGER, _READ, False, {"might_sleep": True, "never": _SLEEPS}),
     "copy_from_user_task": (
         _R.RET_INTEGER,
         (_WMEM, _SIZE0, _ANY, _BTF, _ANY),
         True,
-        {"might_sleep": True, "arg_btf": {3: "task_struct"}},
+        {"might_sleep": True, "arg_btf": {3: "task_struct"}, "never": _SLEEPS},
     ),
     "per_cpu_ptr": (_R.RET_PTR_TO_MEM_OR_BTF_ID | PTR_MAYBE_NULL | MEM_RDONLY, (_A.ARG_PTR_TO_PERCPU_BTF_ID, _ANY), False, {}),
     "this_cpu_ptr": (_R.RET_PTR_TO_MEM_OR_BTF_ID | MEM_RDONLY, (_A.ARG_PTR_TO_PERCPU_BTF_ID,), False, {}),
@@ -263,25 +206,63 @@ _RAW_TP_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, Any]]] = {
     "timer_set_callback": (_R.RET_INTEGER, (_A.ARG_PTR_TO_TIMER, _FUNC), True, {}),
     "timer_start": (_R.RET_INTEGER, (_A.ARG_PTR_TO_TIMER, _ANY, _ANY), True, {}),
     "timer_cancel": (_R.RET_INTEGER, (_A.ARG_PTR_TO_TIMER,), True, {}),
-    "get_func_ip": (_R.RET_INTEGER, (_CTX,), True, {}),
+    "get_func_ip": (_R.RET_INTEGER, (_CTX,), True, {"never": "for programs that a function's address led to"}),
     "get_attach_cookie": (_R.RET_INTEGER, (_CTX,), False, {}),
     "get_branch_snapshot": (_R.RET_INTEGER, (_WMEM, _SIZE0), True, {}),
     "kptr_xchg": (_R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL, (_A.ARG_KPTR_XCHG_DEST, _BTF0 | OBJ_RELEASE), False, {}),
 }
 
 _TP_BTF_ROWS: dict[str, tuple[int, tuple[int, ...], bool, dict[str, Any]]] = {
-    "d_path": (_R.RET_INTEGER, (_BTF, _WMEM, _SIZE0), False, {"arg_btf": {0: "path"}}),
-    "get_socket_cookie": (_R.RET_INTEGER, (_SOCK,), False, {}),
-    "sk_storage_get": (_VALUE_OR_NULL, (_MAP, _SOCK, _VALUE | PTR_MAYBE_NULL, _ANY), False, {}),
-    "sk_storage_delete": (_R.RET_INTEGER, (_MAP, _SOCK), False, {}),
-    "skb_output": (_R.RET_INTEGER, (_BTF, _MAP, _ANY, _RMEM, _SIZE0), True, {"arg_btf": {0: "sk_buff"}}),
-    "xdp_output": (_R.RET_INTEGER, (_BTF, _MAP, _ANY, _RMEM, _SIZE0), True, {"arg_btf": {0: "xdp_buff"}}),
-    "xdp_get_buff_len": (_R.RET_INTEGER, (_BTF,), False, {"arg_btf": {0: "xdp_buff"}}),
-    "sock_from_file": (_R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL, (_BTF,), False, {"arg_btf": {0: "file"}, "ret_btf": "socket"}),
-    **{
-        f"skc_to_{kind}": (_R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL, (_A.ARG_PTR_TO_BTF_ID_SOCK_COMMON,), False, {"ret_btf": kind})
-        for kind in ("mptcp_sock", "tcp6_sock", "tcp_request_sock", "tcp_sock", "tcp_timewait_sock", "udp6_sock", "unix_sock")
-    },
+    "d_path": (
+        _R.RET_INTEGER,
+        (_BTF, _WMEM, _SIZE0),
+        False,
+        {"arg_btf": {0: "path"}, "allowed": False, "never": "for programs at a few functions of the file system"},
+    ),
+    "get_socket_cookie": (
+        _R.RET_INTEGER,
+        (_SOCK,),
+        False,
+        {"arg_btf": {0: "sock_common"}, "members": ((0, "sock", "__sk_common.skc_cookie"),)},
+    ),
+    "sk_storage_get": (_VALUE_OR_NULL, (_MAP, _SOCK, _VALUE | PTR_MAYBE_NULL, _ANY), False, {"arg_btf": {1: "sock_common"}}),
+    "sk_storage_delete": (_R.RET_INTEGER, (_MAP, _SOCK), False, {"arg_btf": {1: "sock_common"}}),
+    "skb_output": (
+        _R.RET_INTEGER,
+        (_BTF, _MAP, _ANY, _RMEM, _SIZE0),
+        True,
+        {"arg_btf": {0: "sk_buff"}, "members": tuple((0, "sk_buff", name) for name in ("len", "data_len", "data"))},
+    ),
+    "xdp_output": (
+        _R.RET_INTEGER,
+        (_BTF, _MAP, _ANY, _RMEM, _SIZE0),
+        True,
+        {"arg_btf": {0: "xdp_buff"}, "members": tuple((0, "xdp_buff", name) for name in _XDP)},
+    ),
+    "xdp_get_buff_len": (
+        _R.RET_INTEGER,
+        (_BTF,),
+        False,
+        {"arg_btf": {0: "xdp_buff"}, "members": tuple((0, "xdp_buff", name) for name in _XDP)},
+    ),
+    "sock_from_file": (
+        _R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL,
+        (_BTF,),
+        False,
+        {"arg_btf": {0: "file"}, "ret_btf": "socket", "members": ((0, "file", "f_op"),)},
+    ),
+    "skc_to_tcp_sock": _skc_to("tcp_sock", _STATE, _PROTOCOL),
+    "skc_to_tcp6_sock": _skc_to("tcp6_sock", _STATE, _PROTOCOL, _FAMILY),
+    "skc_to_udp6_sock": _skc_to("udp6_sock", _STATE, _PROTOCOL, _FAMILY, "sk_type"),
+    "skc_to_unix_sock": _skc_to("unix_sock", _STATE, _FAMILY),
+    "skc_to_tcp_timewait_sock": _skc_to("tcp_timewait_sock", "__sk_common.skc_prot"),
+    "skc_to_tcp_request_sock": _skc_to("tcp_request_sock", "__sk_common.skc_prot"),
+    "skc_to_mptcp_sock": (
+        _R.RET_PTR_TO_BTF_ID | PTR_MAYBE_NULL,
+        (_A.ARG_PTR_TO_SOCK_COMMON,),
+        False,
+        {"ret_btf": "mptcp_sock", "never": "for sockets that programs of the network are given"},
+    ),
 }
 
 
@@ -293,9 +274,7 @@ def _table() -> dict[int, HelperProto]:
         for source, prog_types in ((_RAW_TP_ROWS, RAW_TP | TRACEPOINT), (_TP_BTF_ROWS, TP_BTF)):
             if name in source:
                 ret, args, gpl_only, more = source[name]
-                rows[number] = HelperProto(
-                    number, name, int(ret), tuple(int(a) for a in args), gpl_only, prog_types, name in _IMPLEMENTED, **more
-                )
+                rows[number] = HelperProto(number, name, int(ret), tuple(int(a) for a in args), gpl_only, prog_types, **more)
                 break
         else:
             rows[number] = HelperProto(number, name, proto=False)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from errno import E2BIG, EAGAIN, EINVAL
 
-from fastrtp.native.intrinsics import load32, load64, memset, native, store32
+from fastrtp.mem.objects import TASK_PT_REGS
+from fastrtp.native.intrinsics import load32, load64, memset, native, store32, ult
 from fastrtp.native.layout import ENV, MAP, at
 
 _CURRENT = at(ENV, "current")
+_ARENA_BASE, _ARENA_SIZE = at(ENV, "arena_base"), at(ENV, "arena_size")
 _PID_AT = at(ENV, "pid_at")
 _TGID_AT = at(ENV, "tgid_at")
 _MAX_ENTRIES, _VALUES = at(MAP, "max_entries"), at(MAP, "values")
@@ -31,6 +33,23 @@ def bpf_get_cgroup_classid(env: int) -> int:
 def bpf_get_current_cgroup_id(env: int) -> int:
     """1: the root of the default hierarchy."""
     return _ROOT_CGROUP_ID
+
+
+@native(inline=True)
+def bpf_get_current_ancestor_cgroup_id(level: int, env: int) -> int:
+    """1 for level 0, the root; 0 for others: there is none above a task's cgroup, or below it."""
+    return _ROOT_CGROUP_ID if level & 0xFFFFFFFF == 0 else 0
+
+
+@native(inline=True)
+def bpf_task_pt_regs(task: int, env: int, stack: int) -> int:
+    """A task's registers of user space, at the end of its kernel stack (mem/objects.py puts them there); 0 without a stack."""
+    address = task + stack
+    base = load64(env + _ARENA_BASE)
+    if stack < 0 or not ult(address - base, load64(env + _ARENA_SIZE) - 8):
+        return 0
+    found = load64(address)
+    return found + TASK_PT_REGS if found != 0 else 0
 
 
 @native()

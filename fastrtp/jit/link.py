@@ -54,10 +54,10 @@ class Linker:
 
     def resolve(self, index: int, insn: Insn) -> CallTarget:
         """Target of the helper call at `index`; KeyError for a helper without a body."""
+        operands = self._aux[index].operands if self._aux is not None else ""
+        extra = _constants(*map(int, operands.split(","))) if operands else ()
         if insn.src_reg == BPF_PSEUDO_KFUNC_CALL:
             symbol = "" if self._aux is None else self._aux[index].kfunc
-            operands = self._aux[index].operands if self._aux is not None else ""
-            extra = _constants(*map(int, operands.split(","))) if operands else ()
             return CallTarget(symbol, extra, self._parameters[symbol].index("env"), "helper")
         name = HELPERS[insn.imm].name
         known = None if self._aux is None else self._aux[index].map
@@ -70,7 +70,7 @@ class Linker:
                 return target
         symbol = f"bpf_{name}"
         parameters = self._parameters[symbol]
-        return CallTarget(symbol, (), parameters.index("env"), _KINDS.get(name, "helper"))
+        return CallTarget(symbol, extra, parameters.index("env"), _KINDS.get(name, "helper"))
 
     def map_symbols(self, insns: Sequence[Insn]) -> Callable[[int], str]:
         """The lookup from the index of an ld_imm64 to the global that it names."""

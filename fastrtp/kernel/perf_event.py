@@ -31,7 +31,7 @@ class PerfEvent(RefCounted):
 
         super().__init__()
         self.cpu = cpu
-        self.ring = Ring(memory, size)
+        self.ring = Ring(memory, size, cpu)
 
     def consume(self) -> Iterator[bytes]:
         """Samples as bytes, consumed."""

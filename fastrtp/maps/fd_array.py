@@ -116,7 +116,7 @@ class PerfEventArray(FdArray):
         """Give every CPU's slot that has none a ring of `size` bytes (a power of two), as perf_buffer__new does."""
         for cpu in range(min(self.memory.cpus, self.max_entries)):
             if cpu not in self.rings:
-                self.rings[cpu] = Ring(self.memory, size)
+                self.rings[cpu] = Ring(self.memory, size, cpu)
                 self.set_slot(cpu, self.rings[cpu].address)
 
     def consume(self) -> Iterator[bytes]:

@@ -93,9 +93,12 @@ class Reader:
 
 
 class Ring:
-    """A ring of `size` bytes (a power of two) with a descriptor of its own, which notes when each record was written."""
+    """A ring of `size` bytes (a power of two) with a descriptor of its own, which notes when each record was written.
 
-    def __init__(self, memory: Memory, size: int) -> None:
+    `cpu`: of the perf event whose it is.
+    """
+
+    def __init__(self, memory: Memory, size: int, cpu: int = 0) -> None:
         if size <= 0 or size & (size - 1):
             raise BpfError(errno.EINVAL, f"a ring has a power of two of bytes, not {size}")
         self.memory = memory
@@ -104,7 +107,7 @@ class Ring:
         self._areas = [memory.arena.alloc(2 * size), memory.arena.alloc(size)]
         self._record["max_entries"], self._record["machine"] = size, memory.machine_address
         self._record["values"], self._record["slots"] = self._areas
-        self._record["backlog"] = self._backlog
+        self._record["backlog"], self._record["cpus"] = self._backlog, cpu
         self.reader = Reader(memory, self.address)
         self.reader.open()
 

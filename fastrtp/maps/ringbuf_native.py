@@ -260,14 +260,14 @@ def bpf_ringbuf_query(map: int, what: int, env: int) -> int:
     return _producer_pos(map) if what == 3 else 0
 
 
-@native()
-def bpf_perf_event_output(ctx: int, map: int, flags: int, data: int, size: int, env: int) -> int:
-    """Copy a sample into the ring of the index's CPU. 0, -EINVAL, -E2BIG, -ENOENT, -EBUSY or -ENOSPC."""
-    if flags & ~0xFFFFFFFF:
-        return -EINVAL
+@device
+def perf_sample(map: int, index: int, data: int, size: int, more: int, extra: int, env: int) -> int:
+    """Put a sample into the ring of the index's CPU: the data, and `extra` bytes behind it, from `more` (0: nobody knows them).
+
+    0, -E2BIG, -ENOENT, -EBUSY or -ENOSPC. Kernel: kernel/trace/bpf_trace.c:__bpf_perf_event_output, bpf_event_output.
+    """
     if load64(env + _NEST) >= 3:
         return -EBUSY
-    index = flags
     if index == BPF_F_CURRENT_CPU:
         index = load64(env + _CPU)
     if index >= load64(map + _SIZE):
@@ -276,16 +276,27 @@ def bpf_perf_event_output(ctx: int, map: int, flags: int, data: int, size: int, 
     if ring == 0:
         return -ENOENT
     # perf pads a raw sample so that its u32 length and the data fill whole u64s; readers see the padded size
-    padded = ((size + 11) & ~7) - 4
+    padded = ((size + extra + 11) & ~7) - 4
     record = ring_reserve(ring, padded)
     if record == 0:
         return -ENOSPC
     memcpy(record, data, size)
+    if more != 0:
+        memcpy(record + size, more, extra)
+        size += extra
     memset(record + size, 0, padded - size)
     now = load64(env + _TIME) if load64(env + _CLOCK) == 0 else _host_time(env)
     store64(load64(ring + _TIMES) + record - 8 - load64(ring + _VALUES), now)
     store32_shared(record - 8, padded)
     return 0
+
+
+@native()
+def bpf_perf_event_output(ctx: int, map: int, flags: int, data: int, size: int, env: int) -> int:
+    """Copy a sample into the ring of the index's CPU. 0, -EINVAL, -E2BIG, -ENOENT, -EBUSY or -ENOSPC."""
+    if flags & ~0xFFFFFFFF:
+        return -EINVAL
+    return perf_sample(map, flags, data, size, 0, 0, env)
 
 
 @native()

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 TASK_COMM_LEN = 16
+_THREAD_SIZE, _PT_REGS_SIZE = 16384, 168
+TASK_PT_REGS = _THREAD_SIZE - _PT_REGS_SIZE
+"""From a task's stack to its registers of user space. Kernel: arch/x86/include/asm/processor.h:task_pt_regs."""
+_USER_SEGMENTS = {"cs": 0x33, "ss": 0x2B}
 _ALIGN = 64
 _MEMORY = "bytes:"
 
@@ -176,6 +180,7 @@ class ObjectSpace:
                 self.scatter(fresh, "task_struct", "pid", numbers)
                 self.scatter(fresh, "task_struct", "tgid", numbers)
                 self.scatter(fresh, "task_struct", "group_leader", fresh)
+                self._give_registers(fresh, [("task", "", pid) for pid in new])
         if tgids is not None:
             groups = np.asarray(tgids, np.int64)
             self.scatter(addresses, "task_struct", "tgid", groups)
@@ -197,7 +202,18 @@ class ObjectSpace:
                 fresh = addresses[new]
                 self.scatter(fresh, "task_struct", "comm", np.array([f"swapper/{cpu}" for cpu in new], "S16"))
                 self.scatter(fresh, "task_struct", "group_leader", fresh)
+                self._give_registers(fresh, [("idle", "", cpu) for cpu in new])
         return addresses
+
+    def _give_registers(self, tasks: NDArray[np.uint64], identities: Sequence[Hashable]) -> None:
+        """Let the stacks of tasks end in their registers. There is no memory in front of these."""
+        if not self.has_member("task_struct", "stack") or not self.has_member("pt_regs", "di"):
+            return
+        if self.size("pt_regs") == _PT_REGS_SIZE:
+            registers = self.objects("pt_regs", identities)
+            self.scatter(tasks, "task_struct", "stack", registers - np.uint64(TASK_PT_REGS))
+            for name, value in _USER_SEGMENTS.items():
+                self.scatter(registers, "pt_regs", name, np.full(len(registers), value))
 
     def string(self, text: bytes) -> int:
         """Address of `text` with a NUL behind it; equal texts share one."""

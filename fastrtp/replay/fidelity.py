@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from fastrtp.btf import Btf
+from fastrtp.btf import Btf, BtfKind
 from fastrtp.btf.tracepoints import argument_names
 from fastrtp.errors import BtfError, ReplayError
 from fastrtp.uapi import BpfProgType
@@ -39,6 +39,7 @@ _RULES: Mapping[str, Mapping[str, tuple[Status, str]]] = {
         "pid": ("exact", "its pid is what a task is known by"),
         "tgid": ("context", "thread groups as far as the recording tells them"),
         "group_leader": ("context", "thread groups as far as the recording tells them"),
+        "stack": ("context", "an address of its own, with the task's registers at the end"),
         "thread_pid": ("context", "the struct pid of its number, until it is released"),
         "comm": ("context", "the name that an event told last, before it the first one, or the one saved with the recording"),
     }
@@ -51,7 +52,9 @@ _CONTEXT: Mapping[str, tuple[Status, str, str]] = {
     "current comm": ("context", "the name that an event told last, before it the first one", ""),
     "current uid and gid": ("missing", "no event records them", "those of who replays"),
     "current cgroup id": ("missing", "no event records it", "1, the root"),
-    "perf counter": ("missing", "counters are not recorded", "an error"),
+    "perf counter": ("missing", "counters are not recorded", "an error, or 0 of an event that programs write to"),
+    "branch records": ("missing", "no recording here has them", "-ENOENT"),
+    "socket cookie": ("missing", "no event records it", "a number for each socket"),
 }
 _NO_STACKS = "the recording has no {which}: record with trace-cmd -T, perf -g"
 _FAULT = "-EFAULT"
@@ -289,7 +292,12 @@ class _Judge:
         return worst if worst[1] else ("missing", f"nothing is known of {struct or 'it'}", _ZERO)
 
     def _one(self, tracepoint: str, root: int | str, struct: str, member: str, low: int, high: int) -> tuple[Status, str, str]:
-        told = [(name, one) for name, one in self.by_type.get(struct, ()) if one.off <= low and high <= one.end]
+        told = [
+            (name, one)
+            for base in self._bases(struct)
+            for name, one in self.by_type.get(base, ())
+            if one.off <= low and high <= one.end
+        ]
         own = [one for name, one in told if name == tracepoint]
         here = [one for one in own if one.arg == root] or [one for one in own if root == -1]
         if here:
@@ -311,6 +319,17 @@ class _Judge:
                 else ("missing", f"only {known} of {tasks} tasks were forked in it", _ZERO)
             )
         return "missing", "not in the recording", _ZERO
+
+    def _bases(self, struct: str) -> list[str]:
+        """The struct and those that it begins with: a tcp_sock is an inet_sock is a sock."""
+        found, type_id = [struct], self.btf.find(struct, BtfKind.STRUCT) if struct else None
+        while type_id is not None and self.btf.type(type_id).members:
+            first = self.btf.type(self.btf.strip(self.btf.type(type_id).members[0].type_id))
+            if first.kind != BtfKind.STRUCT or not first.name:
+                break
+            found.append(first.name)
+            type_id = first.id
+        return found
 
     def _name(self, type_id: int) -> str:
         try:

@@ -37,10 +37,12 @@ _HELPERS = frozenset(
     HELPER_IDS[name]
     for name in (
         "kptr_xchg", "get_stack", "get_stackid", "get_task_stack", "user_ringbuf_drain", "send_signal", "send_signal_thread",
-        "timer_init", "timer_start", "timer_cancel",
+        "timer_init", "timer_start", "timer_cancel", "task_pt_regs",
     )
 )  # fmt: skip
-"""Helpers whose bodies take no lock, or that ask for the stack of an event by its place in the whole recording."""
+"""Helpers whose bodies take no lock, or that ask for the stack of an event by its place in the whole recording, or for registers
+that each thread has its own of.
+"""
 _FAMILIES = frozenset({"obj_new", "obj_drop", "refcount_acquire", "list", "rbtree"})
 
 

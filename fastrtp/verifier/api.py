@@ -39,8 +39,7 @@ class LoadAttr:
 
     `fd_to_map` gives the map of a file descriptor or raises BpfError (EBADF, EINVAL). `btf`, `func_info` (rows with
     insn_off, type_id) and `line_info` (rows with insn_off, file_name_off, line_off, line_col) are the program's own;
-    `kernel_btf` is for BTF pointers. `implemented_only`: refuse helpers that have no body here. `nr_cpu_ids`: what
-    bpf_get_smp_processor_id() is less than.
+    `kernel_btf` is for BTF pointers. `nr_cpu_ids`: what bpf_get_smp_processor_id() is less than.
     """
 
     prog_type: int
@@ -57,7 +56,6 @@ class LoadAttr:
     kernel_btf: Any = None
     log_level: int = 1
     capable: bool = True
-    implemented_only: bool = True
     nr_cpu_ids: int = 1 << 13
 
 
@@ -70,7 +68,8 @@ class InsnAux:
     the one map that a helper call works on, None where there are several or none. `callback`: first instruction of
     the function that a helper calls. `value_held`: an update of a map, over which the program may
     hold an address in one of its values. `const_map_value`: a load with one known result, from a frozen map.
-    `kfunc`: name of the kernel function that is called; `operands`: numbers, with commas, that its body gets behind env.
+    `kfunc`: name of the kernel function that is called; `operands`: numbers, with commas, that the body of what is called gets
+    behind env.
     """
 
     seen: bool = False

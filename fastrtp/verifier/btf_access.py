@@ -57,6 +57,24 @@ def btf_name(env: BpfVerifierEnv, type_id: int, own: Any = None) -> str:
     return btf.type(type_id).name if btf is not None else ""
 
 
+def btf_struct_ids_match(btf: Any, type_id: int, off: int, wanted: str) -> bool:
+    """Whether a struct has one of the kernel's structs at an offset: it is that itself, or begins there with one that is.
+
+    Kernel: kernel/bpf/btf.c:btf_struct_ids_match.
+    """
+    while btf is not None and btf.type(type_id).kind in _STRUCTS:
+        if off == 0 and btf.type(type_id).name == wanted:
+            return True
+        for member in btf.type(type_id).members:
+            start, inner = member.bit_offset // 8, btf.strip(member.type_id)
+            if not member.bitfield_size and btf.type(inner).kind in _STRUCTS and start <= off < start + btf.sizeof(inner):
+                type_id, off = inner, off - start
+                break
+        else:
+            return False
+    return False
+
+
 def check_ptr_to_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, access: int) -> BpfRegState:
     """Result of a load at `off` (the register's own offset included) through a kernel pointer. Errors: EACCES."""
     if not reg.num:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastrtp.btf import BtfKind
+from fastrtp.errors import BtfError
 from fastrtp.helpers.argtype import MEM_RDONLY, PTR_MAYBE_NULL, ArgType, RetType
 from fastrtp.helpers.table import HELPER_IDS, HELPERS, HelperProto
 from fastrtp.isa import Insn, func_id_name
@@ -66,10 +67,21 @@ def helper_rows() -> Any:
         flags = sum(flag for flag, numbers in _FACTS.items() if number in numbers)
         if fn.ret & 0xFF in _NATIVE_RETURNS or flags & HELPER_ACQUIRES:
             flags |= HELPER_RET_NATIVE
-            if number not in FUNC_CHECKS and not any(ArgType(arg & 0xFF) in ARG_CHECKS for arg in fn.args):
+            if number not in FUNC_CHECKS and not fn.arg_btf and not any(ArgType(arg & 0xFF) in ARG_CHECKS for arg in fn.args):
                 flags |= HELPER_NATIVE
         row["flags"] = flags
     return rows
+
+
+def member_offsets(btf: Any, fn: HelperProto) -> list[int]:
+    """Where the members are that a helper's body looks at, -1 for one that the kernel does not have."""
+    found = []
+    for _arg, struct, member in fn.members:
+        try:
+            found.append(btf.member(struct, member).offset_bytes if btf is not None else -1)
+        except BtfError:
+            found.append(-1)
+    return found
 
 
 def get_helper_proto(env: BpfVerifierEnv, func_id: int) -> HelperProto:
@@ -88,13 +100,17 @@ def check_helper_call(env: BpfVerifierEnv, insn: Insn) -> None:
     fn = get_helper_proto(env, func_id)
     if fn.gpl_only and not env.gpl_compatible:
         env.reject(EINVAL, "cannot call GPL-restricted function from non-GPL compatible program")
+    if not fn.allowed:
+        env.reject(EINVAL, "helper call is not allowed in probe")
     if fn.might_sleep and not env.attr.prog_flags & BPF_F_SLEEPABLE:
         env.reject(EINVAL, "helper call might sleep in a non-sleepable prog")
     if func_id == _FN["get_func_ip"]:
         refuse_func_ip(env, f"{func_id_name(func_id)}#{func_id}")
-    if env.attr.implemented_only and not fn.implemented:
+    if fn.name == "snprintf_btf":
         env.reject(EINVAL, f"helper bpf_{fn.name} is not implemented yet")
     env.insn_table["flags"][env.insn_idx] |= CALL_ALLOWED
+    if fn.members:
+        env.aux[env.insn_idx].operands = ",".join(str(offset) for offset in member_offsets(env.attr.kernel_btf, fn))
     meta = CallArgMeta(env)
     for arg in range(len(fn.args)):
         check_func_arg(env, arg, meta, fn)

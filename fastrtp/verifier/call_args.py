@@ -16,6 +16,7 @@ from fastrtp.native.layout import at
 from fastrtp.native.verifier_layout import VCALL, VENV
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier import reason as why
+from fastrtp.verifier.btf_access import btf_name, btf_struct_ids_match
 from fastrtp.verifier.dynptr import check_dynptr_arg, held_dynptr
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import BtfField, check_field_pointer, check_map_fields
@@ -71,11 +72,9 @@ def check_func_arg(env: BpfVerifierEnv, arg: int, meta: CallArgMeta, fn: HelperP
     regno, arg_type = arg + 1, fn.args[arg]
     env.check(env.lib.verifier_arg_type(env.address, fn.id, arg))
     reg = env.regs[regno]
-    if arg in fn.arg_btf and base_type(reg.type) == PTR_TO_BTF_ID:
-        btf = env.attr.kernel_btf
-        actual = btf.type(reg.num).name if btf is not None else ""
-        if actual != fn.arg_btf[arg]:
-            env.reject(EACCES, f"R{regno} is of type {actual} but {fn.arg_btf[arg]} is expected")
+    wanted = fn.arg_btf.get(arg) if base_type(reg.type) == PTR_TO_BTF_ID else None
+    if wanted is not None and not btf_struct_ids_match(env.attr.kernel_btf, reg.num, reg.off, wanted):
+        env.reject(EACCES, f"R{regno} is of type {btf_name(env, reg.num)} but {wanted} is expected")
     reason = env.lib.verifier_func_arg(env.address, fn.id, arg)
     if reason == why.DO_ARG:
         ARG_CHECKS[arg_type & 0xFF](env, regno, reg, arg_type, meta, fn)

@@ -104,7 +104,7 @@ def _check_snprintf(env: BpfVerifierEnv, meta: CallArgMeta) -> None:
 
 def refuse_func_ip(env: BpfVerifierEnv, name: str) -> None:
     """Nothing that runs here was entered by a function's address. Kernel: check_get_func_ip."""
-    only = "supported only for fentry/fexit/fsession/fmod_ret programs"
+    only = "supported only for fentry/fexit/fmod_ret programs"
     env.reject(ENOTSUPP, f"func {name} {only if env.is_tracing else f'not supported for program type {int(env.prog_type)}'}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastrtp.btf import Btf
+from fastrtp.errors import BtfError
 from fastrtp.helpers.argtype import MEM_UNINIT, ArgType
 from fastrtp.helpers.table import HELPER_IDS, HELPERS
 from fastrtp.isa import Insn
@@ -67,6 +68,7 @@ _PROBE_TEXT = frozenset(HELPER_IDS[name] for name in ("probe_read_str", "probe_r
 _PROBE_USER = frozenset(HELPER_IDS[name] for name in ("probe_read_user", "probe_read_user_str"))
 _CURRENT = frozenset(HELPER_IDS[name] for name in ("get_current_task", "get_current_task_btf"))
 _TASK_PT_REGS = HELPER_IDS["task_pt_regs"]
+_MEMBERS = frozenset(number for number, proto in HELPERS.items() if proto.members and proto.name != "get_socket_cookie")
 _CONTEXT = {
     HELPER_IDS[name]: what
     for name, what in {
@@ -80,6 +82,8 @@ _CONTEXT = {
         "get_task_stack": "stack",
         "perf_event_read": "perf counter",
         "perf_event_read_value": "perf counter",
+        "get_branch_snapshot": "branch records",
+        "get_socket_cookie": "socket cookie",
     }.items()
     if name in HELPER_IDS
 }
@@ -422,6 +426,8 @@ class _Flow:
             elif number == _TASK_PT_REGS:
                 struct = self.btf.find("pt_regs") if self.btf is not None else None
                 result = frozenset((Kernel("task_pt_regs", struct or 0, 0, ()),))
+            elif number in _MEMBERS:
+                result = self._members(number, index, state)
             elif number in _CONTEXT:
                 self._note(Read("context", self._asked(number, regs)), index)
             self._outputs(number, state)
@@ -437,6 +443,23 @@ class _Flow:
         if len(numbers) != len(flags):
             return "stack"
         return "user stack" if all(number & _USER_STACK_FLAG for number in numbers) else "kernel stack"
+
+    def _members(self, number: int, index: int, state: _State) -> Values:
+        """A helper that looks at members of an argument's object, and may give it back as one of another type."""
+        proto, found = HELPERS[number], set[Value]()
+        for arg, struct, member in proto.members:
+            struct_id = self.btf.find(struct) if self.btf is not None else None
+            for value in state.regs[1 + arg]:
+                if not isinstance(value, Kernel) or struct_id is None or self.btf is None:
+                    continue
+                try:
+                    spot = self.btf.member(struct_id, member)
+                except BtfError:
+                    continue
+                self._note(Read("member", value.root, value.hops, struct_id, spot.offset_bytes, spot.size), index)
+                made = self.btf.find(proto.ret_btf) if proto.ret_btf else None
+                found.add(value._replace(type_id=made) if made is not None else None)
+        return frozenset(found or {None})
 
     def _probe(self, number: int, index: int, state: _State) -> None:
         size = _size(state.regs[2])
