@@ -41,6 +41,7 @@ from .version import HOST_BTF, default_version, file_release, file_version, host
 
 if TYPE_CHECKING:
     from fastrtp.obj.kconfig import Config
+    from fastrtp.record import Recording
     from fastrtp.trace.live import TraceFunction
     from fastrtp.trace.tracepoint import Tracepoint
 
@@ -245,7 +246,7 @@ class Kernel(Verbs):
 
         return kernel_of(recording if isinstance(recording, Recording) else Recording.open(recording), **options)
 
-    def replay(self, path: str | os.PathLike[str], **options: Any) -> Any:
+    def replay(self, path: str | os.PathLike[str] | Recording, **options: Any) -> Any:
         """Replay a recording through what is attached; the report. See `fastrtp.replay.replay`."""
         from fastrtp.replay import replay
 

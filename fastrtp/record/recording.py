@@ -7,7 +7,7 @@ supported form gives the same object. Everything in it is read-only for its user
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +82,32 @@ class Recording:
         from .import_trace_dat import import_trace_dat
 
         return import_trace_dat(path, progress, instance)
+
+    @classmethod
+    def from_events(cls, events: Iterable[Mapping[str, Any]], **facts: Any) -> Recording:
+        """A recording of one's own events, each a mapping: `event` names it, `time` (ns), `cpu`, `pid` and `comm` say when, where
+        and who; every other name is a field (`field_pid` for one that is called so, too). Events of the kernel have its format,
+        others one of their own. `facts`: `cpus`, `comms`, `uname` and other attributes. RecordingError.
+
+            Recording.from_events([
+                {"event": "sched_process_exit", "time": 1000, "pid": 7, "field_comm": "a", "field_pid": 7, "prio": 120},
+            ])
+        """
+        from .made import from_events
+
+        return from_events(events, **facts)
+
+    @classmethod
+    def from_table(cls, table: Any, event: str | None = None, **facts: Any) -> Recording:
+        """A recording of columns: a mapping, an Arrow, pandas or polars table, or a Parquet, Arrow or CSV file. Columns are as in
+        `from_events`; `event` names all rows where no column does. A field has no value in rows of events without it.
+
+            Recording.from_table({"event": ["softirq_entry", "softirq_exit"], "time": [1, 5], "vec": [3, 3]})
+        """
+        from .made import from_columns
+        from .tables import columns_of
+
+        return from_columns(columns_of(table), event, **facts)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the columnar form: Arrow files and a JSON file, to be opened again without a copy."""

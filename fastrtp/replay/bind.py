@@ -191,7 +191,7 @@ def _bind_event(
     if recipe is not None:
         for extra in recipe.after:
             binder.describe(extra)
-    after = [BoundStore(*store) for store in binder.stores]
+    after = [BoundStore(*store) for store in [*binder.stores, *changes.after(number, table)]]
     told = (*binder.told, *changes.told)
     lacks = tuple(MissingField(table.name, *lack) for lack in [*binder.missing, *(recipe.left if recipe is not None else ())])
     return BoundEvent(table.name, args, stores, after), Known(dict(binder.args), told, lacks)

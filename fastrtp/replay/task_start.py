@@ -2,7 +2,8 @@
 
 A task's name and priority are those of the first event that tells them. One that never makes a system call, has no fault in
 user space and was not forked by one that does, or that kthreadd forked, is a kernel thread. A thread's real_parent is its
-creator's. Nothing here is said where the recording has no system calls.
+creator's. One that has a user task's name when the recording ends is no kernel thread either. Nothing here is said where the
+recording has no system calls.
 Kernel: kernel/sched/core.c:sched_fork, __setscheduler_prio; kernel/fork.c:copy_process
 """
 
@@ -117,6 +118,7 @@ def link_tasks(index: TaskIndex) -> NDArray[np.bool_]:
     born = np.flatnonzero(parents >= 0)
     if calls:
         _spread(user, parents, index.pids, index.cpus)
+        _namesakes(user, index)
         kernel_threads[index.cpus :] = ~user[index.cpus :]
         flagged = index.tasks[kernel_threads]
         index.scatter(flagged, "flags", np.full(len(flagged), PF_KTHREAD))
@@ -148,6 +150,15 @@ def _spread(user: NDArray[np.bool_], parents: NDArray[np.int64], pids: NDArray[n
             break
         user |= more
     user &= ~(kthreadd | ((parents >= 0) & kthreadd[parents]))
+
+
+def _namesakes(user: NDArray[np.bool_], index: TaskIndex) -> None:
+    """A task that never came back from the kernel, but in the end has the name of one of user space, is one, too."""
+    comms = index.recording.comms
+    named = [comms.get(pid, "") for pid in index.pids.tolist()]
+    names = {name for name, known in zip(named, user[index.cpus :].tolist(), strict=True) if known and name}
+    user[index.cpus :] |= np.array([name in names for name in named], np.bool_)
+    user[index.cpus :] &= index.pids != KTHREADD
 
 
 def _link_pids(index: TaskIndex) -> None:
