@@ -47,10 +47,10 @@ WRONG = [
     (tnum_native.tnum_range, "return low & ~delta, delta", "return low & ~delta, delta >> 1", "tnum_range"),
     (bounds_native._deduce_bounds64, "umax = umin_of(umax, smax)", "umax = umin_of(umax, smax - 1)", "_deduce_bounds64"),
     (bounds_native._update_bounds, "if ult(umax, following):", "if ule(umax, following):", "_update_bounds"),
-    (bounds_native.range_within, "and load64(old + R_SMAX) >= load64(cur + R_SMAX)", "", "range_within"),
+    (bounds_native.range_within, "and old.smax >= cur.smax", "", "range_within"),
     (bounds_native.coerce_to_size, "== (umax & ~limit)", "== (umin & ~limit)", "coerce_to_size 2"),
     (branch_native.is_branch_taken, "1 if min1 > max2 else", "1 if min1 >= max2 else", "jsgt decided"),
-    (branch_native._refine_not_equal, "if load64(a + R_UMIN) == v:", "if load64(a + R_UMIN) != v:", "jne refines"),
+    (branch_native._refine_not_equal, "if a.umin == v:", "if a.umin != v:", "jne refines"),
     (mem_native.check_mem_region_access, "umax + off, size, mem_size", "smin + off, size, mem_size", "check_mem_region_access"),
     (mem_native._in_range, "off + size <= mem_size", "off <= mem_size", "_in_range"),
 ]

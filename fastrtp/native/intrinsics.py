@@ -22,7 +22,8 @@ from numba.extending import intrinsic
 from fastrtp.native import SMP
 from fastrtp.native.ir_pipeline import IrCompiler
 from fastrtp.native.layout import Offset
-from fastrtp.native.record_numba import parameter_type
+from fastrtp.native.record import Record
+from fastrtp.native.record_numba import parameter_type, pointer_type
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -81,7 +82,14 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "_nrt":
 
 
 def parameter_types(function: Any) -> tuple[Any, ...]:
-    """numba's types of a native function's parameters. TypeError for an annotation that has none."""
+    """numba's types of a native function's parameters. TypeError for an annotation that has none.
+
+    The records that its body names are made known to numba, too.
+    """
+    for name in function.__code__.co_names:
+        named = function.__globals__.get(name)
+        if isinstance(named, type) and issubclass(named, Record):
+            pointer_type(named)
     found = []
     for parameter in inspect.signature(function).parameters.values():
         try:

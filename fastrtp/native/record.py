@@ -19,6 +19,7 @@ Must not know: numba, and what any record is for.
 from __future__ import annotations
 
 import ctypes
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -184,10 +185,28 @@ class Layout:
         """In NumPy's words."""
         return np.dtype([(field.name, field.kind.dtype) for field in self.fields.values()])
 
+    def at(self, name: str) -> int:
+        """Bytes before a member."""
+        return self.fields[name].offset
+
     @cached_property
     def size(self) -> int:
         """Bytes."""
         return self.dtype.itemsize
+
+    def packer(self, first: str) -> struct.Struct:
+        """The members from `first` on as the tuple that they are in Python. TypeError for one that is no number."""
+        names = list(self.fields)
+        kinds = [self.fields[name].kind for name in names[names.index(first) :]]
+        return struct.Struct("<" + "".join(_letter(kind) for kind in kinds))
+
+
+def _letter(kind: Kind) -> str:
+    """What `struct` calls a number."""
+    if not isinstance(kind, Number):
+        raise TypeError(f"{kind} is no number")
+    letter = {1: "b", 2: "h", 4: "i", 8: "q"}[kind.size]
+    return letter if kind.signed else letter.upper()
 
 
 def _kind(hint: Any, count: _Count | None) -> Kind | None:

@@ -22,21 +22,16 @@ from fastrtp.isa import (
     BPF_X,
     BPF_XOR,
 )
-from fastrtp.native.intrinsics import device, load8, load32, load64, store32, ule
-from fastrtp.native.layout import at
-from fastrtp.native.verifier_layout import REG_SIZE, VINSN
+from fastrtp.native.intrinsics import device, ule
 from fastrtp.verifier.alu_native import adjust_scalar32, adjust_scalar64, byte_order
 from fastrtp.verifier.bounds_native import (
-    R_SMIN,
-    R_UMAX,
-    R_VALUE,
     S32_MAX,
     S32_MIN,
     coerce_subreg_to_size_sx,
     coerce_to_size_sx,
     zext_32_to_64,
 )
-from fastrtp.verifier.mem_native import E_SCRATCH, check_reg_read, check_reg_write, current_reg
+from fastrtp.verifier.mem_native import check_reg_read, check_reg_write, current_reg
 from fastrtp.verifier.precision_native import mark_reg_precise
 from fastrtp.verifier.reason import (
     OK,
@@ -58,6 +53,7 @@ from fastrtp.verifier.reason import (
     R_RESERVED,
     R_SHIFT,
 )
+from fastrtp.verifier.records import VEnv, VInsn, VReg
 from fastrtp.verifier.regtype import ARITHMETIC_MASK, CONST_PTR_TO_MAP, PTR_MAYBE_NULL, PTR_TO_STACK, SCALAR_VALUE
 from fastrtp.verifier.stack_native import (
     BPF_ADD_CONST,
@@ -70,19 +66,14 @@ from fastrtp.verifier.stack_native import (
     say,
 )
 from fastrtp.verifier.state_native import (
-    R_DEPS,
-    R_ID,
-    R_OFF,
-    R_TYPE,
     copy_reg,
     deps_union,
     mark_const,
     mark_unknown,
-    reg_off,
 )
 from fastrtp.verifier.tnum_native import U32, sx32
 
-I_CODE, I_REGS, I_OFF, I_IMM = at(VINSN, "code"), at(VINSN, "regs"), at(VINSN, "off"), at(VINSN, "imm")
+I_REGS = VInsn.layout.at("regs")
 MOV_FIELDS, NEG_FIELDS, END_FIELDS, ALU_FIELDS, JMP_FIELDS, JA_FIELDS, EXIT_FIELDS, CALL_FIELDS = range(8)
 ST_FIELDS, STX_FIELDS, LD_FIELDS = range(8, 11)
 """Operand of R_RESERVED."""
@@ -91,50 +82,38 @@ BPF_ADDR_SPACE_CAST = 1
 
 
 @device
-def insn_dst(insn: int) -> int:
+def insn_dst(insn: VInsn) -> int:
     """dst_reg."""
-    return load8(insn + I_REGS) & 15
+    return insn.regs & 15
 
 
 @device
-def insn_src(insn: int) -> int:
+def insn_src(insn: VInsn) -> int:
     """src_reg."""
-    return load8(insn + I_REGS) >> 4
+    return insn.regs >> 4
 
 
 @device
-def insn_off(insn: int) -> int:
-    """off, signed."""
-    return (load32(insn + I_REGS - 1) << 32) >> 48
-
-
-@device
-def insn_imm(insn: int) -> int:
-    """imm, signed."""
-    return sx32(load32(insn + I_IMM))
-
-
-@device
-def _forget(reg: int) -> None:
+def _forget(reg: VReg) -> None:
     """No identity any more."""
-    store32(reg + R_ID, 0)
-    store32(reg + R_OFF, 0)
+    reg.id = 0
+    reg.off = 0
 
 
 @device
-def _unknown32(reg: int) -> None:
+def _unknown32(reg: VReg) -> None:
     mark_unknown(reg)
     zext_32_to_64(reg)
 
 
 @device
-def _check_end_neg(env: int, insn: int, op: int, is_alu64: int) -> int:
-    reg_source = load8(insn + I_CODE) & BPF_X
-    imm = insn_imm(insn)
+def _check_end_neg(env: VEnv, insn: VInsn, op: int, is_alu64: int) -> int:
+    reg_source = insn.code & BPF_X
+    imm = insn.imm
     if op == BPF_NEG:
-        if reg_source or insn_src(insn) or insn_off(insn) or imm:
+        if reg_source or insn_src(insn) or insn.off or imm:
             return say(env, R_RESERVED, NEG_FIELDS, 0, 0, 0)
-    elif insn_src(insn) or insn_off(insn) or (imm != 16 and imm != 32 and imm != 64) or (is_alu64 and reg_source):
+    elif insn_src(insn) or insn.off or (imm != 16 and imm != 32 and imm != 64) or (is_alu64 and reg_source):
         return say(env, R_RESERVED, END_FIELDS, 0, 0, 0)
     regno = insn_dst(insn)
     reason = check_reg_read(env, regno)
@@ -143,7 +122,7 @@ def _check_end_neg(env: int, insn: int, op: int, is_alu64: int) -> int:
     if reason != OK:
         return reason
     dst = current_reg(env, regno)
-    if load32(dst + R_TYPE) != SCALAR_VALUE:
+    if dst.type != SCALAR_VALUE:
         mark_unknown(dst)
         return OK
     _forget(dst)
@@ -157,12 +136,12 @@ def _check_end_neg(env: int, insn: int, op: int, is_alu64: int) -> int:
 
 
 @device
-def _check_mov(env: int, insn: int, is_alu64: int) -> int:
-    off = insn_off(insn)
-    imm = insn_imm(insn)
+def _check_mov(env: VEnv, insn: VInsn, is_alu64: int) -> int:
+    off = insn.off
+    imm = insn.imm
     dst_regno = insn_dst(insn)
     src_regno = insn_src(insn)
-    if (load8(insn + I_CODE) & BPF_X) == 0:
+    if (insn.code & BPF_X) == 0:
         if src_regno or off:
             return say(env, R_RESERVED, MOV_FIELDS, 0, 0, 0)
         reason = check_reg_write(env, dst_regno)
@@ -180,21 +159,21 @@ def _check_mov(env: int, insn: int, is_alu64: int) -> int:
         return reason
     src = current_reg(env, src_regno)
     dst = current_reg(env, dst_regno)
-    if load32(src + R_TYPE) != SCALAR_VALUE:
+    if src.type != SCALAR_VALUE:
         if is_alu64 and off == 0:
-            copy_reg(dst, src)
+            copy_reg(int(dst), int(src))
         elif is_alu64:
             mark_unknown(dst)
         else:
             _unknown32(dst)
         return OK
     # a sign extension that changes nothing, or a move of all that there is
-    same = ule(load64(src + R_UMAX), (1 << (off - 1)) - 1) if off else is_alu64 != 0 or fits(src, 32) != 0
+    same = ule(src.umax, (1 << (off - 1)) - 1) if off else is_alu64 != 0 or fits(src, 32) != 0
     if same:
         assign_scalar_id_before_mov(env, src)
-        copy_reg(dst, src)
+        copy_reg(int(dst), int(src))
         return OK
-    copy_reg(dst, src)
+    copy_reg(int(dst), int(src))
     _forget(dst)
     if off == 0:
         zext_32_to_64(dst)
@@ -206,16 +185,16 @@ def _check_mov(env: int, insn: int, is_alu64: int) -> int:
 
 
 @device
-def _check_sane_offset(env: int, reg: int, type: int) -> int:
+def _check_sane_offset(env: VEnv, reg: VReg, type: int) -> int:
     """Offsets stay far below what could wrap. Kernel: check_reg_sane_offset."""
     if is_const(reg):
-        value = load64(reg + R_VALUE)
+        value = reg.value
         if value <= -BPF_MAX_VAR_OFF or value >= BPF_MAX_VAR_OFF:
             return say(env, R_MATH_VALUE, type, value, 0, 0)
-    off = reg_off(reg)
+    off = reg.off
     if off <= -BPF_MAX_VAR_OFF or off >= BPF_MAX_VAR_OFF:  # of a linked number: its distance, as Linux has it
         return say(env, R_MATH_OFF, type, off, 0, 0)
-    smin = load64(reg + R_SMIN)
+    smin = reg.smin
     if smin == -(1 << 63):
         return say(env, R_MATH_UNBOUNDED, type, 0, 0, 0)
     if smin <= -BPF_MAX_VAR_OFF or smin >= BPF_MAX_VAR_OFF:
@@ -224,16 +203,16 @@ def _check_sane_offset(env: int, reg: int, type: int) -> int:
 
 
 @device
-def _adjust_ptr(env: int, dst_regno: int, op: int, is_alu64: int, ptr: int, number: int, reverse: int, result: int) -> int:
+def _adjust_ptr(env: VEnv, dst_regno: int, op: int, is_alu64: int, ptr: VReg, number: VReg, reverse: int, result: VReg) -> int:
     """`pointer op number`, or `number op pointer` where `reverse`, into `result` (no register)."""
-    type = load32(ptr + R_TYPE)
+    type = ptr.type
     if not is_alu64:
         if op == BPF_SUB:
             _unknown32(result)
             return OK
         return say(env, R_PTR_32, dst_regno, type, op, 0)
     known = is_const(number)
-    delta = load64(number + R_SMIN)
+    delta = number.smin
     if type & PTR_MAYBE_NULL:
         return say(env, R_PTR_NULL, dst_regno, type, op, 0)
     base = type & 0xFF
@@ -252,27 +231,27 @@ def _adjust_ptr(env: int, dst_regno: int, op: int, is_alu64: int, ptr: int, numb
         return say(env, R_PTR_FROM_SCALAR, dst_regno, type, op, 0)
     if op == BPF_SUB and type == PTR_TO_STACK:
         return say(env, R_PTR_STACK_SUB, dst_regno, type, op, 0)
-    moved = reg_off(ptr) + (delta if op == BPF_ADD else -delta)
-    copy_reg(result, ptr)
+    moved = ptr.off + (delta if op == BPF_ADD else -delta)
+    copy_reg(int(result), int(ptr))
     if known and moved >= S32_MIN and moved <= S32_MAX:
-        store32(result + R_OFF, moved)
+        result.off = moved
     else:
         adjust_scalar64(op, result, number)
-    store32(result + R_DEPS, 0)
+    result.deps = 0
     return _check_sane_offset(env, result, type)
 
 
 @device
-def _check_binary(env: int, insn: int, op: int, is_alu64: int) -> int:
+def _check_binary(env: VEnv, insn: VInsn, op: int, is_alu64: int) -> int:
     dst_regno = insn_dst(insn)
     src_regno = insn_src(insn)
-    off = insn_off(insn)
-    imm = insn_imm(insn)
-    reg_source = load8(insn + I_CODE) & BPF_X
+    off = insn.off
+    imm = insn.imm
+    reg_source = insn.code & BPF_X
     div_mod = 1 if op == BPF_DIV or op == BPF_MOD else 0
     if (off != 0 and (off != 1 or not div_mod)) or (imm if reg_source else src_regno) != 0:
         return say(env, R_RESERVED, ALU_FIELDS, 0, 0, 0)
-    src = env + E_SCRATCH
+    src = env.scratch[0]
     if reg_source:
         reason = check_reg_read(env, src_regno)
         if reason != OK:
@@ -292,15 +271,15 @@ def _check_binary(env: int, insn: int, op: int, is_alu64: int) -> int:
     if reason != OK:
         return reason
     dst = current_reg(env, dst_regno)
-    dst_number = load32(dst + R_TYPE) == SCALAR_VALUE
-    src_number = load32(src + R_TYPE) == SCALAR_VALUE
+    dst_number = dst.type == SCALAR_VALUE
+    src_number = src.type == SCALAR_VALUE
     if not dst_number or not src_number:
         if not dst_number and not src_number:
             if op == BPF_SUB:
                 mark_unknown(dst)
                 return OK
             return say(env, R_PTR_PTR, dst_regno, 0, op, 0)
-        result = env + E_SCRATCH + REG_SIZE
+        result = env.scratch[1]
         if dst_number:
             mark_reg_precise(env, dst_regno)
             reason = _adjust_ptr(env, dst_regno, op, is_alu64, src, dst, 1, result)
@@ -309,11 +288,11 @@ def _check_binary(env: int, insn: int, op: int, is_alu64: int) -> int:
                 mark_reg_precise(env, src_regno)
             reason = _adjust_ptr(env, dst_regno, op, is_alu64, dst, src, 0, result)
         if reason == OK:
-            copy_reg(dst, result)
-            store32(dst + R_DEPS, 0)
+            copy_reg(int(dst), int(result))
+            dst.deps = 0
         return reason
-    ident = load32(dst + R_ID)
-    delta = load64(src + R_SMIN)
+    ident = dst.id
+    delta = src.smin
     linked = (op == BPF_ADD or op == BPF_SUB) and ident != 0 and is_const(src) != 0 and (ident & BPF_ADD_CONST) == 0
     if src == dst:
         linked = False  # twice a number that happens to be known is not that number and a constant
@@ -325,7 +304,7 @@ def _check_binary(env: int, insn: int, op: int, is_alu64: int) -> int:
     if op == BPF_SUB:
         delta = -delta
     if reg_source:
-        store32(dst + R_DEPS, deps_union(env, load32(dst + R_DEPS), load32(src + R_DEPS)))
+        dst.deps = deps_union(env, dst.deps, src.deps)
     if is_alu64:
         adjust_scalar64(op, dst, src)
     else:
@@ -333,15 +312,15 @@ def _check_binary(env: int, insn: int, op: int, is_alu64: int) -> int:
     _forget(dst)
     if linked and delta >= S32_MIN and delta <= S32_MAX:
         # the sum stays linked to what it was made from
-        store32(dst + R_ID, ident | kind)
-        store32(dst + R_OFF, delta)
+        dst.id = ident | kind
+        dst.off = delta
     return OK
 
 
 @device
-def check_alu_op(env: int, insn: int) -> int:
+def check_alu_op(env: VEnv, insn: VInsn) -> int:
     """Check one ALU instruction and set its destination."""
-    code = load8(insn + I_CODE)
+    code = insn.code
     op = code & 0xF0
     is_alu64 = 1 if (code & 7) == BPF_ALU64 else 0
     if op == BPF_MOV:

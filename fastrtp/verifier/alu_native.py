@@ -8,16 +8,8 @@ Kernel: kernel/bpf/verifier.c:adjust_scalar_min_max_vals and scalar_min_max_*, s
 from __future__ import annotations
 
 from fastrtp.isa import BPF_ADD, BPF_AND, BPF_ARSH, BPF_LSH, BPF_MUL, BPF_NEG, BPF_OR, BPF_RSH, BPF_SUB, BPF_XOR
-from fastrtp.native.intrinsics import device, load32, load64, lshr, stack_bytes, udiv, ule, ult
+from fastrtp.native.intrinsics import device, lshr, stack_bytes, udiv, ule, ult
 from fastrtp.verifier.bounds_native import (
-    R_MASK,
-    R_SMAX,
-    R_SMIN,
-    R_U32_MAX,
-    R_U32_MIN,
-    R_UMAX,
-    R_UMIN,
-    R_VALUE,
     S32_MAX,
     S32_MIN,
     S64_MAX,
@@ -36,6 +28,7 @@ from fastrtp.verifier.bounds_native import (
     umin_of,
     zext_32_to_64,
 )
+from fastrtp.verifier.records import VReg
 from fastrtp.verifier.tnum_native import (
     S64_MIN,
     U32,
@@ -119,16 +112,16 @@ def _limit32(low: int, high: int) -> int:
 
 
 @device
-def _ranges32(r: int, op: int, dst: int, src: int, v: int, m: int) -> None:
+def _ranges32(r: VReg, op: int, dst: VReg, src: VReg, v: int, m: int) -> None:
     """The 32-bit ranges of `dst op src`, whose low half has the known bits (v, m), into `r`."""
     a0 = s32_min_of(dst)
     a1 = s32_max_of(dst)
-    a2 = load32(dst + R_U32_MIN)
-    a3 = load32(dst + R_U32_MAX)
+    a2 = dst.u32_min
+    a3 = dst.u32_max
     b0 = s32_min_of(src)
     b1 = s32_max_of(src)
-    b2 = load32(src + R_U32_MIN)
-    b3 = load32(src + R_U32_MAX)
+    b2 = src.u32_min
+    b3 = src.u32_max
     if op == BPF_ADD or op == BPF_SUB or op == BPF_MUL:
         if op == BPF_ADD:
             smin, smax, umin, umax = a0 + b0, a1 + b1, a2 + b2, a3 + b3
@@ -162,16 +155,16 @@ def _ranges32(r: int, op: int, dst: int, src: int, v: int, m: int) -> None:
 
 
 @device
-def _ranges64(r: int, op: int, dst: int, src: int, v: int, m: int) -> None:
+def _ranges64(r: VReg, op: int, dst: VReg, src: VReg, v: int, m: int) -> None:
     """The 64-bit ranges of `dst op src`, which has the known bits (v, m), into `r`."""
-    a0 = load64(dst + R_SMIN)
-    a1 = load64(dst + R_SMAX)
-    a2 = load64(dst + R_UMIN)
-    a3 = load64(dst + R_UMAX)
-    b0 = load64(src + R_SMIN)
-    b1 = load64(src + R_SMAX)
-    b2 = load64(src + R_UMIN)
-    b3 = load64(src + R_UMAX)
+    a0 = dst.smin
+    a1 = dst.smax
+    a2 = dst.umin
+    a3 = dst.umax
+    b0 = src.smin
+    b1 = src.smax
+    b2 = src.umin
+    b3 = src.umax
     if op == BPF_ADD:
         smin, smax, umin, umax = a0 + b0, a1 + b1, a2 + b2, a3 + b3
         if ((a0 ^ smin) & (b0 ^ smin)) < 0 or ((a1 ^ smax) & (b1 ^ smax)) < 0:
@@ -207,21 +200,21 @@ def _ranges64(r: int, op: int, dst: int, src: int, v: int, m: int) -> None:
 
 
 @device
-def _lsh32(r: int, count: int) -> tuple[int, int]:
+def _lsh32(r: VReg, count: int) -> tuple[int, int]:
     """The unsigned 32-bit range of `r << count`. Kernel: __scalar32_min_max_lsh."""
-    umax = load32(r + R_U32_MAX)
+    umax = r.u32_max
     if count > 31 or umax > (1 << (31 - count)):
         return 0, U32
-    return load32(r + R_U32_MIN) << count, umax << count
+    return r.u32_min << count, umax << count
 
 
 @device
-def adjust_scalar64(op: int, dst: int, src: int) -> None:
+def adjust_scalar64(op: int, dst: VReg, src: VReg) -> None:
     """`dst op src` in 64 bits, into `dst`."""
-    dv = load64(dst + R_VALUE)
-    dm = load64(dst + R_MASK)
-    sv = load64(src + R_VALUE)
-    sm = load64(src + R_MASK)
+    dv = dst.value
+    dm = dst.mask
+    sv = src.value
+    sm = src.mask
     if dm == 0 and sm == 0:
         known, result = _const_op(op, dv, sv, 64)
         if known:
@@ -232,13 +225,13 @@ def adjust_scalar64(op: int, dst: int, src: int) -> None:
     left = dst
     right = src
     if op == BPF_NEG:
-        left = stack_bytes(96)
+        left = VReg(stack_bytes(96))
         bounds_const(left, 0)
         right = dst
         op = BPF_SUB
         sv, sm, dv, dm = dv, dm, 0, 0
     if _has_tnum(op):
-        r = stack_bytes(96)
+        r = VReg(stack_bytes(96))
         v, m = _tnum_op(op, dv, dm, sv, sm)
         _ranges64(r, op, left, right, v, m)
         _ranges32(r, op, left, right, v & U32, m & U32)
@@ -250,10 +243,10 @@ def adjust_scalar64(op: int, dst: int, src: int) -> None:
     if sm != 0 or not ult(sv, 64):
         bounds_unknown(dst)
         return
-    smin = load64(dst + R_SMIN)
-    smax = load64(dst + R_SMAX)
-    umin = load64(dst + R_UMIN)
-    umax = load64(dst + R_UMAX)
+    smin = dst.smin
+    smax = dst.smax
+    umin = dst.umin
+    umax = dst.umax
     u32_min, u32_max = 0, U32
     if op == BPF_LSH:
         set_tnum(dst, dv << sv, dm << sv)
@@ -283,12 +276,12 @@ def adjust_scalar64(op: int, dst: int, src: int) -> None:
 
 
 @device
-def adjust_scalar32(op: int, dst: int, src: int) -> None:
+def adjust_scalar32(op: int, dst: VReg, src: VReg) -> None:
     """`(u32)dst op (u32)src`, zero-extended, into `dst`."""
-    dv = load64(dst + R_VALUE) & U32
-    dm = load64(dst + R_MASK) & U32
-    sv = load64(src + R_VALUE) & U32
-    sm = load64(src + R_MASK) & U32
+    dv = dst.value & U32
+    dm = dst.mask & U32
+    sv = src.value & U32
+    sm = src.mask & U32
     if dm == 0 and sm == 0:
         known, result = _const_op(op, dv, sv, 32)
         if known:
@@ -299,7 +292,7 @@ def adjust_scalar32(op: int, dst: int, src: int) -> None:
     left = dst
     right = src
     if op == BPF_NEG:
-        left = stack_bytes(96)
+        left = VReg(stack_bytes(96))
         bounds_const(left, 0)
         right = dst
         op = BPF_SUB
@@ -315,8 +308,8 @@ def adjust_scalar32(op: int, dst: int, src: int) -> None:
             return
         smin = s32_min_of(dst)
         smax = s32_max_of(dst)
-        umin = load32(dst + R_U32_MIN)
-        umax = load32(dst + R_U32_MAX)
+        umin = dst.u32_min
+        umax = dst.u32_max
         if op == BPF_LSH:
             v, m = (dv << sv) & U32, (dm << sv) & U32
             umin, umax = _lsh32(dst, sv)
@@ -337,13 +330,13 @@ def adjust_scalar32(op: int, dst: int, src: int) -> None:
 
 
 @device
-def byte_order(r: int, size: int, swap: int) -> None:
+def byte_order(r: VReg, size: int, swap: int) -> None:
     """The low `size` bytes, reversed where `swap`, zero-extended. Kernel: scalar_byte_swap."""
     if not swap:
         coerce_to_size(r, size)
         return
-    value = load64(r + R_VALUE)
-    mask = load64(r + R_MASK)
+    value = r.value
+    mask = r.mask
     v = 0
     m = 0
     for _ in range(size):

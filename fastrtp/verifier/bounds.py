@@ -7,12 +7,10 @@ Signed members are Python ints in two's complement range. Kernel: kernel/bpf/ver
 from __future__ import annotations
 
 import ctypes
-import struct
 from functools import lru_cache
 
-from fastrtp.native.layout import at
 from fastrtp.native.library import library
-from fastrtp.native.verifier_layout import (
+from fastrtp.verifier.records import (
     REG_SIZE,
     SCALAR_ALU32,
     SCALAR_ALU64,
@@ -25,7 +23,7 @@ from fastrtp.native.verifier_layout import (
     SCALAR_TAKEN,
     SCALAR_WITHIN,
     SCALAR_ZEXT,
-    VREG,
+    VReg,
 )
 from fastrtp.verifier.tnum import TNUM_UNKNOWN, U32, U64, Tnum
 
@@ -34,8 +32,8 @@ S32_MIN, S32_MAX = -(1 << 31), (1 << 31) - 1
 _BIT63, _BIT31 = 1 << 63, 1 << 31
 _TWO64, _TWO32 = 1 << 64, 1 << 32
 
-_BOUNDS = struct.Struct("<QQqqQQiiII")
-_BOUNDS_AT = at(VREG, "value")
+_BOUNDS = VReg.layout.packer("value")
+_BOUNDS_AT = VReg.layout.at("value")
 
 
 def s64(x: int) -> int:

@@ -8,21 +8,17 @@ Kernel: kernel/bpf/verifier.c:reg_bounds_sync and the functions it calls.
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, load32, load64, lshr, memcpy, store32, store64, ule, ult
-from fastrtp.native.layout import at
-from fastrtp.native.verifier_layout import VREG
+from fastrtp.native.intrinsics import device, lshr, memcpy, ule, ult
+from fastrtp.verifier.records import VReg
 from fastrtp.verifier.tnum_native import S64_MIN, U32, sx32, tnum_in, tnum_range, tnum_step
 
-R_VALUE, R_MASK = at(VREG, "value"), at(VREG, "mask")
-R_SMIN, R_SMAX, R_UMIN, R_UMAX = at(VREG, "smin"), at(VREG, "smax"), at(VREG, "umin"), at(VREG, "umax")
-R_S32_MIN, R_S32_MAX = at(VREG, "s32_min"), at(VREG, "s32_max")
-R_U32_MIN, R_U32_MAX = at(VREG, "u32_min"), at(VREG, "u32_max")
+R_VALUE = VReg.layout.at("value")
 
 S64_MAX = (1 << 63) - 1
 S32_MIN, S32_MAX = -(1 << 31), (1 << 31) - 1
 BIT31 = 1 << 31
 HIGH32 = -1 << 32
-BOUNDS_SIZE = VREG.itemsize - R_VALUE
+BOUNDS_SIZE = VReg.layout.size - R_VALUE
 
 
 @device
@@ -38,32 +34,32 @@ def umax_of(a: int, b: int) -> int:
 
 
 @device
-def set_ranges64(r: int, smin: int, smax: int, umin: int, umax: int) -> None:
+def set_ranges64(r: VReg, smin: int, smax: int, umin: int, umax: int) -> None:
     """Store the 64-bit ranges."""
-    store64(r + R_SMIN, smin)
-    store64(r + R_SMAX, smax)
-    store64(r + R_UMIN, umin)
-    store64(r + R_UMAX, umax)
+    r.smin = smin
+    r.smax = smax
+    r.umin = umin
+    r.umax = umax
 
 
 @device
-def set_ranges32(r: int, smin: int, smax: int, umin: int, umax: int) -> None:
+def set_ranges32(r: VReg, smin: int, smax: int, umin: int, umax: int) -> None:
     """Store the 32-bit ranges."""
-    store32(r + R_S32_MIN, smin)
-    store32(r + R_S32_MAX, smax)
-    store32(r + R_U32_MIN, umin)
-    store32(r + R_U32_MAX, umax)
+    r.s32_min = smin
+    r.s32_max = smax
+    r.u32_min = umin
+    r.u32_max = umax
 
 
 @device
-def set_tnum(r: int, value: int, mask: int) -> None:
+def set_tnum(r: VReg, value: int, mask: int) -> None:
     """Store the known bits."""
-    store64(r + R_VALUE, value)
-    store64(r + R_MASK, mask)
+    r.value = value
+    r.mask = mask
 
 
 @device
-def bounds_unknown(r: int) -> None:
+def bounds_unknown(r: VReg) -> None:
     """Any 64-bit value."""
     set_tnum(r, 0, -1)
     set_ranges64(r, S64_MIN, S64_MAX, 0, -1)
@@ -71,7 +67,7 @@ def bounds_unknown(r: int) -> None:
 
 
 @device
-def bounds_const(r: int, value: int) -> None:
+def bounds_const(r: VReg, value: int) -> None:
     """Exactly `value`. Kernel: ___mark_reg_known."""
     set_tnum(r, value, 0)
     set_ranges64(r, value, value, value, value)
@@ -79,47 +75,47 @@ def bounds_const(r: int, value: int) -> None:
 
 
 @device
-def bounds_copy(to: int, source: int) -> None:
+def bounds_copy(to: VReg, source: VReg) -> None:
     """The bounds of another register."""
-    memcpy(to + R_VALUE, source + R_VALUE, BOUNDS_SIZE)
+    memcpy(int(to) + R_VALUE, int(source) + R_VALUE, BOUNDS_SIZE)
 
 
 @device
-def s32_min_of(r: int) -> int:
+def s32_min_of(r: VReg) -> int:
     """Signed minimum of the low half."""
-    return sx32(load32(r + R_S32_MIN))
+    return r.s32_min
 
 
 @device
-def s32_max_of(r: int) -> int:
+def s32_max_of(r: VReg) -> int:
     """Signed maximum of the low half."""
-    return sx32(load32(r + R_S32_MAX))
+    return r.s32_max
 
 
 @device
-def _update_bounds(r: int) -> None:
+def _update_bounds(r: VReg) -> None:
     """Known bits bound the ranges. Kernel: __update_reg_bounds."""
-    value = load64(r + R_VALUE)
-    mask = load64(r + R_MASK)
+    value = r.value
+    mask = r.mask
     v32 = value & U32
     m32 = mask & U32
     set_ranges32(
         r,
         max(s32_min_of(r), sx32(v32 | (m32 & BIT31))),
         min(s32_max_of(r), sx32(v32 | (m32 & S32_MAX))),
-        max(load32(r + R_U32_MIN), v32),
-        min(load32(r + R_U32_MAX), v32 | m32),
+        max(r.u32_min, v32),
+        min(r.u32_max, v32 | m32),
     )
     set_ranges64(
         r,
-        max(load64(r + R_SMIN), value | (mask & S64_MIN)),
-        min(load64(r + R_SMAX), value | (mask & S64_MAX)),
-        umax_of(load64(r + R_UMIN), value),
-        umin_of(load64(r + R_UMAX), value | mask),
+        max(r.smin, value | (mask & S64_MIN)),
+        min(r.smax, value | (mask & S64_MAX)),
+        umax_of(r.umin, value),
+        umin_of(r.umax, value | mask),
     )
     # a value that is the only one to have the known bits and to be in the unsigned range
-    umin = load64(r + R_UMIN)
-    umax = load64(r + R_UMAX)
+    umin = r.umin
+    umax = r.umax
     following = tnum_step(value, mask, umin)
     if (umin & ~mask) == value:
         if ult(umax, following):
@@ -129,16 +125,16 @@ def _update_bounds(r: int) -> None:
 
 
 @device
-def _deduce_bounds32(r: int) -> None:
+def _deduce_bounds32(r: VReg) -> None:
     """64-bit ranges bound the 32-bit ones, and these each other. Kernel: __reg32_deduce_bounds."""
-    smin = load64(r + R_SMIN)
-    smax = load64(r + R_SMAX)
-    umin = load64(r + R_UMIN)
-    umax = load64(r + R_UMAX)
+    smin = r.smin
+    smax = r.smax
+    umin = r.umin
+    umax = r.umax
     s32_min = s32_min_of(r)
     s32_max = s32_max_of(r)
-    u32_min = load32(r + R_U32_MIN)
-    u32_max = load32(r + R_U32_MAX)
+    u32_min = r.u32_min
+    u32_max = r.u32_max
     # the upper half stays the same
     if lshr(umin, 32) == lshr(umax, 32):
         u32_min = max(u32_min, umin & U32)
@@ -178,15 +174,15 @@ def _deduce_bounds32(r: int) -> None:
 
 
 @device
-def _deduce_bounds64(r: int) -> None:
+def _deduce_bounds64(r: VReg) -> None:
     """Signed and unsigned ranges bound each other, and 32-bit ranges both.
 
     Kernel: __reg64_deduce_bounds, __reg_deduce_mixed_bounds
     """
-    smin = load64(r + R_SMIN)
-    smax = load64(r + R_SMAX)
-    umin = load64(r + R_UMIN)
-    umax = load64(r + R_UMAX)
+    smin = r.smin
+    smax = r.smax
+    umin = r.umin
+    umax = r.umax
     if umin <= umax:
         smin = max(smin, umin)
         smax = min(smax, umax)
@@ -201,8 +197,8 @@ def _deduce_bounds64(r: int) -> None:
         umin = umax_of(umin, smin)
     s32_min = s32_min_of(r)
     s32_max = s32_max_of(r)
-    u32_min = load32(r + R_U32_MIN)
-    u32_max = load32(r + R_U32_MAX)
+    u32_min = r.u32_min
+    u32_max = r.u32_max
     umin = umax_of(umin, (umin & HIGH32) | u32_min)
     umax = umin_of(umax, (umax & HIGH32) | u32_max)
     smin = max(smin, (smin & HIGH32) | u32_min)
@@ -211,26 +207,26 @@ def _deduce_bounds64(r: int) -> None:
         # sign-extended, and not negative in 32 bits: the upper half is zero
         set_ranges64(r, s32_min, s32_max, s32_min, s32_max)
         v, m = tnum_range(s32_min, s32_max)
-        common = load64(r + R_MASK) & m
-        set_tnum(r, (load64(r + R_VALUE) | v) & ~common, common)
+        common = r.mask & m
+        set_tnum(r, (r.value | v) & ~common, common)
         return
     set_ranges64(r, smin, smax, umin, umax)
 
 
 @device
-def _bound_offset(r: int) -> None:
+def _bound_offset(r: VReg) -> None:
     """Ranges give known bits. Kernel: __reg_bound_offset."""
-    value = load64(r + R_VALUE)
-    mask = load64(r + R_MASK)
-    v, m = tnum_range(load64(r + R_UMIN), load64(r + R_UMAX))
+    value = r.value
+    mask = r.mask
+    v, m = tnum_range(r.umin, r.umax)
     value, mask = (value | v) & ~(mask & m), mask & m
-    v, m = tnum_range(load32(r + R_U32_MIN), load32(r + R_U32_MAX))
+    v, m = tnum_range(r.u32_min, r.u32_max)
     low = mask & m & U32
     set_tnum(r, (value & HIGH32) | ((value | v) & U32 & ~low), (mask & HIGH32) | low)
 
 
 @device
-def reg_bounds_sync(r: int) -> None:
+def reg_bounds_sync(r: VReg) -> None:
     """Let known bits, 64-bit and 32-bit ranges refine each other, as far as Linux does. Kernel: reg_bounds_sync."""
     _update_bounds(r)
     for _ in range(3):
@@ -241,27 +237,27 @@ def reg_bounds_sync(r: int) -> None:
 
 
 @device
-def ranges_unbounded(r: int) -> None:
+def ranges_unbounded(r: VReg) -> None:
     """Known bits stay. Kernel: __mark_reg_unbounded."""
     set_ranges64(r, S64_MIN, S64_MAX, 0, -1)
     set_ranges32(r, S32_MIN, S32_MAX, 0, U32)
 
 
 @device
-def reg_bounds_sanity_check(r: int) -> None:
+def reg_bounds_sanity_check(r: VReg) -> None:
     """Ranges that contradict each other or the known bits, as on a way that is never taken, are forgotten.
 
     Kernel: reg_bounds_sanity_check
     """
-    value = load64(r + R_VALUE)
-    mask = load64(r + R_MASK)
+    value = r.value
+    mask = r.mask
     low = value & U32
-    smin = load64(r + R_SMIN)
-    smax = load64(r + R_SMAX)
-    umin = load64(r + R_UMIN)
-    umax = load64(r + R_UMAX)
-    u32_min = load32(r + R_U32_MIN)
-    u32_max = load32(r + R_U32_MAX)
+    smin = r.smin
+    smax = r.smax
+    umin = r.umin
+    umax = r.umax
+    u32_min = r.u32_min
+    u32_max = r.u32_max
     bad = ult(umax, umin) or smin > smax or u32_min > u32_max or s32_min_of(r) > s32_max_of(r)
     if mask == 0 and (umin != value or umax != value or smin != value or smax != value):
         bad = True
@@ -272,28 +268,28 @@ def reg_bounds_sanity_check(r: int) -> None:
 
 
 @device
-def zext_32_to_64(r: int) -> None:
+def zext_32_to_64(r: VReg) -> None:
     """The low 32 bits, zero-extended. Kernel: zext_32_to_64."""
-    store64(r + R_VALUE, load64(r + R_VALUE) & U32)
-    store64(r + R_MASK, load64(r + R_MASK) & U32)
+    r.value &= U32
+    r.mask &= U32
     low = s32_min_of(r)
     high = s32_max_of(r)
     if low < 0 or high < 0:
         low, high = 0, U32
-    set_ranges64(r, low, high, load32(r + R_U32_MIN), load32(r + R_U32_MAX))
+    set_ranges64(r, low, high, r.u32_min, r.u32_max)
     reg_bounds_sync(r)
 
 
 @device
-def coerce_to_size(r: int, size: int) -> None:
+def coerce_to_size(r: VReg, size: int) -> None:
     """Truncated to `size` bytes and zero-extended. Kernel: coerce_reg_to_size."""
     if size == 8:
         return
     limit = (1 << (size * 8)) - 1
-    umin = load64(r + R_UMIN)
-    umax = load64(r + R_UMAX)
-    store64(r + R_VALUE, load64(r + R_VALUE) & limit)
-    store64(r + R_MASK, load64(r + R_MASK) & limit)
+    umin = r.umin
+    umax = r.umax
+    r.value &= limit
+    r.mask &= limit
     if (umin & ~limit) == (umax & ~limit):
         set_ranges64(r, umin & limit, umax & limit, umin & limit, umax & limit)
     else:
@@ -304,17 +300,17 @@ def coerce_to_size(r: int, size: int) -> None:
 
 
 @device
-def coerce_to_size_sx(r: int, size: int) -> None:
+def coerce_to_size_sx(r: VReg, size: int) -> None:
     """The low `size` bytes, sign-extended to 64 bits, as coarse as Linux has it. Kernel: coerce_reg_to_size_sx."""
     if size == 8:
         return
     bits = size * 8
     up = 64 - bits
-    if load64(r + R_MASK) == 0:
-        bounds_const(r, (load64(r + R_VALUE) << up) >> up)
+    if r.mask == 0:
+        bounds_const(r, (r.value << up) >> up)
         return
-    smin = load64(r + R_SMIN)
-    smax = load64(r + R_SMAX)
+    smin = r.smin
+    smax = r.smax
     first = (smin << up) >> up
     last = (smax << up) >> up
     if (smin >> bits) == (smax >> bits) and (first < 0) == (last < 0):
@@ -331,12 +327,12 @@ def coerce_to_size_sx(r: int, size: int) -> None:
 
 
 @device
-def coerce_subreg_to_size_sx(r: int, size: int) -> None:
+def coerce_subreg_to_size_sx(r: VReg, size: int) -> None:
     """The low `size` bytes, sign-extended to 32 bits, then zero-extended. Kernel: coerce_subreg_to_size_sx, zext_32_to_64."""
     bits = size * 8
     up = 64 - bits
-    if load64(r + R_MASK) == 0:
-        bounds_const(r, ((load64(r + R_VALUE) << up) >> up) & U32)
+    if r.mask == 0:
+        bounds_const(r, ((r.value << up) >> up) & U32)
         return
     s32_min = s32_min_of(r)
     s32_max = s32_max_of(r)
@@ -349,23 +345,23 @@ def coerce_subreg_to_size_sx(r: int, size: int) -> None:
     else:
         set_tnum(r, 0, U32)
         set_ranges32(r, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, 0, U32)
-    set_ranges64(r, 0, U32, load32(r + R_U32_MIN), load32(r + R_U32_MAX))
+    set_ranges64(r, 0, U32, r.u32_min, r.u32_max)
     reg_bounds_sync(r)
 
 
 @device
-def range_within(old: int, cur: int) -> int:
+def range_within(old: VReg, cur: VReg) -> int:
     """Whether every value that `cur` allows is allowed by `old`."""
     return (
         1
-        if ule(load64(old + R_UMIN), load64(cur + R_UMIN))
-        and ule(load64(cur + R_UMAX), load64(old + R_UMAX))
-        and load64(old + R_SMIN) <= load64(cur + R_SMIN)
-        and load64(old + R_SMAX) >= load64(cur + R_SMAX)
-        and load32(old + R_U32_MIN) <= load32(cur + R_U32_MIN)
-        and load32(old + R_U32_MAX) >= load32(cur + R_U32_MAX)
+        if ule(old.umin, cur.umin)
+        and ule(cur.umax, old.umax)
+        and old.smin <= cur.smin
+        and old.smax >= cur.smax
+        and old.u32_min <= cur.u32_min
+        and old.u32_max >= cur.u32_max
         and s32_min_of(old) <= s32_min_of(cur)
         and s32_max_of(old) >= s32_max_of(cur)
-        and tnum_in(load64(old + R_VALUE), load64(old + R_MASK), load64(cur + R_VALUE), load64(cur + R_MASK)) != 0
+        and tnum_in(old.value, old.mask, cur.value, cur.mask) != 0
         else 0
     )

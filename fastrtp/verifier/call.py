@@ -15,7 +15,16 @@ from fastrtp.errors import BtfError
 from fastrtp.helpers.argtype import MEM_RDONLY, PTR_MAYBE_NULL, ArgType, RetType
 from fastrtp.helpers.table import HELPER_IDS, HELPERS, HelperProto
 from fastrtp.isa import Insn, func_id_name
-from fastrtp.native.verifier_layout import (
+from fastrtp.once import once
+from fastrtp.uapi import BPF_F_SLEEPABLE
+from fastrtp.verifier.bounds import ZERO
+from fastrtp.verifier.call_args import ARG_CHECKS, CallArgMeta, check_func_arg
+from fastrtp.verifier.call_funcs import FUNC_CHECKS, refuse_func_ip
+from fastrtp.verifier.call_maps import WRITING, ids, map_types
+from fastrtp.verifier.dynptr import end_dynptr
+from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.kptr import kptr_xchg_result
+from fastrtp.verifier.records import (
     CALL_ALLOWED,
     HELPER_ACQUIRES,
     HELPER_CPU,
@@ -26,17 +35,8 @@ from fastrtp.native.verifier_layout import (
     HELPER_SIZED,
     HELPER_WRITES_MAP,
     HELPER_XCHG,
-    VHELPER,
+    VHelper,
 )
-from fastrtp.once import once
-from fastrtp.uapi import BPF_F_SLEEPABLE
-from fastrtp.verifier.bounds import ZERO
-from fastrtp.verifier.call_args import ARG_CHECKS, CallArgMeta, check_func_arg
-from fastrtp.verifier.call_funcs import FUNC_CHECKS, refuse_func_ip
-from fastrtp.verifier.call_maps import WRITING, ids, map_types
-from fastrtp.verifier.dynptr import end_dynptr
-from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.kptr import kptr_xchg_result
 from fastrtp.verifier.refs import check_reference_leak, release_reference
 from fastrtp.verifier.regtype import PTR_TO_BTF_ID, PTR_TO_MEM
 from fastrtp.verifier.state import BpfRegState
@@ -56,7 +56,7 @@ _NATIVE_RETURNS = frozenset({RetType.RET_INTEGER, RetType.RET_VOID, RetType.RET_
 @once
 def helper_rows() -> Any:
     """For the core: the helper table by number, and what else it has to know of each."""
-    rows = np.zeros(HELPER_ROWS, VHELPER)
+    rows = np.zeros(HELPER_ROWS, VHelper.layout.dtype)
     for number, fn in HELPERS.items():
         row = rows[number]
         row["args"][: len(fn.args)] = fn.args

@@ -12,8 +12,6 @@ from typing import Any
 
 from fastrtp.helpers.argtype import MEM_ALIGNED, OBJ_RELEASE, ArgType
 from fastrtp.helpers.table import HelperProto
-from fastrtp.native.layout import at
-from fastrtp.native.verifier_layout import VCALL, VENV
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier import reason as why
 from fastrtp.verifier.btf_access import btf_name, btf_struct_ids_match
@@ -22,6 +20,7 @@ from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import BtfField, check_field_pointer, check_map_fields
 from fastrtp.verifier.kptr import kptr_of_arg, match_kptr_type
 from fastrtp.verifier.mem import check_map_access, check_ptr_alignment
+from fastrtp.verifier.records import VCall, VEnv
 from fastrtp.verifier.regtype import CONST_PTR_TO_DYNPTR, PTR_TO_BTF_ID, PTR_TO_MAP_VALUE, base_type
 from fastrtp.verifier.section import check_spin_lock
 from fastrtp.verifier.state import BpfRegState, register_is_null
@@ -31,7 +30,7 @@ class _Told:
     """What an earlier argument said: a number of the VCALL record."""
 
     def __init__(self, name: str) -> None:
-        self.index = (at(VENV, "call") + at(VCALL, name)) // 8
+        self.index = (VEnv.layout.at("call") + VCall.layout.at(name)) // 8
 
     def __get__(self, meta: Any, _owner: object = None) -> int:
         return int(meta.numbers[self.index])

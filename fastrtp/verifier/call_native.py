@@ -19,35 +19,9 @@ from fastrtp.helpers.argtype import (
     ArgType,
     RetType,
 )
-from fastrtp.native.intrinsics import device, load16, load32, load64, lshr, memset, native, store16, store32, store64, ule
-from fastrtp.native.layout import at
-from fastrtp.native.verifier_layout import (
-    ARG_TYPES_MAX,
-    CALL_ALLOWED,
-    CALL_MAPS,
-    HELPER_ACQUIRES,
-    HELPER_CPU,
-    HELPER_LOOKS_UP,
-    HELPER_NATIVE,
-    HELPER_RET_NATIVE,
-    HELPER_ROWS,
-    HELPER_SIZED,
-    HELPER_WRITES_MAP,
-    HELPER_XCHG,
-    OBJECT_LOCK,
-    VCALL,
-    VENV,
-    VHELPER,
-    VINSN,
-    VOBJECT,
-)
+from fastrtp.native.intrinsics import device, load32, lshr, memset, native, ule
 from fastrtp.uapi import BPF_F_INNER_MAP, BPF_F_RDONLY_PROG, BpfMapType
-from fastrtp.verifier.alu_insn_native import insn_imm
 from fastrtp.verifier.bounds_native import (
-    R_MASK,
-    R_SMIN,
-    R_UMAX,
-    R_UMIN,
     S32_MAX,
     S32_MIN,
     bounds_const,
@@ -57,13 +31,6 @@ from fastrtp.verifier.bounds_native import (
 )
 from fastrtp.verifier.held_native import value_held
 from fastrtp.verifier.mem_native import (
-    E_INSN_IDX,
-    E_OBJECTS,
-    O_FLAGS,
-    O_KEY_SIZE,
-    O_KIND,
-    O_VALUE_SIZE,
-    OBJECT_SIZE,
     check_helper_mem_access,
     check_ptr_alignment,
     check_ptr_off_reg,
@@ -95,6 +62,28 @@ from fastrtp.verifier.reason import (
     R_SIZE_UNBOUNDED,
     R_SIZE_ZERO,
 )
+from fastrtp.verifier.records import (
+    ARG_TYPES_MAX,
+    CALL_ALLOWED,
+    CALL_MAPS,
+    HELPER_ACQUIRES,
+    HELPER_CPU,
+    HELPER_LOOKS_UP,
+    HELPER_NATIVE,
+    HELPER_RET_NATIVE,
+    HELPER_ROWS,
+    HELPER_SIZED,
+    HELPER_WRITES_MAP,
+    HELPER_XCHG,
+    OBJECT_LOCK,
+    VCall,
+    VEnv,
+    VFrame,
+    VHelper,
+    VInsn,
+    VObject,
+    VReg,
+)
 from fastrtp.verifier.refs_native import KIND_PTR, acquire_reference, in_section, release_reference
 from fastrtp.verifier.regtype import (
     PTR_TO_BTF_ID,
@@ -109,32 +98,16 @@ from fastrtp.verifier.regtype import (
 )
 from fastrtp.verifier.stack_native import READ, WRITE, constant_map_key, mark_stack_written, register_is_null, say
 from fastrtp.verifier.state_native import (
-    E_CUR,
-    R_ID,
-    R_MAP,
-    R_NUM,
-    R_REF,
-    R_TYPE,
     mark_not_init,
     mark_unknown,
     new_id,
     reg_clear,
     reg_of,
-    reg_off,
     top_frame,
 )
 
-E_HELPERS, E_ARG_TYPES, E_CPUS = at(VENV, "helpers"), at(VENV, "arg_types"), at(VENV, "nr_cpu_ids")
-CALL = at(VENV, "call")
-C_MAP, C_MAP_UID, C_RAW_MODE = CALL + at(VCALL, "map"), CALL + at(VCALL, "map_uid"), CALL + at(VCALL, "raw_mode")
-C_RAW_REGNO, C_ACCESS_SIZE = CALL + at(VCALL, "raw_regno"), CALL + at(VCALL, "access_size")
-C_MEM_SIZE, C_MSIZE_MAX = CALL + at(VCALL, "mem_size"), CALL + at(VCALL, "msize_max_value")
-C_REF, C_RELEASE, C_SUBPROG = CALL + at(VCALL, "ref_obj_id"), CALL + at(VCALL, "release_regno"), CALL + at(VCALL, "subprogno")
-C_KEY, CALL_SIZE = CALL + at(VCALL, "const_map_key"), VCALL.itemsize
-H_ARGS, H_ARG_SIZE, H_RET, H_NARGS = at(VHELPER, "args"), at(VHELPER, "arg_size"), at(VHELPER, "ret"), at(VHELPER, "nargs")
-H_FLAGS, H_MAPS, HELPER_SIZE = at(VHELPER, "flags"), at(VHELPER, "maps"), VHELPER.itemsize
-O_MAP_TYPE, O_MAX_ENTRIES = at(VOBJECT, "map_type"), at(VOBJECT, "max_entries")
-I_FLAGS, I_MAP, I_HELD = at(VINSN, "flags"), at(VINSN, "map"), at(VINSN, "value_held")
+CALL = VEnv.layout.at("call")
+CALL_SIZE = VCall.layout.size
 
 ARG_DONTCARE, ARG_ANYTHING = int(ArgType.ARG_DONTCARE), int(ArgType.ARG_ANYTHING)
 ARG_CONST_MAP_PTR = int(ArgType.ARG_CONST_MAP_PTR)
@@ -159,34 +132,34 @@ ANY_OFFSET = (
 
 
 @device
-def helper_row(env: int, func_id: int) -> int:
+def helper_row(env: VEnv, func_id: int) -> VHelper:
     """The row of a helper that exists."""
-    return load64(env + E_HELPERS) + func_id * HELPER_SIZE
+    return env.helpers[func_id]
 
 
 @device
-def _map_at(env: int) -> int:
+def _map_at(env: VEnv) -> VObject:
     """The record of the map that the call works on."""
-    return load64(env + E_OBJECTS) + load64(env + C_MAP) * OBJECT_SIZE
+    return env.objects[env.call.map]
 
 
 @device
-def begin_call(env: int) -> None:
+def begin_call(env: VEnv) -> None:
     """Nothing is known of the arguments yet."""
-    memset(env + CALL, 0, CALL_SIZE)
-    store64(env + C_SUBPROG, -1)
-    store64(env + C_KEY, -1)
+    memset(int(env.call), 0, CALL_SIZE)
+    env.call.subprogno = -1
+    env.call.const_map_key = -1
 
 
 @device
-def clear_caller_saved_regs(frame: int) -> None:
+def clear_caller_saved_regs(frame: VFrame) -> None:
     """R0 to R5 are gone after a call."""
     for regno in range(CALLER_SAVED):
         mark_not_init(reg_of(frame, regno))
 
 
 @device
-def _check_btf_null(env: int, regno: int, kind: int, arg_type: int) -> int:
+def _check_btf_null(env: VEnv, regno: int, kind: int, arg_type: int) -> int:
     """A pointer to a kernel object that may be NULL is for arguments that may, and that do not give the object away."""
     if kind & 0xFF != PTR_TO_BTF_ID or kind & PTR_MAYBE_NULL == 0:
         return OK
@@ -196,10 +169,10 @@ def _check_btf_null(env: int, regno: int, kind: int, arg_type: int) -> int:
 
 
 @device
-def check_reg_type(env: int, row: int, arg: int) -> int:
+def check_reg_type(env: VEnv, row: VHelper, arg: int) -> int:
     """The register is read, and is of a type that goes with the argument's."""
     regno = arg + 1
-    arg_type = load32(row + H_ARGS + 4 * arg)
+    arg_type = row.args[arg]
     base = arg_type & 0xFF
     if base == ARG_DONTCARE:
         return OK
@@ -210,80 +183,80 @@ def check_reg_type(env: int, row: int, arg: int) -> int:
     if (arg_type & PTR_MAYBE_NULL) != 0 and register_is_null(reg) != 0:
         mark_reg_precise(env, regno)  # Linux does not: another path could then come by with any number for a pointer
         return OK
-    kind = load32(reg + R_TYPE)
+    kind = reg.type
     if arg_type & MEM_RDONLY:
         kind &= ~MEM_RDONLY
     if arg_type & PTR_MAYBE_NULL:
         kind &= ~PTR_MAYBE_NULL
-    if load32(row + H_FLAGS) & HELPER_XCHG and arg == 1:
+    if row.flags & HELPER_XCHG and arg == 1:
         kind &= ~MEM_ALLOC
-    types = load64(env + E_ARG_TYPES) + 4 * ARG_TYPES_MAX * base
+    types = env.arg_types + 4 * ARG_TYPES_MAX * base
     for index in range(ARG_TYPES_MAX):
         if load32(types + 4 * index) == kind:
-            return _check_btf_null(env, regno, load32(reg + R_TYPE), arg_type)
+            return _check_btf_null(env, regno, reg.type, arg_type)
     return say(env, R_ARG_TYPE, regno, base, 0, 0)
 
 
 @device
-def _check_func_arg_reg_off(env: int, regno: int, reg: int, arg_type: int) -> int:
+def _check_func_arg_reg_off(env: VEnv, regno: int, reg: VReg, arg_type: int) -> int:
     if (arg_type & OBJ_RELEASE) != 0 and (arg_type & 0xFF) != ARG_PTR_TO_DYNPTR:
-        if reg_off(reg) != 0:
+        if reg.off != 0:
             return say(env, R_ARG_RELEASE_OFF, regno, 0, 0, 0)
         return check_ptr_off_reg(env, regno, reg, 0)
-    base = load32(reg + R_TYPE) & 0xFF
+    base = reg.type & 0xFF
     if (ANY_OFFSET >> base) & 1:
         return OK
     return check_ptr_off_reg(env, regno, reg, 1 if base == PTR_TO_BTF_ID else 0)
 
 
 @device
-def _note_filled(env: int, reason: int, regno: int, size: int) -> int:
+def _note_filled(env: VEnv, reason: int, regno: int, size: int) -> int:
     """An area of -1 is stack that the helper will fill."""
     if reason != -1:
         return reason
-    store64(env + C_RAW_REGNO, regno)
-    store64(env + C_ACCESS_SIZE, size)
+    env.call.raw_regno = regno
+    env.call.access_size = size
     return OK
 
 
 @device
-def _check_map_ptr(env: int, reg: int) -> int:
-    number = load32(reg + R_MAP)
-    known = load64(env + C_MAP)
-    uid = load64(env + C_MAP_UID)
-    if known != 0 and (known != number or uid != load64(reg + R_NUM)):
-        return say(env, R_ARG_TIMER_MAP, 0, uid, load64(reg + R_NUM), 0)
-    store64(env + C_MAP, number)
-    store64(env + C_MAP_UID, load64(reg + R_NUM))
+def _check_map_ptr(env: VEnv, reg: VReg) -> int:
+    number = reg.map
+    known = env.call.map
+    uid = env.call.map_uid
+    if known != 0 and (known != number or uid != reg.num):
+        return say(env, R_ARG_TIMER_MAP, 0, uid, reg.num, 0)
+    env.call.map = number
+    env.call.map_uid = reg.num
     return OK
 
 
 @device
-def _elides_key(map: int) -> int:
+def _elides_key(map: VObject) -> int:
     """Whether every index below max_entries has an element."""
-    kind = load64(map + O_MAP_TYPE)
+    kind = map.map_type
     return 1 if kind == MAP_ARRAY or kind == MAP_PERCPU_ARRAY else 0
 
 
 @device
-def _check_map_key(env: int, regno: int, reg: int) -> int:
-    if load64(env + C_MAP) == 0:
+def _check_map_key(env: VEnv, regno: int, reg: VReg) -> int:
+    if env.call.map == 0:
         return say(env, R_ARG_KEY_MAP, 0, 0, 0, 0)
     map = _map_at(env)
-    reason = check_helper_mem_access(env, regno, load64(map + O_KEY_SIZE), READ, 0, 0)
+    reason = check_helper_mem_access(env, regno, map.key_size, READ, 0, 0)
     if reason == OK and _elides_key(map):
-        store64(env + C_KEY, constant_map_key(env, reg, load64(map + O_KEY_SIZE)))
+        env.call.const_map_key = constant_map_key(env, reg, map.key_size)
     return reason
 
 
 @device
-def _check_map_value(env: int, regno: int, reg: int, arg_type: int) -> int:
+def _check_map_value(env: VEnv, regno: int, reg: VReg, arg_type: int) -> int:
     if register_is_null(reg) != 0 and (arg_type & PTR_MAYBE_NULL) != 0:
         return OK
-    if load64(env + C_MAP) == 0:
+    if env.call.map == 0:
         return say(env, R_ARG_VALUE_MAP, 0, 0, 0, 0)
-    size = load64(_map_at(env) + O_VALUE_SIZE)
-    if load64(_map_at(env) + O_MAP_TYPE) == MAP_BLOOM_FILTER:
+    size = _map_at(env).value_size
+    if _map_at(env).map_type == MAP_BLOOM_FILTER:
         arg_type &= ~(MEM_UNINIT | MEM_WRITE)  # a peek reads what it asks about: resolve_map_arg_type
     access = WRITE if arg_type & MEM_WRITE else READ
     reason = check_helper_mem_access(env, regno, size, access, 0, 1 if arg_type & MEM_UNINIT else 0)
@@ -291,9 +264,9 @@ def _check_map_value(env: int, regno: int, reg: int, arg_type: int) -> int:
 
 
 @device
-def _check_mem(env: int, regno: int, reg: int, arg_type: int, size: int) -> int:
+def _check_mem(env: VEnv, regno: int, reg: VReg, arg_type: int, size: int) -> int:
     raw_mode = 1 if arg_type & MEM_UNINIT else 0
-    store64(env + C_RAW_MODE, raw_mode)
+    env.call.raw_mode = raw_mode
     if (arg_type & MEM_FIXED_SIZE) == 0:
         return OK
     access = WRITE if arg_type & MEM_WRITE else READ
@@ -304,16 +277,16 @@ def _check_mem(env: int, regno: int, reg: int, arg_type: int, size: int) -> int:
 
 
 @device
-def _check_mem_size(env: int, regno: int, reg: int, access: int, zero_ok: int) -> int:
+def _check_mem_size(env: VEnv, regno: int, reg: VReg, access: int, zero_ok: int) -> int:
     """The size of the area in the register before it, whatever value it has."""
-    raw_mode = load64(env + C_RAW_MODE)
-    umax = load64(reg + R_UMAX)
-    store64(env + C_MSIZE_MAX, umax)
-    if load64(reg + R_MASK) != 0:
+    raw_mode = env.call.raw_mode
+    umax = reg.umax
+    env.call.msize_max_value = umax
+    if reg.mask != 0:
         raw_mode = 0
-    if load64(reg + R_SMIN) < 0:
+    if reg.smin < 0:
         return say(env, R_SIZE_NEGATIVE, regno, 0, 0, 0)
-    if load64(reg + R_UMIN) == 0 and not zero_ok:
+    if reg.umin == 0 and not zero_ok:
         return say(env, R_SIZE_ZERO, regno, 0, 0, 0)
     if not ule(umax, BPF_MAX_VAR_SIZ - 1):
         return say(env, R_SIZE_UNBOUNDED, regno, 0, 0, 0)
@@ -324,11 +297,11 @@ def _check_mem_size(env: int, regno: int, reg: int, access: int, zero_ok: int) -
 
 
 @device
-def _check_alloc_size(env: int, regno: int, reg: int) -> int:
-    if load64(reg + R_MASK) != 0:
+def _check_alloc_size(env: VEnv, regno: int, reg: VReg) -> int:
+    if reg.mask != 0:
         return say(env, R_ALLOC_UNKNOWN, regno, 0, 0, 0)
-    size = load64(reg + R_UMIN)
-    store64(env + C_MEM_SIZE, size & U32)
+    size = reg.umin
+    env.call.mem_size = size & U32
     if not ule(size, U32):
         # the helper takes 64 bits: a truncated size would promise less memory than it checks, never more
         return say(env, R_ALLOC_TOO_LARGE, regno, 0, 0, 0)
@@ -337,10 +310,10 @@ def _check_alloc_size(env: int, regno: int, reg: int) -> int:
 
 
 @device
-def check_func_arg(env: int, row: int, arg: int) -> int:
+def check_func_arg(env: VEnv, row: VHelper, arg: int) -> int:
     """An argument of the right type: what its value must be, and what it says of others. DO_ARG, DO_ACCESS: see reason.py."""
     regno = arg + 1
-    arg_type = load32(row + H_ARGS + 4 * arg)
+    arg_type = row.args[arg]
     base = arg_type & 0xFF
     if base == ARG_DONTCARE or base == ARG_ANYTHING:
         return OK
@@ -350,15 +323,15 @@ def check_func_arg(env: int, row: int, arg: int) -> int:
         reason = _check_func_arg_reg_off(env, regno, reg, arg_type)
         if reason != OK:
             return reason
-    ref = load32(reg + R_REF)
+    ref = reg.ref_obj_id
     if arg_type & OBJ_RELEASE:
         if base != ARG_PTR_TO_DYNPTR and ref == 0 and not null:
             return say(env, R_ARG_UNREFERENCED, regno, 0, 0, 0)
-        store64(env + C_RELEASE, regno)
+        env.call.release_regno = regno
     if ref != 0 and base != ARG_KPTR_XCHG_DEST:
-        if load64(env + C_REF) != 0:
-            return say(env, R_ARG_TWO_REFS, regno, ref, load64(env + C_REF), 0)
-        store64(env + C_REF, ref)
+        if env.call.ref_obj_id != 0:
+            return say(env, R_ARG_TWO_REFS, regno, ref, env.call.ref_obj_id, 0)
+        env.call.ref_obj_id = ref
     if base == ARG_CONST_MAP_PTR:
         return _check_map_ptr(env, reg)
     if base == ARG_PTR_TO_MAP_KEY:
@@ -366,84 +339,84 @@ def check_func_arg(env: int, row: int, arg: int) -> int:
     if base == ARG_PTR_TO_MAP_VALUE:
         return _check_map_value(env, regno, reg, arg_type)
     if base == ARG_PTR_TO_MEM:
-        return _check_mem(env, regno, reg, arg_type, load32(row + H_ARG_SIZE + 4 * arg))
+        return _check_mem(env, regno, reg, arg_type, row.arg_size[arg])
     if base == ARG_CONST_SIZE or base == ARG_CONST_SIZE_OR_ZERO:
-        access = WRITE if load32(row + H_ARGS + 4 * arg - 4) & MEM_WRITE else READ
+        access = WRITE if row.args[arg - 1] & MEM_WRITE else READ
         return _check_mem_size(env, regno, reg, access, 1 if base == ARG_CONST_SIZE_OR_ZERO else 0)
     if base == ARG_ALLOC_SIZE:
         return _check_alloc_size(env, regno, reg)
     if base == ARG_PTR_TO_FUNC:
-        store64(env + C_SUBPROG, load64(reg + R_NUM))
+        env.call.subprogno = reg.num
         return OK
     plain = base == ARG_PTR_TO_CTX or base == ARG_PTR_TO_RINGBUF_MEM or base == ARG_PTR_TO_STACK or base == ARG_SOCK_COMMON
     return OK if plain else DO_ARG
 
 
 @device
-def finish_args(env: int, row: int) -> int:
+def finish_args(env: VEnv, row: VHelper) -> int:
     """For the code generator the one map that the call works on; the area that the helper fills is data."""
-    number = load64(env + C_MAP)
+    number = env.call.map
     if number != 0:
-        if (load32(row + H_FLAGS) & HELPER_WRITES_MAP) != 0 and (load64(_map_at(env) + O_FLAGS) & BPF_F_RDONLY_PROG) != 0:
+        if (row.flags & HELPER_WRITES_MAP) != 0 and (_map_at(env).map_flags & BPF_F_RDONLY_PROG) != 0:
             return say(env, R_CALL_RDONLY_MAP, 0, 0, 0, 0)
         insn = insn_at(env)
-        known = load32(insn + I_MAP)
+        known = insn.map
         if known != number:
-            store32(insn + I_MAP, number if known == 0 else CALL_MAPS)
-        if (load32(row + H_FLAGS) & HELPER_WRITES_MAP) != 0 and value_held(env, insn, number):
-            store16(insn + I_HELD, 1)
-    size = load64(env + C_ACCESS_SIZE)
+            insn.map = number if known == 0 else CALL_MAPS
+        if (row.flags & HELPER_WRITES_MAP) != 0 and value_held(env, insn, number):
+            insn.value_held = 1
+    size = env.call.access_size
     if size != 0:
-        mark_stack_written(env, current_reg(env, load64(env + C_RAW_REGNO)), size)
+        mark_stack_written(env, current_reg(env, env.call.raw_regno), size)
     return OK
 
 
 @device
-def _release(env: int) -> int:
+def _release(env: VEnv) -> int:
     """What a helper gives back was acquired, or is NULL."""
-    regno = load64(env + C_RELEASE)
+    regno = env.call.release_regno
     if regno == 0:
         return OK
     null = register_is_null(current_reg(env, regno))
-    ref = load64(env + C_REF)
-    if (ref == 0 or release_reference(env, load64(env + E_CUR), ref) == 0) and not null:
+    ref = env.call.ref_obj_id
+    if (ref == 0 or release_reference(env, env.cur, ref) == 0) and not null:
         return say(env, R_CALL_NOT_ACQUIRED, 0, 0, 0, 0)
     return OK
 
 
 @device
-def _is_known_element(env: int, flags: int) -> int:
+def _is_known_element(env: VEnv, flags: int) -> int:
     """A lookup in an array with a constant key below max_entries never gives NULL."""
-    if (flags & HELPER_LOOKS_UP) == 0 or load64(env + C_MAP) == 0:
+    if (flags & HELPER_LOOKS_UP) == 0 or env.call.map == 0:
         return 0
     map = _map_at(env)
-    if not _elides_key(map) or (load64(map + O_FLAGS) & BPF_F_INNER_MAP) != 0:
+    if not _elides_key(map) or (map.map_flags & BPF_F_INNER_MAP) != 0:
         return 0  # an inner map's max_entries is the template's, not the map's
-    key = load64(env + C_KEY)
-    return 1 if key >= 0 and key < load64(map + O_MAX_ENTRIES) else 0
+    key = env.call.const_map_key
+    return 1 if key >= 0 and key < map.max_entries else 0
 
 
 @device
-def _set_integer(env: int, r0: int, flags: int) -> None:
+def _set_integer(env: VEnv, r0: VReg, flags: int) -> None:
     """A number; what is known of it beforehand."""
     mark_unknown(r0)
-    top = load64(env + C_MSIZE_MAX)
+    top = env.call.msize_max_value
     if (flags & HELPER_SIZED) != 0 and ule(top, S32_MAX):
         set_ranges64(r0, -MAX_ERRNO, top, 0, -1)
         set_ranges32(r0, max(S32_MIN, -MAX_ERRNO), top, 0, U32)
         reg_bounds_sync(r0)
     elif flags & HELPER_CPU:
-        top = load64(env + E_CPUS) - 1
+        top = env.nr_cpu_ids - 1
         set_ranges64(r0, 0, top, 0, top)
         set_ranges32(r0, 0, top, 0, top)
         reg_bounds_sync(r0)
 
 
 @device
-def _set_return_value(env: int, r0: int, row: int) -> None:
+def _set_return_value(env: VEnv, r0: VReg, row: VHelper) -> None:
     """What comes back. Kernel: check_helper_call."""
-    ret = load32(row + H_RET)
-    flags = load32(row + H_FLAGS)
+    ret = row.ret
+    flags = row.flags
     base = ret & 0xFF
     if (flags & HELPER_RET_NATIVE) == 0 or base == RET_VOID:
         return
@@ -457,45 +430,45 @@ def _set_return_value(env: int, r0: int, row: int) -> None:
         kind = PTR_TO_MAP_VALUE | (ret & ~0xFF)
         if _is_known_element(env, flags):
             kind &= ~PTR_MAYBE_NULL
-            ident = new_id(env) if load64(_map_at(env) + O_KIND) & OBJECT_LOCK else 0
+            ident = new_id(env) if _map_at(env).kind & OBJECT_LOCK else 0
     elif flags & HELPER_ACQUIRES:
-        ref = acquire_reference(env, load64(env + E_CUR), load64(env + E_INSN_IDX), KIND_PTR)
+        ref = acquire_reference(env, env.cur, env.insn_idx, KIND_PTR)
         ident = ref
     reg_clear(r0, kind)
     bounds_const(r0, 0)
-    store32(r0 + R_ID, ident)
-    store32(r0 + R_REF, ref)
+    r0.id = ident
+    r0.ref_obj_id = ref
     if base == RET_MAP_VALUE:
-        store32(r0 + R_MAP, load64(env + C_MAP))
-        store64(r0 + R_NUM, load64(env + C_MAP_UID))
+        r0.map = env.call.map
+        r0.num = env.call.map_uid
     else:
-        store64(r0 + R_NUM, load64(env + C_MEM_SIZE))
+        r0.num = env.call.mem_size
 
 
 @device
-def finish_call(env: int, row: int) -> int:
+def finish_call(env: VEnv, row: VHelper) -> int:
     """R1 to R5 are gone, R0 is what comes back where the core knows it; the map's type goes with the helper."""
-    frame = top_frame(load64(env + E_CUR))
+    frame = top_frame(env.cur)
     clear_caller_saved_regs(frame)
     _set_return_value(env, reg_of(frame, 0), row)
-    if load64(env + C_MAP) != 0:
-        kind = load64(_map_at(env) + O_MAP_TYPE)
-        if (lshr(load64(row + H_MAPS), kind) & 1) == 0:
+    if env.call.map != 0:
+        kind = _map_at(env).map_type
+        if (lshr(row.maps, kind) & 1) == 0:
             return say(env, R_CALL_MAP_TYPE, kind, 0, 0, 0)
     return OK
 
 
 @device
-def check_helper_call(env: int, insn: int) -> int:
+def check_helper_call(env: VEnv, insn: VInsn) -> int:
     """A call that the program may make and that is all the core's; DO_CALL where Python has a part in it."""
-    func_id = insn_imm(insn)
-    if func_id < 0 or func_id >= HELPER_ROWS or (load16(insn + I_FLAGS) & CALL_ALLOWED) == 0:
+    func_id = insn.imm
+    if func_id < 0 or func_id >= HELPER_ROWS or (insn.flags & CALL_ALLOWED) == 0:
         return DO_CALL
     row = helper_row(env, func_id)
-    if (load32(row + H_FLAGS) & HELPER_NATIVE) == 0 or in_section(load64(env + E_CUR)):
+    if (row.flags & HELPER_NATIVE) == 0 or in_section(env.cur):
         return DO_CALL
     begin_call(env)
-    for arg in range(load32(row + H_NARGS)):
+    for arg in range(row.nargs):
         reason = check_reg_type(env, row, arg)
         if reason == OK:
             reason = check_func_arg(env, row, arg)
@@ -509,42 +482,42 @@ def check_helper_call(env: int, insn: int) -> int:
     if reason == OK:
         reason = finish_call(env, row)
     if reason == OK:
-        store64(env + E_INSN_IDX, load64(env + E_INSN_IDX) + 1)
+        env.insn_idx += 1
     return reason
 
 
 @native()
-def verifier_begin_call(venv: int) -> int:
+def verifier_begin_call(venv: VEnv) -> int:
     """`begin_call` for Python."""
     begin_call(venv)
     return 0
 
 
 @native()
-def verifier_arg_type(venv: int, func_id: int, arg: int) -> int:
+def verifier_arg_type(venv: VEnv, func_id: int, arg: int) -> int:
     """`check_reg_type` for Python."""
     return check_reg_type(venv, helper_row(venv, func_id), arg)
 
 
 @native()
-def verifier_func_arg(venv: int, func_id: int, arg: int) -> int:
+def verifier_func_arg(venv: VEnv, func_id: int, arg: int) -> int:
     """`check_func_arg` for Python."""
     return check_func_arg(venv, helper_row(venv, func_id), arg)
 
 
 @native()
-def verifier_finish_args(venv: int, func_id: int) -> int:
+def verifier_finish_args(venv: VEnv, func_id: int) -> int:
     """`finish_args` for Python."""
     return finish_args(venv, helper_row(venv, func_id))
 
 
 @native()
-def verifier_release(venv: int) -> int:
+def verifier_release(venv: VEnv) -> int:
     """`_release` for Python."""
     return _release(venv)
 
 
 @native()
-def verifier_finish_call(venv: int, func_id: int) -> int:
+def verifier_finish_call(venv: VEnv, func_id: int) -> int:
     """`finish_call` for Python."""
     return finish_call(venv, helper_row(venv, func_id))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastrtp.helpers.argtype import ArgType
-from fastrtp.native.verifier_layout import ARG_TYPES_MAX
 from fastrtp.once import once
+from fastrtp.verifier.records import ARG_TYPES_MAX
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_DYNPTR,
     CONST_PTR_TO_MAP,

@@ -13,7 +13,10 @@ import numpy as np
 
 from fastrtp.helpers.table import HELPER_IDS, HELPERS
 from fastrtp.isa import BPF_CALL, BPF_EXIT, BPF_JA, BPF_JMP, BPF_JMP32, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC
-from fastrtp.native.verifier_layout import (
+from fastrtp.once import once
+from fastrtp.verifier.api import SubprogInfo
+from fastrtp.verifier.env import BPF_MAX_SUBPROGS, BpfVerifierEnv
+from fastrtp.verifier.records import (
     CALLS_CALLBACK,
     FORCE_CHECKPOINT,
     HELPER_CALLS_BACK,
@@ -23,11 +26,8 @@ from fastrtp.native.verifier_layout import (
     ITER_NEW,
     ITER_NEXT,
     PRUNE_POINT,
-    VINSN,
+    VInsn,
 )
-from fastrtp.once import once
-from fastrtp.verifier.api import SubprogInfo
-from fastrtp.verifier.env import BPF_MAX_SUBPROGS, BpfVerifierEnv
 from fastrtp.verifier.resolve import LD_IMM64
 
 _CALL = BPF_JMP | BPF_CALL
@@ -136,5 +136,5 @@ def compute_live_registers(env: BpfVerifierEnv) -> None:
 
 def use_def(env: BpfVerifierEnv, insn_idx: int) -> tuple[int, int]:
     """Registers that an instruction reads, and that it writes (masks)."""
-    found = env.lib.verifier_use(env.insn_table.ctypes.data + insn_idx * VINSN.itemsize, _helper_facts().ctypes.data)
+    found = env.lib.verifier_use(env.insn_table.ctypes.data + insn_idx * VInsn.layout.size, _helper_facts().ctypes.data)
     return found & 0xFFFF, found >> 16

@@ -26,9 +26,10 @@ from fastrtp.isa import (
     BPF_STX,
     BPF_X,
 )
-from fastrtp.native.intrinsics import device, load8, load16, load32, native, store16, store32
-from fastrtp.native.layout import at
-from fastrtp.native.verifier_layout import (
+from fastrtp.native.intrinsics import device, load16, load32, native, store32
+from fastrtp.native.record import Array
+from fastrtp.verifier.alu_insn_native import insn_dst, insn_src
+from fastrtp.verifier.records import (
     CALLS_CALLBACK,
     FORCE_CHECKPOINT,
     HELPER_CALLS_BACK,
@@ -37,13 +38,10 @@ from fastrtp.native.verifier_layout import (
     ITER_NEXT,
     JMP_POINT,
     PRUNE_POINT,
-    VINSN,
+    VInsn,
 )
-from fastrtp.verifier.alu_insn_native import I_CODE, insn_dst, insn_imm, insn_off, insn_src
-from fastrtp.verifier.prune_native import I_FLAGS, I_LIVE, INSN_SIZE
 
 LD_IMM64 = 0x18
-I_SCC = at(VINSN, "scc")
 CALL = BPF_JMP | BPF_CALL
 CALLER_SAVED = 0x3F
 
@@ -54,20 +52,19 @@ def _is_jmp(code: int) -> int:
 
 
 @device
-def _target(insn: int, i: int) -> int:
+def _target(insn: VInsn, i: int) -> int:
     """Where a jump goes."""
-    return i + 1 + (insn_imm(insn) if load8(insn + I_CODE) == BPF_JMP32 | BPF_JA else insn_off(insn))
+    return i + 1 + (insn.imm if insn.code == BPF_JMP32 | BPF_JA else insn.off)
 
 
 @device
-def _mark(insns: int, count: int, i: int, flags: int) -> None:
+def _mark(insns: Array[VInsn], count: int, i: int, flags: int) -> None:
     if i >= 0 and i < count:
-        where = insns + i * INSN_SIZE + I_FLAGS
-        store16(where, load16(where) | flags)
+        insns[i].flags |= flags
 
 
 @device
-def _visit(insns: int, count: int, seen: int, todo: int, depth: int, target: int) -> int:
+def _visit(insns: Array[VInsn], count: int, seen: int, todo: int, depth: int, target: int) -> int:
     """Note that an instruction is reached: the depth of the list of those to look at, -1 where there is none such."""
     if target < 0 or target >= count:
         return -1
@@ -79,7 +76,7 @@ def _visit(insns: int, count: int, seen: int, todo: int, depth: int, target: int
 
 
 @native()
-def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: int) -> int:
+def verifier_check_cfg(insns: Array[VInsn], count: int, helpers: int, seen: int, todo: int) -> int:
     """Mark prune points; -1, or `insn << 32 | target` of a jump that leaves the program.
 
     `helpers`: u16 a helper, bits HELPER_*; `seen` and `todo`: u32[count], zeroes. Points are the kernel's, so that a
@@ -89,20 +86,20 @@ def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: in
     while depth > 0:
         depth -= 1
         i = load32(todo + 4 * depth)
-        insn = insns + i * INSN_SIZE
-        code = load8(insn + I_CODE)
+        insn = insns[i]
+        code = insn.code
         first = i + 1
         second = -2
         if code == LD_IMM64:
             first = i + 2
             if insn_src(insn) == BPF_PSEUDO_FUNC:
-                second = i + insn_imm(insn) + 1
+                second = i + insn.imm + 1
                 _mark(insns, count, i, PRUNE_POINT)
                 _mark(insns, count, first, PRUNE_POINT | JMP_POINT)
                 _mark(insns, count, second, PRUNE_POINT | JMP_POINT)
         elif code == CALL:
             src = insn_src(insn)
-            imm = insn_imm(insn)
+            imm = insn.imm
             _mark(insns, count, first, PRUNE_POINT | JMP_POINT)
             if src == 0:
                 facts = load16(helpers + 2 * imm) if imm >= 0 and imm < HELPER_ROWS else 0
@@ -110,7 +107,7 @@ def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: in
                     _mark(insns, count, i, CALLS_CALLBACK | FORCE_CHECKPOINT | PRUNE_POINT | JMP_POINT)
                 elif facts & HELPER_PRUNES:
                     _mark(insns, count, i, PRUNE_POINT)
-            elif load16(insn + I_FLAGS) & ITER_NEXT:
+            elif insn.flags & ITER_NEXT:
                 _mark(insns, count, i, PRUNE_POINT | FORCE_CHECKPOINT)
             elif src == BPF_PSEUDO_CALL:
                 second = i + imm + 1
@@ -139,10 +136,10 @@ def verifier_check_cfg(insns: int, count: int, helpers: int, seen: int, todo: in
 
 
 @device
-def _successor(insns: int, count: int, i: int, which: int) -> int:
+def _successor(insns: Array[VInsn], count: int, i: int, which: int) -> int:
     """The first (0) or second (1) instruction that follows within the function, -1 for none. Kernel: bpf_insn_successors."""
-    insn = insns + i * INSN_SIZE
-    code = load8(insn + I_CODE)
+    insn = insns[i]
+    code = insn.code
     op = code & 0xF0
     next = i + 2 if code == LD_IMM64 else i + 1
     if _is_jmp(code) and op != BPF_CALL:
@@ -158,7 +155,7 @@ def _successor(insns: int, count: int, i: int, which: int) -> int:
 
 
 @native()
-def verifier_compute_scc(insns: int, count: int, low: int, stack: int, todo: int) -> int:
+def verifier_compute_scc(insns: Array[VInsn], count: int, low: int, stack: int, todo: int) -> int:
     """Number the loops: strongly connected components, and calls of helpers that call back. How many.
 
     `low`, `stack`, `todo`: u32[count], zeroes. `low`: 0 not seen, else the smallest number that a vertex leads to; all ones:
@@ -181,7 +178,7 @@ def verifier_compute_scc(insns: int, count: int, low: int, stack: int, todo: int
                 store32(stack + 4 * waiting, i)
                 waiting += 1
                 # where it is on the stack tells its own number: both grow together
-                store32(insns + i * INSN_SIZE + I_SCC, number)
+                insns[i].scc = number
             least = load32(low + 4 * i)
             deeper = False
             for which in range(2):
@@ -199,10 +196,10 @@ def verifier_compute_scc(insns: int, count: int, low: int, stack: int, todo: int
             if deeper:
                 continue
             depth -= 1
-            if least != load32(insns + i * INSN_SIZE + I_SCC):
+            if least != insns[i].scc:
                 continue
-            insn = insns + i * INSN_SIZE
-            loops = load32(stack + 4 * (waiting - 1)) != i or (load16(insn + I_FLAGS) & CALLS_CALLBACK) != 0
+            insn = insns[i]
+            loops = load32(stack + 4 * (waiting - 1)) != i or (insn.flags & CALLS_CALLBACK) != 0
             if _successor(insns, count, i, 0) == i or _successor(insns, count, i, 1) == i:
                 loops = True
             if loops:
@@ -212,18 +209,18 @@ def verifier_compute_scc(insns: int, count: int, low: int, stack: int, todo: int
                 waiting -= 1
                 member = load32(stack + 4 * waiting)
                 store32(low + 4 * member, known)
-                store32(insns + member * INSN_SIZE + I_SCC, found if loops else 0)
+                insns[member].scc = found if loops else 0
     return found
 
 
 @device
-def _use(insn: int, helpers: int) -> int:
+def _use(insn: VInsn, helpers: int) -> int:
     """Registers that an instruction reads, in the low half, and those that it writes, in the high half."""
-    code = load8(insn + I_CODE)
+    code = insn.code
     dst = 1 << insn_dst(insn)
     src = 1 << insn_src(insn)
     kind = code & 7
-    imm = insn_imm(insn)
+    imm = insn.imm
     if kind == BPF_LD:
         return dst << 16 if code == LD_IMM64 else (1 << 6) | src | (CALLER_SAVED << 16)
     if kind == BPF_LDX:
@@ -257,26 +254,26 @@ def _use(insn: int, helpers: int) -> int:
 
 
 @native()
-def verifier_use(insn: int, helpers: int) -> int:
+def verifier_use(insn: VInsn, helpers: int) -> int:
     """`_use` for Python."""
     return _use(insn, helpers)
 
 
 @device
-def _live_at(insns: int, count: int, i: int) -> int:
-    return load16(insns + i * INSN_SIZE + I_LIVE) if i >= 0 and i < count else 0
+def _live_at(insns: Array[VInsn], count: int, i: int) -> int:
+    return insns[i].live if i >= 0 and i < count else 0
 
 
 @native()
-def verifier_live_registers(insns: int, count: int, helpers: int) -> int:
+def verifier_live_registers(insns: Array[VInsn], count: int, helpers: int) -> int:
     """For each instruction the registers that may be read from there on (backward dataflow over the whole program)."""
     changed = True
     while changed:
         changed = False
         for back in range(count):
             i = count - 1 - back
-            insn = insns + i * INSN_SIZE
-            code = load8(insn + I_CODE)
+            insn = insns[i]
+            code = insn.code
             out = 0
             if code == LD_IMM64:
                 out = _live_at(insns, count, i + 2)
@@ -288,7 +285,7 @@ def verifier_live_registers(insns: int, count: int, helpers: int) -> int:
                     out |= _live_at(insns, count, i + 1)
             use = _use(insn, helpers)
             live = (out & ~(use >> 16)) | (use & 0xFFFF)
-            if live != load16(insn + I_LIVE):
-                store16(insn + I_LIVE, live)
+            if live != insn.live:
+                insn.live = live
                 changed = True
     return 0

@@ -14,25 +14,24 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from fastrtp.isa import Insn
-from fastrtp.native.layout import at
 from fastrtp.native.library import library
-from fastrtp.native.verifier_layout import (
+from fastrtp.uapi import BPF_F_ANY_ALIGNMENT, BPF_F_STRICT_ALIGNMENT, BPF_F_TEST_STATE_FREQ, BpfProgType
+from fastrtp.verifier.api import InsnAux, LoadAttr, SubprogInfo, VerifierStats
+from fastrtp.verifier.call_table import arg_types
+from fastrtp.verifier.log import Refusal, VerifierLog
+from fastrtp.verifier.records import (
     ACCESS_MIXED,
     CALL_MAPS,
     FULL_STATE,
     MAX_CALL_FRAMES,
     REG_SIZE,
-    VBRANCH,
-    VENV,
-    VINSN,
-    VMEMO,
-    VOBJECT,
-    VREFS,
+    VBranch,
+    VEnv,
+    VInsn,
+    VMemo,
+    VObject,
+    VRefs,
 )
-from fastrtp.uapi import BPF_F_ANY_ALIGNMENT, BPF_F_STRICT_ALIGNMENT, BPF_F_TEST_STATE_FREQ, BpfProgType
-from fastrtp.verifier.api import InsnAux, LoadAttr, SubprogInfo, VerifierStats
-from fastrtp.verifier.call_table import arg_types
-from fastrtp.verifier.log import Refusal, VerifierLog
 from fastrtp.verifier.refuse import refuse
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_MAP,
@@ -63,7 +62,7 @@ MAX_BYTES = 2 << 30
 
 _GPL_LICENSES = frozenset({"GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"})
 _ID_PAIRS = 1024
-_REFS_COUNT = at(VREFS, "count")
+_REFS_COUNT = VRefs.layout.at("count")
 _SETS, _UNIONS = 64, 256
 _OBJECTS, _MEMOS = 256, 256
 _ACCESS_NAME = {
@@ -83,7 +82,7 @@ class _Count:
     """A number of the VENV record, as an attribute."""
 
     def __init__(self, name: str) -> None:
-        self.index = at(VENV, name) // 8
+        self.index = VEnv.layout.at(name) // 8
 
     def __get__(self, env: Any, _owner: object = None) -> int:
         return int(env.numbers[self.index])
@@ -98,7 +97,7 @@ class _Objects(Space):
     def __init__(self, env: BpfVerifierEnv) -> None:
         super().__init__()
         self._env = env
-        self.table = np.zeros(_OBJECTS, VOBJECT)
+        self.table = np.zeros(_OBJECTS, VObject.layout.dtype)
 
     def added(self, number: int, thing: Any) -> None:
         """Describe a map."""
@@ -172,7 +171,7 @@ class BpfVerifierEnv:
         self.map_fields: dict[int, list[Any]] = {}
         self.async_callbacks: dict[tuple[int, int], Any] = {}
         self.async_verified: set[tuple[int, int]] = set()
-        self._venv = bytearray(VENV.itemsize)
+        self._venv = bytearray(VEnv.layout.size)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._venv))
         self.numbers = memoryview(self._venv).cast("q")
         self.lib = library()
@@ -196,13 +195,13 @@ class BpfVerifierEnv:
     def start_core(self, limits: Limits, describe: Callable[[BpfVerifierEnv, Any], int], helpers: Any) -> None:
         """Hand the program to the core: what was found of its shape, and room to work in. Raises Refusal (ENOMEM).
 
-        `describe`: the `kind` of a map's VOBJECT; `helpers`: a VHELPER for each number.
+        `describe`: the `kind` of a map's VObject.layout.dtype; `helpers`: a VHelper.layout.dtype for each number.
         """
         self.describe = describe
         self.space = _Objects(self)
         self._state = bytearray(FULL_STATE)
-        self._head = np.zeros(limits.jumps, VBRANCH)
-        self._memos = np.zeros(_MEMOS, VMEMO)
+        self._head = np.zeros(limits.jumps, VBranch.layout.dtype)
+        self._memos = np.zeros(_MEMOS, VMemo.layout.dtype)
         self._memo_cnt = 0
         self._depths = np.zeros(len(self.subprogs), "<i8")
         self._starts = np.array([*(subprog.start for subprog in self.subprogs), self.insn_cnt], "<i8")
@@ -229,7 +228,7 @@ class BpfVerifierEnv:
             "max_bytes": limits.bytes,
         }
         for name, value in values.items():
-            self.numbers[at(VENV, name) // 8] = value
+            self.numbers[VEnv.layout.at(name) // 8] = value
         self._started = True
         if self.lib.verifier_init(self.address, _SETS, _UNIONS):
             self.reject(12, "no memory for the verifier's states")
@@ -238,7 +237,7 @@ class BpfVerifierEnv:
 
     def tabulate(self) -> None:
         """Put the instructions into the table that the core works on."""
-        table = np.zeros(self.insn_cnt, VINSN)
+        table = np.zeros(self.insn_cnt, VInsn.layout.dtype)
         columns = np.fromiter(chain.from_iterable(self.insns), "<i8", 5 * self.insn_cnt).reshape(-1, 5)
         table["code"] = columns[:, 0]
         table["regs"] = columns[:, 1] | columns[:, 2] << 4
@@ -253,7 +252,7 @@ class BpfVerifierEnv:
         self._started = False
         self.stats.insn_processed = self.insn_processed
         for name in ("max_states_per_insn", "total_states", "peak_states"):
-            setattr(self.stats, name, int(self.numbers[at(VENV, name) // 8]))
+            setattr(self.stats, name, int(self.numbers[VEnv.layout.at(name) // 8]))
         table = self.insn_table
         for aux, seen, access, kind in zip(
             self.aux, table["seen"].tolist(), table["access"].tolist(), table["ptr_type"].tolist(), strict=True
@@ -280,10 +279,7 @@ class BpfVerifierEnv:
 
     def restart(self, subprogno: int) -> None:
         """A fresh state at the first instruction of a function."""
-        table = self.insn_table
-        self.lib.verifier_restart(
-            self.address, table.ctypes.data, self.insn_cnt, VINSN.itemsize, at(VINSN, "explored"), subprogno
-        )
+        self.lib.verifier_restart(self.address, self.insn_cnt, subprogno)
         self.prev_insn_idx = -1
         self.insn_idx = self.subprogs[subprogno].start
         self.print_state = True
@@ -305,11 +301,11 @@ class BpfVerifierEnv:
         if not number:
             if self._memo_cnt == len(self._memos):
                 self._memos = np.concatenate([self._memos, np.zeros_like(self._memos)])
-                self.numbers[at(VENV, "memos") // 8] = self._memos.ctypes.data
+                self.numbers[VEnv.layout.at("memos") // 8] = self._memos.ctypes.data
             self._memo_cnt += 1
             number = self._memo_cnt
             self.insn_table["memo"][insn_idx] = number
-        place = memory(self._memos.ctypes.data + (number - 1) * VMEMO.itemsize, VMEMO.itemsize)
+        place = memory(self._memos.ctypes.data + (number - 1) * VMemo.layout.size, VMemo.layout.size)
         if source is not None:
             place[4:REG_SIZE] = source
         place[REG_SIZE + 4 :] = self.space.raw(self.regs[regno])

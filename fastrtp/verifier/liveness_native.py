@@ -11,175 +11,154 @@ slots are computed when they are asked for.
 from __future__ import annotations
 
 from fastrtp.isa import BPF_CALL, BPF_EXIT, BPF_JA, BPF_JMP, BPF_JMP32, BPF_ST, BPF_STX
-from fastrtp.native.intrinsics import device, load8, load16, load32, load64, memset, native, store64
-from fastrtp.native.layout import at
-from fastrtp.native.verifier_layout import CALLS_CALLBACK, VENV, VINSN, VINSTANCE, VMARKS
+from fastrtp.native.intrinsics import device, load64, memset, native, store64
+from fastrtp.native.record import Array
+from fastrtp.verifier.records import CALLS_CALLBACK, VEnv, VFrame, VInsn, VInstance, VMarks, VState
 from fastrtp.verifier.state_native import (
-    E_CUR,
-    E_INSTANCES,
-    F_CALLSITE,
-    F_NSLOTS,
-    F_SUBPROG,
-    INSTANCE_MARKS,
-    INSTANCE_NEXT,
-    T_CLEANED,
-    T_IDX,
-    T_NFRAMES,
     allocate,
     frame_of,
+    set_slot_types,
     slot_of,
 )
-from fastrtp.verifier.tnum_native import sx32
 
-E_INSNS, E_INSN_IDX = at(VENV, "insns"), at(VENV, "insn_idx")
-E_STARTS, E_DIRTY, E_LAST = at(VENV, "subprog_start"), at(VENV, "instances_dirty"), at(VENV, "instance")
-I_CODE, I_OFF, I_IMM, I_FLAGS = at(VINSN, "code"), at(VINSN, "off"), at(VINSN, "imm"), at(VINSN, "flags")
-INSN_SIZE, MARKS_SIZE, INSTANCE_SIZE = VINSN.itemsize, VMARKS.itemsize, VINSTANCE.itemsize
-L_PARENT, L_CALLSITE, L_SUBPROG = at(VINSTANCE, "parent"), at(VINSTANCE, "callsite"), at(VINSTANCE, "subprogno")
-L_DEPTH, L_START, L_COUNT, L_DIRTY = (at(VINSTANCE, name) for name in ("depth", "start", "count", "dirty"))
-M_READ, M_WRITTEN, M_VISITED, M_LIVE = (at(VMARKS, name) for name in ("read", "written", "visited", "live"))
+INSN_SIZE, MARKS_SIZE, INSTANCE_SIZE = VInsn.layout.size, VMarks.layout.size, VInstance.layout.size
 LD_IMM64 = 0x18
 
 
 @device
-def _instance(env: int, parent: int, frame: int, depth: int, make: int) -> int:
+def _instance(env: VEnv, parent: int, frame: VFrame, depth: int, make: int) -> VInstance:
     """The instance of a frame's function below that of its caller; made where there is none and `make` is set, else 0."""
-    callsite = load64(frame + F_CALLSITE)
-    subprogno = load64(frame + F_SUBPROG)
-    found = load64(env + E_INSTANCES)
-    while found != 0:
-        same = load64(found + L_CALLSITE) == callsite and load64(found + L_SUBPROG) == subprogno
-        if same and load64(found + L_PARENT) == parent:
+    callsite = frame.callsite
+    subprogno = frame.subprogno
+    found = env.instances
+    while found:
+        same = found.callsite == callsite and found.subprogno == subprogno
+        if same and int(found.parent) == parent:
             return found
-        found = load64(found + INSTANCE_NEXT)
+        found = found.next
     if not make:
-        return 0
-    new = allocate(env, INSTANCE_SIZE)
-    if new != 0:
-        memset(new, 0, INSTANCE_SIZE)
-        starts = load64(env + E_STARTS) + 8 * subprogno
-        store64(new + L_PARENT, parent)
-        store64(new + L_CALLSITE, callsite)
-        store64(new + L_SUBPROG, subprogno)
-        store64(new + L_DEPTH, depth)
-        store64(new + L_START, load64(starts))
-        store64(new + L_COUNT, load64(starts + 8) - load64(starts))
-        store64(new + INSTANCE_NEXT, load64(env + E_INSTANCES))
-        store64(env + E_INSTANCES, new)
+        return VInstance(0)
+    new = VInstance(allocate(env, INSTANCE_SIZE))
+    if new:
+        memset(int(new), 0, INSTANCE_SIZE)
+        starts = env.subprog_start
+        new.parent = VInstance(parent)
+        new.callsite = callsite
+        new.subprogno = subprogno
+        new.depth = depth
+        new.start = starts[subprogno]
+        new.count = starts[subprogno + 1] - starts[subprogno]
+        new.next = env.instances
+        env.instances = new
     return new
 
 
 @device
-def _instance_of(env: int, state: int, last: int, make: int) -> int:
+def _instance_of(env: VEnv, state: VState, last: int, make: int) -> VInstance:
     """The instance of frame `last` of a state, 0 for none."""
-    found = 0
+    found = VInstance(0)
     for number in range(last + 1):
-        found = _instance(env, found, frame_of(state, number), number, make)
-        if found == 0:
-            return 0
+        found = _instance(env, int(found), frame_of(state, number), number, make)
+        if not found:
+            return VInstance(0)
     return found
 
 
 @device
-def _is_instance_of(instance: int, state: int, last: int) -> int:
+def _is_instance_of(instance: VInstance, state: VState, last: int) -> int:
     """Whether an instance is that of frame `last` of a state."""
     for back in range(last + 1):
         frame = frame_of(state, last - back)
-        if (
-            instance == 0
-            or load64(instance + L_CALLSITE) != load64(frame + F_CALLSITE)
-            or load64(instance + L_SUBPROG) != load64(frame + F_SUBPROG)
-        ):
+        if not instance or instance.callsite != frame.callsite or instance.subprogno != frame.subprogno:
             return 0
-        instance = load64(instance + L_PARENT)
-    return 1 if instance == 0 else 0
+        instance = instance.parent
+    return 1 if not instance else 0
 
 
 @device
-def _current_instance(env: int, state: int) -> int:
+def _current_instance(env: VEnv, state: VState) -> VInstance:
     """The instance of the function that runs, made where there is none; 0: no memory."""
-    last = load64(state + T_NFRAMES) - 1
-    found = load64(env + E_LAST)
+    last = state.nframes - 1
+    found = env.instance
     if _is_instance_of(found, state, last) == 0:
         found = _instance_of(env, state, last, 1)
-        store64(env + E_LAST, found)
+        env.instance = found
     return found
 
 
 @device
-def _marks(env: int, instance: int, frameno: int, idx: int, make: int) -> int:
+def _marks(env: VEnv, instance: VInstance, frameno: int, idx: int, make: int) -> int:
     """Where the marks of an instruction for the slots of a frame are, 0 for none."""
-    where = instance + INSTANCE_MARKS + 8 * frameno
+    where = int(instance.marks) + 8 * frameno
     found = load64(where)
     if found == 0:
         if not make:
             return 0
-        size = load64(instance + L_COUNT) * MARKS_SIZE
+        size = instance.count * MARKS_SIZE
         found = allocate(env, size)
         if found == 0:
             return 0
         memset(found, 0, size)
         store64(where, found)
-    return found + (idx - load64(instance + L_START)) * MARKS_SIZE
+    return found + (idx - instance.start) * MARKS_SIZE
 
 
 @device
-def _mark_read(env: int, instance: int, frameno: int, idx: int, slots: int) -> None:
-    marks = _marks(env, instance, frameno, idx, 1)
-    if marks != 0 and (slots & ~load64(marks + M_READ)) != 0:
-        store64(marks + M_READ, load64(marks + M_READ) | slots)
-        if (slots & ~load64(marks + M_LIVE)) != 0:
-            store64(instance + L_DIRTY, 1)
-            store64(env + E_DIRTY, 1)
+def _mark_read(env: VEnv, instance: VInstance, frameno: int, idx: int, slots: int) -> None:
+    marks = VMarks(_marks(env, instance, frameno, idx, 1))
+    if marks and (slots & ~marks.read) != 0:
+        marks.read |= slots
+        if (slots & ~marks.live) != 0:
+            instance.dirty = 1
+            env.instances_dirty = 1
 
 
 @device
-def mark_stack_read(env: int, frameno: int, low: int, high: int) -> None:
+def mark_stack_read(env: VEnv, frameno: int, low: int, high: int) -> None:
     """The instruction may read bytes `[low, high)` from the frame pointer of a frame. Kernel: bpf_mark_stack_read."""
-    instance = _current_instance(env, load64(env + E_CUR))
-    if instance != 0 and low < high:
+    instance = _current_instance(env, env.cur)
+    if instance and low < high:
         first = max((-high) >> 3, 0)
         last = min((-low - 1) >> 3, 63)
         slots = 0
         for spi in range(first, last + 1):
             slots |= 1 << spi
-        _mark_read(env, instance, frameno, load64(env + E_INSN_IDX), slots)
+        _mark_read(env, instance, frameno, env.insn_idx, slots)
 
 
 @device
-def mark_stack_write(env: int, frameno: int, slots: int) -> None:
+def mark_stack_write(env: VEnv, frameno: int, slots: int) -> None:
     """The store under way writes these slots of a frame in whole, and no others. Kernel: bpf_mark_stack_write."""
-    idx = load64(env + E_INSN_IDX)
-    kind = load8(load64(env + E_INSNS) + idx * INSN_SIZE + I_CODE) & 7
+    idx = env.insn_idx
+    kind = env.insns[idx].code & 7
     if kind != BPF_ST and kind != BPF_STX:
         return  # a helper's
-    cur = load64(env + E_CUR)
-    top = load64(cur + T_NFRAMES) - 1
+    cur = env.cur
+    top = cur.nframes - 1
     if frameno != top:
         slots = 0
     instance = _current_instance(env, cur)
-    marks = _marks(env, instance, top, idx, 1) if instance != 0 else 0
-    if marks == 0:
+    marks = VMarks(_marks(env, instance, top, idx, 1) if instance else 0)
+    if not marks:
         return
-    before = load64(marks + M_WRITTEN)
-    now = slots & before if load64(marks + M_VISITED) else slots
-    store64(marks + M_VISITED, 1)
+    before = marks.written
+    now = slots & before if marks.visited else slots
+    marks.visited = 1
     if now != before:
-        store64(marks + M_WRITTEN, now)
-        store64(instance + L_DIRTY, 1)
-        store64(env + E_DIRTY, 1)
+        marks.written = now
+        instance.dirty = 1
+        env.instances_dirty = 1
 
 
 @device
-def _live_at(marks: int, count: int, i: int) -> int:
-    return load64(marks + i * MARKS_SIZE + M_LIVE) if i >= 0 and i < count else 0
+def _live_at(marks: Array[VMarks], count: int, i: int) -> int:
+    return marks[i].live if i >= 0 and i < count else 0
 
 
 @device
-def _live_after(insns: int, marks: int, count: int, i: int) -> int:
+def _live_after(insn: VInsn, marks: Array[VMarks], count: int, i: int) -> int:
     """What is live where an instruction of a function leads; `i` counts from the function's first."""
-    insn = insns + i * INSN_SIZE
-    code = load8(insn + I_CODE)
+    code = insn.code
     kind = code & 7
     if code == LD_IMM64:
         return _live_at(marks, count, i + 2)
@@ -188,91 +167,89 @@ def _live_after(insns: int, marks: int, count: int, i: int) -> int:
         return _live_at(marks, count, i + 1)
     if op == BPF_EXIT:
         return 0
-    off = ((load16(insn + I_OFF) & 0xFFFF) ^ 0x8000) - 0x8000
-    live = _live_at(marks, count, i + 1 + (sx32(load32(insn + I_IMM)) if code == BPF_JMP32 | BPF_JA else off))
+    live = _live_at(marks, count, i + 1 + (insn.imm if code == BPF_JMP32 | BPF_JA else insn.off))
     return live if op == BPF_JA else live | _live_at(marks, count, i + 1)
 
 
 @device
-def _update_instance(env: int, instance: int) -> None:
+def _update_instance(env: VEnv, instance: VInstance) -> None:
     """Bring `live` up to date, and tell the caller's instance what is read of its frames. Kernel: update_instance."""
-    store64(instance + L_DIRTY, 0)
-    start = load64(instance + L_START)
-    count = load64(instance + L_COUNT)
-    depth = load64(instance + L_DEPTH)
-    insns = load64(env + E_INSNS) + start * INSN_SIZE
+    instance.dirty = 0
+    start = instance.start
+    count = instance.count
+    depth = instance.depth
     for frameno in range(depth + 1):
-        marks = load64(instance + INSTANCE_MARKS + 8 * frameno)
-        if marks == 0:
+        marks = instance.marks[frameno]
+        if not marks:
             continue
         changed = True
         while changed:
             changed = False
             for back in range(count):
                 i = count - 1 - back
-                place = marks + i * MARKS_SIZE
-                live = _live_after(insns, marks, count, i) & ~load64(place + M_WRITTEN)
-                live |= load64(place + M_READ)
-                if live != load64(place + M_LIVE):
-                    store64(place + M_LIVE, live)
+                place = marks[i]
+                live = _live_after(env.insns[start + i], marks, count, i) & ~place.written
+                live |= place.read
+                if live != place.live:
+                    place.live = live
                     changed = True
         if frameno < depth:
-            _mark_read(env, load64(instance + L_PARENT), frameno, load64(instance + L_CALLSITE), load64(marks + M_LIVE))
+            _mark_read(env, instance.parent, frameno, instance.callsite, marks[0].live)
 
 
 @device
-def _update_instances(env: int) -> None:
+def _update_instances(env: VEnv) -> None:
     """Callees come before their callers: they were made later."""
-    store64(env + E_DIRTY, 0)
-    instance = load64(env + E_INSTANCES)
-    while instance != 0:
-        if load64(instance + L_DIRTY):
+    env.instances_dirty = 0
+    instance = env.instances
+    while instance:
+        if instance.dirty:
             _update_instance(env, instance)
-        instance = load64(instance + INSTANCE_NEXT)
-    store64(env + E_DIRTY, 0)
+        instance = instance.next
+    env.instances_dirty = 0
 
 
 @device
-def _live_slots(env: int, state: int, frameno: int) -> int:
+def _live_slots(env: VEnv, state: VState, frameno: int) -> int:
     """Slots of a frame that a path from a state may read. Kernel: bpf_stack_slot_alive."""
-    last = load64(state + T_NFRAMES) - 1
+    last = state.nframes - 1
     live = 0
     for number in range(frameno, last + 1):
         instance = _instance_of(env, state, number, 0)
-        if instance == 0:
+        if not instance:
             continue  # nothing of any stack was read there
-        idx = load64(state + T_IDX)
+        idx = state.insn_idx
         if number < last:
             # a helper that calls back is come back to; any other call is gone on from
-            idx = load64(frame_of(state, number + 1) + F_CALLSITE)
-            if (load16(load64(env + E_INSNS) + idx * INSN_SIZE + I_FLAGS) & CALLS_CALLBACK) == 0:
+            idx = frame_of(state, number + 1).callsite
+            if (env.insns[idx].flags & CALLS_CALLBACK) == 0:
                 idx += 1
-        marks = _marks(env, instance, frameno, idx, 0)
-        if marks != 0:
-            live |= load64(marks + M_LIVE)
+        marks = VMarks(_marks(env, instance, frameno, idx, 0))
+        if marks:
+            live |= marks.live
     return live
 
 
 @device
-def clean_verifier_state(env: int, state: int) -> None:
+def clean_verifier_state(env: VEnv, state: VState) -> None:
     """Empty the slots that no path from a state reads; every one of them has been followed. Kernel: clean_verifier_state."""
-    store64(state + T_CLEANED, 1)
-    if load64(env + E_DIRTY):
+    state.cleaned = 1
+    if env.instances_dirty:
         _update_instances(env)
-    for number in range(load64(state + T_NFRAMES)):
+    for number in range(state.nframes):
         frame = frame_of(state, number)
-        count = load64(frame + F_NSLOTS)
+        count = frame.nslots
         if count == 0:
             continue
         live = _live_slots(env, state, number)
         for spi in range(count):
             slot = slot_of(frame, spi)
             if ((live >> spi) & 1) == 0:
-                store64(slot, 0)
+                set_slot_types(slot, 0)
 
 
 @native()
-def verifier_mark_stack_read(venv: int, frameno: int, spi: int, count: int) -> int:
+def verifier_mark_stack_read(venv: VEnv, frameno: int, spi: int, count: int) -> int:
     """The instruction looks at `count` slots from `spi` down: at what Python knows of them."""
     mark_stack_read(venv, frameno, -8 * (spi + 1), -8 * (spi + 1 - count))
     return 0

@@ -9,23 +9,9 @@ check_ptr_off_reg, check_helper_mem_access, check_atomic.
 from __future__ import annotations
 
 from fastrtp.isa import BPF_CMPXCHG, BPF_FETCH, BPF_LOAD_ACQ, BPF_STORE_REL, BPF_XCHG
-from fastrtp.native.intrinsics import device, load8, load32, load64, native, store8, store32, store64, ule
-from fastrtp.native.layout import at
-from fastrtp.native.verifier_layout import (
-    ACCESS_MIXED,
-    MAX_BPF_REG,
-    OBJECT_CONST,
-    OBJECT_FIELDS,
-    VENV,
-    VINSN,
-    VOBJECT,
-)
+from fastrtp.native.intrinsics import device, native, ule
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG
 from fastrtp.verifier.bounds_native import (
-    R_MASK,
-    R_SMIN,
-    R_UMAX,
-    R_VALUE,
     S32_MAX,
     S32_MIN,
     coerce_to_size,
@@ -60,6 +46,16 @@ from fastrtp.verifier.reason import (
     R_TP_VAR_OFF,
     R_UNBOUNDED,
 )
+from fastrtp.verifier.records import (
+    ACCESS_MIXED,
+    MAX_BPF_REG,
+    OBJECT_CONST,
+    OBJECT_FIELDS,
+    VEnv,
+    VInsn,
+    VObject,
+    VReg,
+)
 from fastrtp.verifier.regtype import (
     CONST_PTR_TO_MAP,
     MEM_RDONLY,
@@ -91,15 +87,8 @@ from fastrtp.verifier.stack_native import (
     say,
 )
 from fastrtp.verifier.state_native import (
-    E_CUR,
-    R_ID,
-    R_MAP,
-    R_NUM,
-    R_OFF,
-    R_TYPE,
     mark_unknown,
     reg_of,
-    reg_off,
     top_frame,
 )
 from fastrtp.verifier.tnum_native import tnum_add
@@ -107,45 +96,39 @@ from fastrtp.verifier.tnum_native import tnum_add
 BPF_REG_FP = MAX_BPF_REG - 1
 FAR = 1 << 33
 """Beyond any offset; what is nearer can be added to one."""
-E_INSNS, E_INSN_IDX, E_STRICT = at(VENV, "insns"), at(VENV, "insn_idx"), at(VENV, "strict_alignment")
-E_OBJECTS, E_MAX_TP, E_SCRATCH = at(VENV, "objects"), at(VENV, "max_tp_access"), at(VENV, "scratch")
-INSN_SIZE = VINSN.itemsize
-I_SEEN, I_ACCESS, I_PTR_TYPE = at(VINSN, "seen"), at(VINSN, "access"), at(VINSN, "ptr_type")
-OBJECT_SIZE = VOBJECT.itemsize
-O_KIND, O_FLAGS = at(VOBJECT, "kind"), at(VOBJECT, "map_flags")
-O_KEY_SIZE, O_VALUE_SIZE = at(VOBJECT, "key_size"), at(VOBJECT, "value_size")
+INSN_SIZE = VInsn.layout.size
 
 
 @device
-def insn_at(env: int) -> int:
+def insn_at(env: VEnv) -> VInsn:
     """The record of the instruction under way."""
-    return load64(env + E_INSNS) + load64(env + E_INSN_IDX) * INSN_SIZE
+    return env.insns[env.insn_idx]
 
 
 @device
-def object_of(env: int, reg: int) -> int:
+def object_of(env: VEnv, reg: VReg) -> VObject:
     """The record of the map that a register names."""
-    return load64(env + E_OBJECTS) + load32(reg + R_MAP) * OBJECT_SIZE
+    return env.objects[reg.map]
 
 
 @device
-def current_reg(env: int, regno: int) -> int:
+def current_reg(env: VEnv, regno: int) -> VReg:
     """A register of the frame that runs."""
-    return reg_of(top_frame(load64(env + E_CUR)), regno)
+    return reg_of(top_frame(env.cur), regno)
 
 
 @device
-def check_reg_read(env: int, regno: int) -> int:
+def check_reg_read(env: VEnv, regno: int) -> int:
     """A register used as a source."""
     if regno >= MAX_BPF_REG:
         return say(env, R_NO_REG, regno, 0, 0, 0)
-    if load32(current_reg(env, regno) + R_TYPE) == NOT_INIT:
+    if current_reg(env, regno).type == NOT_INIT:
         return say(env, R_NOT_READ_OK, regno, 0, 0, 0)
     return OK
 
 
 @device
-def check_reg_write(env: int, regno: int) -> int:
+def check_reg_write(env: VEnv, regno: int) -> int:
     """A register that is about to be written."""
     if regno < BPF_REG_FP:
         return OK
@@ -153,11 +136,11 @@ def check_reg_write(env: int, regno: int) -> int:
 
 
 @device
-def check_ptr_alignment(env: int, regno: int, reg: int, off: int, size: int, strict: int) -> int:
+def check_ptr_alignment(env: VEnv, regno: int, reg: VReg, off: int, size: int, strict: int) -> int:
     """The stack is always accessed aligned; other memory only where asked for."""
-    if size == 1 or (not strict and (load32(reg + R_TYPE) & 0xFF) != PTR_TO_STACK):
+    if size == 1 or (not strict and (reg.type & 0xFF) != PTR_TO_STACK):
         return OK
-    v, m = tnum_add(load64(reg + R_VALUE), load64(reg + R_MASK), reg_off(reg) + off, 0)
+    v, m = tnum_add(reg.value, reg.mask, reg.off + off, 0)
     if ((v | m) & (size - 1)) != 0:
         return say(env, R_MISALIGNED, regno, off, size, 0)
     return OK
@@ -170,10 +153,10 @@ def _in_range(off: int, size: int, mem_size: int, zero_ok: int) -> int:
 
 
 @device
-def check_mem_region_access(env: int, regno: int, reg: int, off: int, size: int, mem_size: int, zero_ok: int) -> int:
+def check_mem_region_access(env: VEnv, regno: int, reg: VReg, off: int, size: int, mem_size: int, zero_ok: int) -> int:
     """Every offset that the pointer's variable part allows lies within `mem_size` bytes."""
-    smin = load64(reg + R_SMIN)
-    umax = load64(reg + R_UMAX)
+    smin = reg.smin
+    umax = reg.umax
     if smin < 0 and (smin < -FAR or off + smin < S32_MIN or off + smin > S32_MAX or smin + off < 0):
         return say(env, R_MIN_NEGATIVE, regno, 0, 0, 0)
     if smin > BPF_MAX_VAR_OFF or not _in_range(smin + off, size, mem_size, zero_ok):
@@ -186,9 +169,9 @@ def check_mem_region_access(env: int, regno: int, reg: int, off: int, size: int,
 
 
 @device
-def check_map_access_type(env: int, regno: int, map: int, off: int, size: int, access: int) -> int:
+def check_map_access_type(env: VEnv, regno: int, map: VObject, off: int, size: int, access: int) -> int:
     """Maps made with BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG."""
-    flags = load64(map + O_FLAGS)
+    flags = map.map_flags
     if access == WRITE and (flags & BPF_F_RDONLY_PROG) != 0:
         return say(env, R_MAP_WRITE, regno, off, size, 0)
     if access == READ and (flags & BPF_F_WRONLY_PROG) != 0:
@@ -197,48 +180,48 @@ def check_map_access_type(env: int, regno: int, map: int, off: int, size: int, a
 
 
 @device
-def _note_access(env: int, kind: int) -> None:
+def _note_access(env: VEnv, kind: int) -> None:
     """For the code generator: what kind of memory the instruction touches on any path."""
     insn = insn_at(env)
     base = PTR_TO_BTF_ID if kind & PTR_UNTRUSTED else kind & 0xFF
-    known = load8(insn + I_ACCESS)
+    known = insn.access
     if known == 0:
-        store8(insn + I_ACCESS, base)
+        insn.access = base
     elif known != base:
-        store8(insn + I_ACCESS, ACCESS_MIXED)
+        insn.access = ACCESS_MIXED
 
 
 @device
-def finish_load(env: int, regno: int, size: int, is_ldsx: int) -> None:
+def finish_load(env: VEnv, regno: int, size: int, is_ldsx: int) -> None:
     """What is loaded in fewer than eight bytes has no more of them."""
     dst = current_reg(env, regno)
-    if size < 8 and load32(dst + R_TYPE) == SCALAR_VALUE:
-        umax = load64(dst + R_UMAX)
-        smin = load64(dst + R_SMIN)
+    if size < 8 and dst.type == SCALAR_VALUE:
+        umax = dst.umax
+        smin = dst.smin
         if is_ldsx:
             coerce_to_size_sx(dst, size)
         else:
             coerce_to_size(dst, size)
-        if load64(dst + R_UMAX) != umax or load64(dst + R_SMIN) != smin:
+        if dst.umax != umax or dst.smin != smin:
             # another value than what was stored: no longer linked to it
-            store32(dst + R_ID, 0)
-            store32(dst + R_OFF, 0)
+            dst.id = 0
+            dst.off = 0
 
 
 @device
 def check_mem_access(
-    env: int, regno: int, off: int, size: int, access: int, value_regno: int, imm: int, strict: int, is_ldsx: int
+    env: VEnv, regno: int, off: int, size: int, access: int, value_regno: int, imm: int, strict: int, is_ldsx: int
 ) -> int:
     """A load or store of `size` bytes at `regno + off`; a load's value goes to `value_regno` (-1: nowhere).
 
     A store's is that register, IMM_VALUE or NO_VALUE. DO_ACCESS: Python knows the result.
     """
     reg = current_reg(env, regno)
-    kind = load32(reg + R_TYPE)
-    reason = check_ptr_alignment(env, regno, reg, off, size, strict | load64(env + E_STRICT))
+    kind = reg.type
+    reason = check_ptr_alignment(env, regno, reg, off, size, strict | env.strict_alignment)
     if reason != OK:
         return reason
-    off += reg_off(reg)
+    off += reg.off
     base = kind & 0xFF
     if access == WRITE and kind != PTR_TO_STACK:
         mark_stack_write(env, -1, 0)
@@ -247,36 +230,36 @@ def check_mem_access(
         if reason == OK and access == READ:
             reason = check_stack_read(env, regno, reg, off, size, value_regno)
         elif reason == OK:
-            reason = check_stack_write(env, reg, off, size, value_regno, imm, env + E_SCRATCH)
+            reason = check_stack_write(env, reg, off, size, value_regno, imm, env.scratch[0])
         if reason == OK and access == READ and value_regno >= 0:
             finish_load(env, value_regno, size, is_ldsx)
     elif kind == PTR_TO_MAP_VALUE:
         map = object_of(env, reg)
         reason = check_map_access_type(env, regno, map, off, size, access)
         if reason == OK:
-            reason = check_mem_region_access(env, regno, reg, off, size, load64(map + O_VALUE_SIZE), 0)
-        if reason == OK and (load64(map + O_KIND) & OBJECT_FIELDS) != 0:
+            reason = check_mem_region_access(env, regno, reg, off, size, map.value_size, 0)
+        if reason == OK and (map.kind & OBJECT_FIELDS) != 0:
             return say(env, DO_ACCESS, regno, 0, 0, 0)
-        if reason == OK and access == READ and (load64(map + O_KIND) & OBJECT_CONST) != 0 and is_const(reg):
+        if reason == OK and access == READ and (map.kind & OBJECT_CONST) != 0 and is_const(reg):
             return say(env, DO_ACCESS, regno, 0, 0, 0)
     elif kind == PTR_TO_MAP_KEY:
         if access == WRITE:
             return say(env, R_KEY_WRITE, regno, 0, 0, 0)
-        reason = check_mem_region_access(env, regno, reg, off, size, load64(object_of(env, reg) + O_KEY_SIZE), 0)
+        reason = check_mem_region_access(env, regno, reg, off, size, object_of(env, reg).key_size, 0)
     elif base == PTR_TO_MEM:
         if (kind & PTR_MAYBE_NULL) != 0:
             return say(env, R_INVALID_MEM, regno, 0, 0, 0)
         if access == WRITE and (kind & MEM_RDONLY) != 0:
             return say(env, R_READ_ONLY_MEM, regno, 0, 0, 0)
         if (kind & PTR_UNTRUSTED) == 0:  # such loads are range-checked when they run
-            reason = check_mem_region_access(env, regno, reg, off, size, load64(reg + R_NUM), 0)
+            reason = check_mem_region_access(env, regno, reg, off, size, reg.num, 0)
     elif kind == PTR_TO_TP_BUFFER:
         # the size is known at attach only: the highest end is remembered
         if off < 0:
             return say(env, R_TP_OFF, regno, off, size, 0)
-        if not is_const(reg) or load64(reg + R_VALUE) != 0:
+        if not is_const(reg) or reg.value != 0:
             return say(env, R_TP_VAR_OFF, regno, off, 0, 0)
-        store64(env + E_MAX_TP, max(load64(env + E_MAX_TP), off + size))
+        env.max_tp_access = max(env.max_tp_access, off + size)
     elif kind == PTR_TO_CTX or kind == CONST_PTR_TO_MAP or (base == PTR_TO_BTF_ID and (kind & PTR_MAYBE_NULL) == 0):
         return say(env, DO_ACCESS, regno, 0, 0, 0)
     else:
@@ -298,12 +281,12 @@ def _by_itself(kind: int) -> int:
 
 
 @device
-def save_aux_ptr_type(env: int, kind: int) -> int:
+def save_aux_ptr_type(env: VEnv, kind: int) -> int:
     """An instruction that the code generator treats specially must see one kind of pointer only."""
     insn = insn_at(env)
-    known = load32(insn + I_PTR_TYPE)
+    known = insn.ptr_type
     if known == NOT_INIT:
-        store32(insn + I_PTR_TYPE, kind)
+        insn.ptr_type = kind
     elif known != kind:
         if (kind & 0xFF) == PTR_TO_BTF_ID and (known & 0xFF) == PTR_TO_BTF_ID:
             return OK
@@ -313,8 +296,8 @@ def save_aux_ptr_type(env: int, kind: int) -> int:
 
 
 @device
-def _check_atomic_pointer(env: int, regno: int, store: int) -> int:
-    base = load32(current_reg(env, regno) + R_TYPE) & 0xFF
+def _check_atomic_pointer(env: VEnv, regno: int, store: int) -> int:
+    base = current_reg(env, regno).type & 0xFF
     if base == PTR_TO_CTX or base == PTR_TO_PACKET or base == PTR_TO_FLOW_KEYS:
         return say(env, R_ATOMIC_POINTER, regno, store, 0, 0)
     return OK
@@ -327,7 +310,7 @@ def _is_atomic_rmw(imm: int) -> int:
 
 
 @device
-def check_atomic(env: int, dst_reg: int, src_reg: int, off: int, imm: int, size: int) -> int:
+def check_atomic(env: VEnv, dst_reg: int, src_reg: int, off: int, imm: int, size: int) -> int:
     """Atomic operations: read and write of one place, and the register that gets the old value."""
     if imm == BPF_LOAD_ACQ:
         reason = check_reg_read(env, src_reg)
@@ -337,7 +320,7 @@ def check_atomic(env: int, dst_reg: int, src_reg: int, off: int, imm: int, size:
             reason = _check_atomic_pointer(env, src_reg, 0)
         if reason != OK:
             return reason
-        kind = load32(current_reg(env, src_reg) + R_TYPE)
+        kind = current_reg(env, src_reg).type
         reason = check_mem_access(env, src_reg, off, size, READ, dst_reg, 0, 1, 0)
         return save_aux_ptr_type(env, kind) if reason == OK else reason
     if imm != BPF_STORE_REL:
@@ -354,7 +337,7 @@ def check_atomic(env: int, dst_reg: int, src_reg: int, off: int, imm: int, size:
         reason = _check_atomic_pointer(env, dst_reg, 1)
     if reason != OK:
         return reason
-    kind = load32(current_reg(env, dst_reg) + R_TYPE)
+    kind = current_reg(env, dst_reg).type
     if imm == BPF_STORE_REL:
         reason = check_mem_access(env, dst_reg, off, size, WRITE, src_reg, 0, 1, 0)
         return save_aux_ptr_type(env, kind) if reason == OK else reason
@@ -376,92 +359,92 @@ def check_atomic(env: int, dst_reg: int, src_reg: int, off: int, imm: int, size:
 
 @native()
 def verifier_mem_access(
-    venv: int, regno: int, off: int, size: int, access: int, value_regno: int, imm: int, strict: int, is_ldsx: int
+    venv: VEnv, regno: int, off: int, size: int, access: int, value_regno: int, imm: int, strict: int, is_ldsx: int
 ) -> int:
     """`check_mem_access` for Python."""
     return check_mem_access(venv, regno, off, size, access, value_regno, imm, strict, is_ldsx)
 
 
 @native()
-def verifier_mem_region(venv: int, regno: int, off: int, size: int, mem_size: int, zero_ok: int) -> int:
+def verifier_mem_region(venv: VEnv, regno: int, off: int, size: int, mem_size: int, zero_ok: int) -> int:
     """`check_mem_region_access` for Python."""
     return check_mem_region_access(venv, regno, current_reg(venv, regno), off, size, mem_size, zero_ok)
 
 
 @native()
-def verifier_note_access(venv: int, kind: int) -> int:
+def verifier_note_access(venv: VEnv, kind: int) -> int:
     """An access that Python checked."""
     _note_access(venv, kind)
     return 0
 
 
 @native()
-def verifier_save_ptr_type(venv: int, kind: int) -> int:
+def verifier_save_ptr_type(venv: VEnv, kind: int) -> int:
     """`save_aux_ptr_type` for Python."""
     return save_aux_ptr_type(venv, kind)
 
 
 @native()
-def verifier_finish_load(venv: int, regno: int, size: int, is_ldsx: int) -> int:
+def verifier_finish_load(venv: VEnv, regno: int, size: int, is_ldsx: int) -> int:
     """A load that Python checked gave a register its value."""
     finish_load(venv, regno, size, is_ldsx)
     return 0
 
 
 @native()
-def verifier_alignment(venv: int, regno: int, off: int, size: int) -> int:
+def verifier_alignment(venv: VEnv, regno: int, off: int, size: int) -> int:
     """`check_ptr_alignment`, strict, for Python."""
     return check_ptr_alignment(venv, regno, current_reg(venv, regno), off, size, 1)
 
 
 @device
-def check_helper_mem_access(env: int, regno: int, size: int, access: int, zero_ok: int, raw_mode: int) -> int:
+def check_helper_mem_access(env: VEnv, regno: int, size: int, access: int, zero_ok: int, raw_mode: int) -> int:
     """An area of `size` bytes given to a helper. -1: stack that the helper will fill; DO_ACCESS: a value with special fields."""
     reg = current_reg(env, regno)
-    kind = load32(reg + R_TYPE)
-    off = reg_off(reg)
+    kind = reg.type
+    off = reg.off
     if kind == PTR_TO_STACK:
         return check_stack_range_initialized(env, regno, reg, off, size, zero_ok, access, raw_mode)
     if kind == PTR_TO_MAP_VALUE:
         map = object_of(env, reg)
         reason = check_map_access_type(env, regno, map, off, size, access)
         if reason == OK:
-            reason = check_mem_region_access(env, regno, reg, off, size, load64(map + O_VALUE_SIZE), zero_ok)
-        if reason == OK and (load64(map + O_KIND) & OBJECT_FIELDS) != 0:
+            reason = check_mem_region_access(env, regno, reg, off, size, map.value_size, zero_ok)
+        if reason == OK and (map.kind & OBJECT_FIELDS) != 0:
             return say(env, DO_ACCESS, regno, size, 0, 0)
         return reason
     if kind == PTR_TO_MAP_KEY:
         if access == WRITE:
             return say(env, R_CANNOT_WRITE, regno, 0, 0, 0)
-        return check_mem_region_access(env, regno, reg, off, size, load64(object_of(env, reg) + O_KEY_SIZE), 0)
+        return check_mem_region_access(env, regno, reg, off, size, object_of(env, reg).key_size, 0)
     if (kind & 0xFF) == PTR_TO_MEM and (kind & PTR_MAYBE_NULL) == 0:
         if access == WRITE and (kind & MEM_RDONLY) != 0:
             return say(env, R_CANNOT_WRITE, regno, 0, 0, 0)
-        return check_mem_region_access(env, regno, reg, off, size, load64(reg + R_NUM), zero_ok)
+        return check_mem_region_access(env, regno, reg, off, size, reg.num, zero_ok)
     if zero_ok and size == 0 and register_is_null(reg):
         return OK
     return say(env, R_EXPECTED_FP, regno, 0, 0, 0)
 
 
 @native()
-def verifier_helper_mem(venv: int, regno: int, size: int, access: int, zero_ok: int, raw_mode: int) -> int:
+def verifier_helper_mem(venv: VEnv, regno: int, size: int, access: int, zero_ok: int, raw_mode: int) -> int:
     """`check_helper_mem_access` for Python."""
     return check_helper_mem_access(venv, regno, size, access, zero_ok, raw_mode)
 
 
 @device
-def check_ptr_off_reg(env: int, regno: int, reg: int, fixed_off_ok: int) -> int:
+def check_ptr_off_reg(env: VEnv, regno: int, reg: VReg, fixed_off_ok: int) -> int:
     """A pointer that must be as it was given (or, `fixed_off_ok`, plus a known non-negative offset)."""
-    if reg_off(reg) < 0:
+    if reg.off < 0:
         return say(env, R_OFF_NEGATIVE, regno, 0, 0, 0)
-    if not fixed_off_ok and reg_off(reg) != 0:
+    if not fixed_off_ok and reg.off != 0:
         return say(env, R_OFF_FIXED, regno, 0, 0, 0)
-    if not is_const(reg) or load64(reg + R_VALUE) != 0:
+    if not is_const(reg) or reg.value != 0:
         return say(env, R_OFF_VARIABLE, regno, 0, 0, 0)
     return OK
 
 
 @native()
-def verifier_ptr_off_reg(venv: int, regno: int, fixed_off_ok: int) -> int:
+def verifier_ptr_off_reg(venv: VEnv, regno: int, fixed_off_ok: int) -> int:
     """`check_ptr_off_reg` for Python."""
     return check_ptr_off_reg(venv, regno, current_reg(venv, regno), fixed_off_ok)

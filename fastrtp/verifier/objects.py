@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastrtp.maps import MAP_OPS, Holds
-from fastrtp.native.verifier_layout import (
+from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
+from fastrtp.verifier.env import BpfVerifierEnv
+from fastrtp.verifier.fields import fields_of, has_field, keeps_id
+from fastrtp.verifier.records import (
     OBJECT_CONST,
     OBJECT_FIELDS,
     OBJECT_INNER,
@@ -18,9 +21,6 @@ from fastrtp.native.verifier_layout import (
     OBJECT_SOCKETS,
     OBJECT_UID,
 )
-from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
-from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import fields_of, has_field, keeps_id
 
 
 def is_constant(found: Any) -> bool:
@@ -34,7 +34,7 @@ def is_constant(found: Any) -> bool:
 
 
 def describe(env: BpfVerifierEnv, found: Any) -> int:
-    """`kind` of a map's VOBJECT."""
+    """`kind` of a map's VObject.layout.dtype."""
     inner = getattr(found, "inner_map", None)
     holds = MAP_OPS[found.map_type].holds if found.map_type in MAP_OPS else Holds.DATA
     facts = {

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import native
-from fastrtp.native.verifier_layout import (
+from fastrtp.verifier.alu_native import adjust_scalar32, adjust_scalar64, byte_order
+from fastrtp.verifier.bounds_native import (
+    coerce_subreg_to_size_sx,
+    coerce_to_size,
+    coerce_to_size_sx,
+    range_within,
+    reg_bounds_sync,
+    zext_32_to_64,
+)
+from fastrtp.verifier.branch_native import is_branch_taken, regs_refine_cond
+from fastrtp.verifier.records import (
     SCALAR_ALU32,
     SCALAR_ALU64,
     SCALAR_BYTE_ORDER,
@@ -15,21 +25,12 @@ from fastrtp.native.verifier_layout import (
     SCALAR_TAKEN,
     SCALAR_WITHIN,
     SCALAR_ZEXT,
+    VReg,
 )
-from fastrtp.verifier.alu_native import adjust_scalar32, adjust_scalar64, byte_order
-from fastrtp.verifier.bounds_native import (
-    coerce_subreg_to_size_sx,
-    coerce_to_size,
-    coerce_to_size_sx,
-    range_within,
-    reg_bounds_sync,
-    zext_32_to_64,
-)
-from fastrtp.verifier.branch_native import is_branch_taken, regs_refine_cond
 
 
 @native()
-def verifier_scalar(what: int, a: int, b: int, arg: int, flag: int, other: int, scratch: int) -> int:
+def verifier_scalar(what: int, a: VReg, b: VReg, arg: int, flag: int, other: int, scratch: int) -> int:
     """`what` on the registers at `a` and `b`; `arg`: operation or size, `flag`: 32 bits or swapped, `other`: taken."""
     if what == SCALAR_SYNC:
         reg_bounds_sync(a)

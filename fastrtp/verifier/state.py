@@ -10,29 +10,28 @@ Kernel: include/linux/bpf_verifier.h:struct bpf_reg_state, bpf_stack_state, bpf_
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, overload
 
-from fastrtp.native.layout import at
-from fastrtp.native.verifier_layout import (
+from fastrtp.native.record import Record
+from fastrtp.verifier.bounds import UNKNOWN, ZERO, Bounds, const_bounds
+from fastrtp.verifier.records import (
     BITS_PER_FRAME,
     FRAME_HEAD,
-    FRAME_REGS,
     FULL_FRAME,
     MASK_WORDS,
     MAX_BPF_REG,
     REG_SIZE,
     SLOT_SIZE,
-    VFRAME,
-    VREF,
-    VREFS,
-    VSLOT,
-    VSTATE,
+    VFrame,
+    VRef,
+    VRefs,
+    VReg,
+    VSlot,
+    VState,
 )
-from fastrtp.verifier.bounds import UNKNOWN, ZERO, Bounds, const_bounds
 from fastrtp.verifier.regtype import NOT_INIT, PTR_TO_CTX, SCALAR_VALUE
 from fastrtp.verifier.stacktype import (
     SLOT_CHARS,
@@ -136,9 +135,9 @@ class BpfReferenceState:
     """The map that a lock is in"""
 
 
-_REG = struct.Struct("<IiIIIqQQqqQQiiII")
-_REG_AT = at(VSLOT, "reg")
-_CONTENT = 4
+_REG = VReg.layout.packer("type")
+_REG_AT = VSlot.layout.at("reg")
+_CONTENT = VReg.layout.at("type")
 """Where a register's content begins, behind its dependencies."""
 _MAX_KNOWN = 1 << 14
 
@@ -341,8 +340,8 @@ class _Stack:
 class _Number:
     """A 64-bit number in a record, as an attribute."""
 
-    def __init__(self, offset: int) -> None:
-        self.index = offset // 8
+    def __init__(self, record: type[Record], field: str) -> None:
+        self.index = record.layout.at(field) // 8
 
     def __get__(self, record: Any, _owner: object = None) -> int:
         return int(record.numbers[record.first + self.index])
@@ -364,22 +363,22 @@ class BpfFuncState:
         self.first = start // 8
         self._room = room
         self._words = data.cast("I")
-        self.regs = _Regs(space, data, start + FRAME_REGS)
-        self.deps = _Deps(self._words, start + FRAME_REGS, REG_SIZE, MAX_BPF_REG)
+        self.regs = _Regs(space, data, start + VFrame.layout.at("regs"))
+        self.deps = _Deps(self._words, start + VFrame.layout.at("regs"), REG_SIZE, MAX_BPF_REG)
         self.stack = _Stack(self)
         self.stack_deps = _Deps(self._words, start + FRAME_HEAD + _REG_AT, SLOT_SIZE, 64)
 
-    callsite = _Number(at(VFRAME, "callsite"))
-    frameno = _Number(at(VFRAME, "frameno"))
-    subprogno = _Number(at(VFRAME, "subprogno"))
-    in_callback_fn = _Number(at(VFRAME, "in_callback_fn"))
-    in_async_callback_fn = _Number(at(VFRAME, "in_async_callback_fn"))
-    callback_depth = _Number(at(VFRAME, "callback_depth"))
-    activation = _Number(at(VFRAME, "activation"))
-    nslots = _Number(at(VFRAME, "nslots"))
-    _has_range = _Number(at(VFRAME, "has_ret_range"))
-    _low = _Number(at(VFRAME, "ret_low"))
-    _high = _Number(at(VFRAME, "ret_high"))
+    callsite = _Number(VFrame, "callsite")
+    frameno = _Number(VFrame, "frameno")
+    subprogno = _Number(VFrame, "subprogno")
+    in_callback_fn = _Number(VFrame, "in_callback_fn")
+    in_async_callback_fn = _Number(VFrame, "in_async_callback_fn")
+    callback_depth = _Number(VFrame, "callback_depth")
+    activation = _Number(VFrame, "activation")
+    nslots = _Number(VFrame, "nslots")
+    _has_range = _Number(VFrame, "has_ret_range")
+    _low = _Number(VFrame, "ret_low")
+    _high = _Number(VFrame, "ret_high")
 
     @property
     def callback_ret_range(self) -> tuple[int, int] | None:
@@ -401,7 +400,7 @@ class BpfFuncState:
 
     def clear_caller_saved_regs(self) -> None:
         """R0 to R5 are gone after a call."""
-        start = self.at + FRAME_REGS
+        start = self.at + VFrame.layout.at("regs")
         self.data[start : start + len(_CLEARED)] = _CLEARED
 
     def copy(self) -> FrameImage:
@@ -426,20 +425,20 @@ class BpfVerifierState:
 
     def __init__(self, space: Space, address: int, run: Any) -> None:
         self.space, self.address, self.run = space, address, run
-        self.numbers = memory(address, VSTATE.itemsize).cast("q")
+        self.numbers = memory(address, VState.layout.size).cast("q")
         self.first = 0
 
-    nframes = _Number(at(VSTATE, "nframes"))
-    _refs = _Number(at(VSTATE, "refs"))
-    insn_idx = _Number(at(VSTATE, "insn_idx"))
-    branches = _Number(at(VSTATE, "branches"))
-    parent_address = _Number(at(VSTATE, "parent"))
-    may_goto_depth = _Number(at(VSTATE, "may_goto_depth"))
-    callback_unroll_depth = _Number(at(VSTATE, "callback_unroll_depth"))
+    nframes = _Number(VState, "nframes")
+    _refs = _Number(VState, "refs")
+    insn_idx = _Number(VState, "insn_idx")
+    branches = _Number(VState, "branches")
+    parent_address = _Number(VState, "parent")
+    may_goto_depth = _Number(VState, "may_goto_depth")
+    callback_unroll_depth = _Number(VState, "callback_unroll_depth")
 
     def frame(self, number: int) -> BpfFuncState:
         """A frame, 0 the program's own."""
-        address = self.numbers[at(VSTATE, "frame_at") // 8 + number]
+        address = self.numbers[VState.layout.at("frame_at") // 8 + number]
         return BpfFuncState(self.space, memory(address, FULL_FRAME), 0, address, self.run.room)
 
     @property
@@ -464,7 +463,7 @@ class BpfVerifierState:
     @property
     def precise(self) -> int:
         """Bits of registers and slots, BITS_PER_FRAME a frame."""
-        first = at(VSTATE, "precise") // 8
+        first = VState.layout.at("precise") // 8
         return sum((self.numbers[first + word] & (1 << 64) - 1) << (64 * word) for word in range(MASK_WORDS))
 
     @property
@@ -478,8 +477,8 @@ class BpfVerifierState:
         self._refs = self.run.new_refs(refs) if refs else 0
 
 
-REFS_HEAD, REF_SIZE = VREFS.itemsize, VREF.itemsize
-REF = struct.Struct("<qqqq")
+REFS_HEAD, REF_SIZE = VRefs.layout.size, VRef.layout.size
+REF = VRef.layout.packer("id")
 """id, kind, ptr, insn_idx"""
 
 __all__ = [

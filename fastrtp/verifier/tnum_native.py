@@ -8,7 +8,7 @@ Kernel: kernel/bpf/tnum.c, include/linux/tnum.h.
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import device, lshr, native, store64, ule
-from fastrtp.native.verifier_layout import (
+from fastrtp.verifier.records import (
     TNUM_ADD,
     TNUM_AND,
     TNUM_ARSHIFT32,

@@ -6,7 +6,7 @@ from typing import Any
 
 import z3
 
-from fastrtp.native.verifier_layout import VREG
+from fastrtp.verifier.records import VReg
 from tests.proofs.symbolic import Executor, Pointer
 
 WIDE = ("value", "mask", "smin", "smax", "umin", "umax")
@@ -14,8 +14,8 @@ NARROW = ("s32_min", "s32_max", "u32_min", "u32_max")
 
 
 def offset(name: str) -> int:
-    """Where a member of VREG stands."""
-    fields = VREG.fields
+    """Where a member of VReg.layout.dtype stands."""
+    fields = VReg.layout.dtype.fields
     assert fields is not None
     return int(fields[name][1])
 

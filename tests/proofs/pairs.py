@@ -11,12 +11,11 @@ import struct
 from collections.abc import Callable
 
 from fastrtp import isa
-from fastrtp.native.layout import at
 from fastrtp.native.library import library
-from fastrtp.native.verifier_layout import REG_SIZE, SCALAR_ALU32, SCALAR_ALU64, SCALAR_SYNC, VREG
+from fastrtp.verifier.records import REG_SIZE, SCALAR_ALU32, SCALAR_ALU64, SCALAR_SYNC, VReg
 
 _BOUNDS = struct.Struct("<QQqqQQiiII")
-_AT = at(VREG, "value")
+_AT = VReg.layout.at("value")
 U64, U32 = (1 << 64) - 1, (1 << 32) - 1
 
 

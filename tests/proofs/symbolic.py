@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import z3
 
 from fastrtp.native import intrinsics
+from fastrtp.native.record import Inner, Items, Kind, Number, Record
 
 
 class Unsupported(Exception):
@@ -30,10 +31,11 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Pointer:
-    """An address within a region."""
+    """An address within a region; `record`: of what, where a function was told."""
 
     region: str
     offset: int = 0
+    record: type[Record] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,15 @@ class Executor:
             return value != 0
         if isinstance(value, z3.BitVecRef):
             return folded(value != 0)
+        if isinstance(value, (Pointer, Choice)):
+            return True  # records are not at 0
         raise Unsupported(f"{value!r} as a condition")
+
+    def plain(self, value: Any) -> Any:
+        """`int(value)`: an address stays one, but nobody knows of what."""
+        if isinstance(value, Pointer):
+            return Pointer(value.region, value.offset)
+        return self.number(value) if isinstance(value, z3.BoolRef) else value
 
     def wrapped(self, value: int) -> int:
         """Modulo 2**width, as a signed number."""
@@ -239,12 +249,55 @@ class Executor:
             assert isinstance(tree, ast.FunctionDef)
             self._sources[python] = tree
         tree = self._sources[python]
-        names = [a.arg for a in tree.args.args]
-        frame = Frame(dict(zip(names, arguments, strict=True)), python.__globals__, python)
+        frame = Frame({}, python.__globals__, python)
+        for parameter, argument in zip(tree.args.args, arguments, strict=True):
+            frame.variables[parameter.arg] = self.typed(argument, self.annotated(frame, parameter.annotation))
         depth = len(self._paths)
         self.block(frame, tree.body)
         del self._paths[depth:]
         return frame.result
+
+    def annotated(self, frame: Frame, annotation: ast.expr | None) -> type[Record] | None:
+        """The record that a parameter's annotation names."""
+        named = frame.scope.get(annotation.id) if isinstance(annotation, ast.Name) else None
+        return named if isinstance(named, type) and issubclass(named, Record) else None
+
+    def typed(self, value: Any, record: type[Record] | None) -> Any:
+        """An address as one of a record."""
+        if record is None:
+            return value
+        if isinstance(value, Pointer):
+            return Pointer(value.region, value.offset, record)
+        if isinstance(value, Choice):
+            return Choice(tuple((c, self.typed(p, record)) for c, p in value.options))
+        return value
+
+    def member(self, address: Any, name: str) -> tuple[Any, Kind | None]:
+        """Address and kind of a record's member; of an address that is not known, nothing is."""
+        options = address.options if isinstance(address, Choice) else ((True, address),)
+        if any(not isinstance(p, Pointer) for _, p in options):
+            return self.fresh("address"), None
+        record = options[0][1].record
+        if record is None or any(p.record is not record for _, p in options):
+            raise Unsupported(f"{name} of a record that is not known")
+        field = record.layout.fields[name]
+        moved = tuple((c, Pointer(p.region, p.offset + field.offset)) for c, p in options)
+        return moved[0][1] if len(moved) == 1 else Choice(moved), field.kind
+
+    def load_member(self, address: Any, name: str) -> Any:
+        """What a member holds; of a record within, its address."""
+        place, kind = self.member(address, name)
+        if isinstance(kind, Inner):
+            return self.typed(place, kind.record)
+        if isinstance(kind, Items):
+            return place
+        if isinstance(kind, Number):
+            value = self.load(place, 8 * kind.size)
+            bits = {64: self.width, 32: self.half}.get(8 * kind.size, 8 * kind.size)
+            if kind.signed and bits < self.width:
+                return z3.SignExt(self.width - bits, z3.Extract(bits - 1, 0, self.number(value)))
+            return value
+        return self.fresh(name)
 
     def block(self, frame: Frame, statements: Sequence[ast.stmt]) -> None:
         """Statements in a row, each under what is left of the path."""
@@ -291,6 +344,15 @@ class Executor:
         if isinstance(target, ast.Tuple):
             for part, item in zip(target.elts, value, strict=True):
                 self.assign(frame, part, item)
+        elif isinstance(target, ast.Attribute):
+            place, kind = self.member(self.value(frame, target.value), target.attr)
+            if isinstance(kind, Number):
+                self.store(place, value, 8 * kind.size)
+            elif kind is not None:
+                raise Unsupported(f"a store to {target.attr}")
+        elif isinstance(target, ast.Subscript):
+            if not isinstance(self.value(frame, target.value), z3.BitVecRef):
+                raise Unsupported("a store to an item")
         elif isinstance(target, ast.Name):
             old = frame.variables.get(target.id)
             frame.variables[target.id] = value if old is None else self.merge(self.guard(), value, old)
@@ -391,6 +453,11 @@ class Executor:
             return tuple(self.value(frame, part) for part in node.elts)
         if isinstance(node, ast.Call):
             return self.call(frame, node)
+        if isinstance(node, ast.Attribute):
+            return self.load_member(self.value(frame, node.value), node.attr)
+        if isinstance(node, ast.Subscript):
+            self.value(frame, node.slice)
+            return self.fresh("item")
         raise Unsupported(ast.dump(node)[:80])
 
     def name(self, frame: Frame, name: str) -> Any:
@@ -527,9 +594,11 @@ class Executor:
                 better = self.compare(ast.Lt() if name == "min" else ast.Gt(), other, best)
                 best = self.merge(better, other, best) if not isinstance(better, bool) else other if better else best
             return best
-        if name == "int" and name not in frame.scope:
-            return self.number(arguments[0]) if isinstance(arguments[0], z3.BoolRef) else arguments[0]
+        if name in ("int", "bool") and name not in frame.scope:
+            return self.truth(arguments[0]) if name == "bool" else self.plain(arguments[0])
         function = frame.scope[name]
+        if isinstance(function, type) and issubclass(function, Record):
+            return self.typed(arguments[0], function)
         for model, intrinsic in self._intrinsics:
             if intrinsic is function:
                 return model(*arguments)

@@ -381,7 +381,7 @@ def refined(name: str, bits: int) -> Callable[[Executor], Iterator[Goal]]:
             x, y = ex.fresh("x"), ex.fresh("y")
             goes = compared(ex, name, bits, x, y)
             given = [within(ex, A, x), within(ex, B, y), goes if way else z3.Not(goes)]
-            with_lemma(ex, lambda register, x=x, y=y: x if register == A else y)
+            with_lemma(ex, lambda register, x=x, y=y: x if register.region == A.region else y)
             ex.run(branch_native.regs_refine_cond, A, B, CONDITIONS[name][0], way, int(bits == 32))
             wanted = [(f"a: {member}", holds) for member, holds in allows(ex, members(ex, A), x)]
             wanted += [(f"b: {member}", holds) for member, holds in allows(ex, members(ex, B), y)]
