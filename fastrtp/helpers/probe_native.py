@@ -75,6 +75,24 @@ def probe_read_slow(dst: int, size: int, src: int, env: int) -> int:
 _probe_read_slow = outline("probe_read_slow", 4)
 
 
+@native()
+def kernel_area(src: int, size: int, zeros: int, null: int, env: int) -> int:
+    """Memory of a kernel object for a helper that reads `size` bytes of it: `src`, or `zeros` where not all of it is there.
+
+    `null`: what goes in place of 0. A program cannot make such an address: what is not there is what the recording does not
+    have, and is counted as a load of it would be.
+    """
+    if size == 0 or in_range(src, size, load64(env + _BASE), load64(env + _SIZE)):
+        return src
+    here = stack_bytes(16)
+    if in_range(src, size, here, stack_room(here, env)):
+        return src
+    if src == 0 and null == 0:
+        return 0
+    store64(env + _FAULTED, load64(env + _FAULTED) + 1)
+    return zeros if src != 0 else null
+
+
 @native(inline=True)
 def bpf_probe_read_kernel(dst: int, size: int, src: int, env: int) -> int:
     """Copy `size` bytes of kernel memory. 0, -ERANGE or -EFAULT."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fastrtp.isa import Insn
 from fastrtp.jit.lower import CallTarget
+from fastrtp.jit.lower_calls import KERNEL_AREA
 from fastrtp.uapi import BPF_PSEUDO_CALL
 
 if TYPE_CHECKING:
@@ -64,4 +65,6 @@ def program_facts(
         for index, (insn, aux) in enumerate(zip(verified.insns, verified.aux, strict=True))
         if insn.code == _CALL and insn.src_reg != BPF_PSEUDO_CALL and aux.seen
     ]
-    return ProgramFacts(frozenset().union(*(uses[resolve(index, insn).symbol] for index, insn in calls)))
+    targets = [resolve(index, insn) for index, insn in calls]
+    symbols = {target.symbol for target in targets} | ({KERNEL_AREA} if any(target.areas for target in targets) else set())
+    return ProgramFacts(frozenset().union(*(uses[symbol] for symbol in symbols)))

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fastrtp.helpers.argtype import PTR_MAYBE_NULL
 from fastrtp.helpers.table import HELPERS
 from fastrtp.isa import BPF_PSEUDO_KFUNC_CALL, Insn
-from fastrtp.jit.lower import CallTarget, InsnFacts
+from fastrtp.jit.lower import Area, CallTarget, InsnFacts
 from fastrtp.jit.options import DEFAULT, CodeOptions
 from fastrtp.maps import ArrayMap, Map
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE
@@ -54,6 +55,16 @@ class Linker:
 
     def resolve(self, index: int, insn: Insn) -> CallTarget:
         """Target of the helper call at `index`; KeyError for a helper without a body."""
+        target = self._function(index, insn)
+        kernel_mem = self._aux[index].kernel_mem if self._aux is not None and not insn.src_reg else 0
+        if not kernel_mem:
+            return target
+        size, args = self._aux[index].kernel_mem_size, HELPERS[insn.imm].args
+        registers = (register for register in range(1, len(args) + 1) if kernel_mem >> register & 1)
+        areas = (Area(register, size, bool(args[register - 1] & PTR_MAYBE_NULL)) for register in registers)
+        return replace(target, areas=tuple(areas))
+
+    def _function(self, index: int, insn: Insn) -> CallTarget:
         operands = self._aux[index].operands if self._aux is not None else ""
         extra = _constants(*map(int, operands.split(","))) if operands else ()
         if insn.src_reg == BPF_PSEUDO_KFUNC_CALL:

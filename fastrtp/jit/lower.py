@@ -36,13 +36,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastrtp.isa import Insn
 from fastrtp.jit.lower_cfg import InsnFacts, find_subprogs
 from fastrtp.jit.lower_function import FunctionLowering, Module
 from fastrtp.jit.options import DEFAULT, CodeOptions
 
-__all__ = ["CallTarget", "InsnFacts", "LowerInput", "find_subprogs", "lower"]
+__all__ = ["Area", "CallTarget", "InsnFacts", "LowerInput", "find_subprogs", "lower"]
+
+
+class Area(NamedTuple):
+    """An argument of a helper that may be memory of a kernel object: its register, the most bytes that the next one says it
+    has, and whether NULL means something of its own.
+    """
+
+    register: int
+    size: int
+    nullable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +63,7 @@ class CallTarget:
     `args`: how many of r1..r5 it takes; `extra`: LLVM operands after env ("i64 8"). `kind`: "tail_call": the symbol
     returns the native entry of the next program, or 0: then the call fails with r0 = -EINVAL; "loop": expanded in place
     when the callback is known; "for_each": takes a callback's address; "helper": anything else. `first`: the external global
-    whose address it takes instead of r1, which names the map.
+    whose address it takes instead of r1, which names the map. `areas`: arguments that may be memory of kernel objects.
     """
 
     symbol: str
@@ -60,6 +71,7 @@ class CallTarget:
     args: int = 5
     kind: str = "helper"
     first: str = ""
+    areas: tuple[Area, ...] = ()
 
 
 def _unresolved(index: int, insn: Insn) -> CallTarget:

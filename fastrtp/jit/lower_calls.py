@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from fastrtp.uapi import BPF_MAX_LOOPS
 
 if TYPE_CHECKING:
+    from fastrtp.jit.lower import Area
     from fastrtp.jit.lower_function import FunctionLowering
 
 _TAIL_CALL_FAILED = -errno.EINVAL
+KERNEL_AREA = "kernel_area"
+"""Native function that looks whether memory of a kernel object is there."""
 
 
 def call(out: FunctionLowering, index: int) -> None:
@@ -25,11 +28,22 @@ def call(out: FunctionLowering, index: int) -> None:
     else:
         first = f"ptrtoint (ptr {out.module.declare_global(target.first)} to i64)" if target.first else out.regs.full(1)
         values = [first, *(out.regs.full(register) for register in range(2, target.args + 1))][: target.args]
+        for area in target.areas:
+            values[area.register - 1] = _area(out, area)
         arguments = [f"i64 {value}" for value in values]
         types = ", ".join(["i64"] * target.args + ["ptr"] + [_type(extra) for extra in target.extra])
         name = out.module.declare(target.symbol, types)
         result = out.emit(f"call i64 {name}({', '.join([*arguments, 'ptr %env', *target.extra])}){out.module.call_suffix}")
     _returned(out, index, result)
+
+
+def _area(out: FunctionLowering, area: Area) -> str:
+    """Address of an argument that may be memory of a kernel object, or of zeros where that is not all there."""
+    zeros = out.module.zeros(area.size)
+    null = "0" if area.nullable else zeros
+    name = out.module.declare(KERNEL_AREA, "i64, i64, i64, i64, ptr")
+    operands = f"i64 {out.regs.full(area.register)}, i64 {out.regs.full(area.register + 1)}, i64 {zeros}, i64 {null}"
+    return out.emit(f"call i64 {name}({operands}, ptr %env)")
 
 
 def call_subprog(out: FunctionLowering, index: int) -> None:

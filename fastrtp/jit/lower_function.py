@@ -107,6 +107,12 @@ class Module:
         self._declared.setdefault(name, f"{name} = external global [0 x i8]")
         return name
 
+    def zeros(self, size: int) -> str:
+        """Address, as an i64, of that many zero bytes."""
+        name = f"@zeros.{size}"
+        self._declared.setdefault(name, f"{name} = private unnamed_addr constant [{size} x i8] zeroinitializer, align 8")
+        return f"ptrtoint (ptr {name} to i64)"
+
     def map_value(self, index: int) -> tuple[str, int]:
         """(base, offset) of an ld_imm64 that refers into a map's values."""
         name = self.map_symbol(index)

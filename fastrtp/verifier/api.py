@@ -68,6 +68,8 @@ class InsnAux:
     the one map that a helper call works on, None where there are several or none. `callback`: first instruction of
     the function that a helper calls. `value_held`: an update of a map, over which the program may
     hold an address in one of its values. `const_map_value`: a load with one known result, from a frozen map.
+    `kernel_mem`: bits of the registers in which a helper gets memory of kernel objects, on some path, with its size in the next
+    one; `kernel_mem_size`: the most bytes that it may be.
     `kfunc`: name of the kernel function that is called; `operands`: numbers, with commas, that the body of what is called gets
     behind env.
     """
@@ -81,6 +83,8 @@ class InsnAux:
     kfunc: str = ""
     operands: str = ""
     value_held: bool = False
+    kernel_mem: int = 0
+    kernel_mem_size: int = 0
 
 
 @dataclass

@@ -26,6 +26,7 @@ from fastrtp.verifier.regtype import (
     PTR_TO_BTF_ID,
     PTR_TRUSTED,
     PTR_UNTRUSTED,
+    reg_type_str,
 )
 from fastrtp.verifier.state import REG_UNKNOWN, BpfRegState
 from fastrtp.verifier.tnum import tnum_strn
@@ -82,6 +83,23 @@ def check_ptr_to_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, o
         if access:
             env.reject(EACCES, f"R{regno} cannot write into rdonly_untrusted_mem")
         return REG_UNKNOWN
+    check_btf_access(env, regno, reg, off, access)
+    if reg.map is not None:
+        _check_object_access(env, reg, off, size)
+        return REG_UNKNOWN
+    return _result(env, reg, reg.num, off, size)
+
+
+def check_helper_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, size: int, access: int) -> None:
+    """An area of `size` bytes of a kernel object given to a helper that reads it: within one member. Errors: EACCES."""
+    if not reg.num or reg.map is not None:
+        env.reject(EACCES, f"R{regno} type={reg_type_str(reg.type)} expected=fp")
+    check_btf_access(env, regno, reg, reg.off, access)
+    btf_struct_walk(env, env.attr.kernel_btf, reg.num, reg.off, size)
+
+
+def check_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, access: int) -> None:
+    """What any access at `off` through a pointer to a typed object needs. Errors: EACCES."""
     name = btf_name(env, reg.num, reg.map)
     var_off = reg.bounds.var_off
     if off < 0:
@@ -95,10 +113,6 @@ def check_ptr_to_btf_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, o
     alive = reg.ref_obj_id or reg.type & (NON_OWN_REF | MEM_RCU)
     if access and not (reg.type & MEM_ALLOC and alive and not reg.type & PTR_UNTRUSTED):
         env.reject(EACCES, "only read is supported")
-    if reg.map is not None:
-        _check_object_access(env, reg, off, size)
-        return REG_UNKNOWN
-    return _result(env, reg, reg.num, off, size)
 
 
 def _check_object_access(env: BpfVerifierEnv, reg: BpfRegState, off: int, size: int) -> None:

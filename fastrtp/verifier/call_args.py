@@ -17,9 +17,9 @@ from fastrtp.verifier import reason as why
 from fastrtp.verifier.btf_access import btf_name, btf_struct_ids_match
 from fastrtp.verifier.dynptr import check_dynptr_arg, held_dynptr
 from fastrtp.verifier.env import BpfVerifierEnv
-from fastrtp.verifier.fields import BtfField, check_field_pointer, check_map_fields
+from fastrtp.verifier.fields import BtfField, check_field_pointer
 from fastrtp.verifier.kptr import kptr_of_arg, match_kptr_type
-from fastrtp.verifier.mem import check_map_access, check_ptr_alignment
+from fastrtp.verifier.mem import check_map_access, check_ptr_alignment, check_typed_area
 from fastrtp.verifier.records import VCall, VEnv
 from fastrtp.verifier.regtype import CONST_PTR_TO_DYNPTR, PTR_TO_BTF_ID, PTR_TO_MAP_VALUE, base_type
 from fastrtp.verifier.section import check_spin_lock
@@ -78,8 +78,7 @@ def check_func_arg(env: BpfVerifierEnv, arg: int, meta: CallArgMeta, fn: HelperP
     if reason == why.DO_ARG:
         ARG_CHECKS[arg_type & 0xFF](env, regno, reg, arg_type, meta, fn)
     elif reason == why.DO_ACCESS:
-        area = env.regs[env.a]
-        check_map_fields(env, area, area.off, env.b, False)
+        check_typed_area(env, env.a, env.b, env.c)
         if arg_type & MEM_ALIGNED:
             check_ptr_alignment(env, regno, 0, fn.arg_size[arg])
     else:

@@ -47,6 +47,7 @@ from fastrtp.verifier.reason import (
     R_ALLOC_TOO_LARGE,
     R_ALLOC_UNKNOWN,
     R_ARG_KEY_MAP,
+    R_ARG_MAY_WRITE,
     R_ARG_NULL,
     R_ARG_NULL_OBJECT,
     R_ARG_RELEASE_OFF,
@@ -159,9 +160,16 @@ def clear_caller_saved_regs(frame: VFrame) -> None:
 
 
 @device
-def _check_btf_null(env: VEnv, regno: int, kind: int, arg_type: int) -> int:
-    """A pointer to a kernel object that may be NULL is for arguments that may, and that do not give the object away."""
-    if kind & 0xFF != PTR_TO_BTF_ID or kind & PTR_MAYBE_NULL == 0:
+def _check_btf_arg(env: VEnv, regno: int, kind: int, arg_type: int) -> int:
+    """A pointer to a kernel object: as memory for helpers that only read it; one that may be NULL for arguments that may be,
+    and that do not give the object away.
+    """
+    if kind & 0xFF != PTR_TO_BTF_ID:
+        return OK
+    base = arg_type & 0xFF
+    if base == ARG_PTR_TO_MEM or base == ARG_PTR_TO_MAP_KEY or base == ARG_PTR_TO_MAP_VALUE:
+        return OK if arg_type & MEM_RDONLY else say(env, R_ARG_MAY_WRITE, regno, 0, 0, 0)
+    if kind & PTR_MAYBE_NULL == 0:
         return OK
     if kind & MEM_ALLOC:
         return say(env, R_ARG_NULL_OBJECT, regno, 0, 0, 0)  # Linux's switch over the types has forgotten it
@@ -193,7 +201,7 @@ def check_reg_type(env: VEnv, row: VHelper, arg: int) -> int:
     types = env.arg_types + 4 * ARG_TYPES_MAX * base
     for index in range(ARG_TYPES_MAX):
         if load32(types + 4 * index) == kind:
-            return _check_btf_null(env, regno, reg.type, arg_type)
+            return _check_btf_arg(env, regno, reg.type, arg_type)
     return say(env, R_ARG_TYPE, regno, base, 0, 0)
 
 

@@ -30,6 +30,7 @@ from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.btf_func import check_btf_func, has_func_info
 from fastrtp.verifier.call import check_helper_call, check_reference_leak, helper_rows
 from fastrtp.verifier.cfg import add_subprogs, check_cfg, check_subprogs, compute_live_registers, compute_scc
+from fastrtp.verifier.dead_code import check_func_refs
 from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BpfVerifierEnv, Limits
 from fastrtp.verifier.func import check_func_call, check_max_stack_depth, prepare_func_exit, push_tail_call
 from fastrtp.verifier.global_func import check_return_code, do_check_main, do_check_subprogs
@@ -125,10 +126,11 @@ def _check_attach(env: BpfVerifierEnv) -> None:
 
 
 def _fixup(env: BpfVerifierEnv) -> None:
-    """What the kernel finds when it rewrites the program. Kernel: fixup_kfunc_call."""
+    """What the kernel finds when it rewrites the program. Kernel: fixup_kfunc_call, jit_subprogs."""
     for i, insn in enumerate(env.insns):
         if insn.code == BPF_JMP | BPF_CALL and insn.src_reg == BPF_PSEUDO_KFUNC_CALL and env.aux[i].seen and not insn.imm:
             env.reject(EINVAL, "invalid kernel function call not eliminated in verifier pass")
+    check_func_refs(env)
 
 
 def do_check(env: BpfVerifierEnv) -> None:

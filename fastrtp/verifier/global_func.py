@@ -198,7 +198,8 @@ def _check_mem_reg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, size: int)
             env.regs[regno] = reg.with_type(reg.type & ~PTR_MAYBE_NULL)
         for access in (READ, WRITE):
             if reg.type == PTR_TO_CTX:
-                check_ctx_access(env, reg.off + size - 1, 1, access)
+                if size:
+                    check_ctx_access(env, reg.off + size - 1, 1, access)
                 continue
             check_helper_mem_access(env, regno, size, access, True)
     except Refusal as refusal:

@@ -14,11 +14,20 @@ from fastrtp.verifier.liveness_native import mark_stack_read
 from fastrtp.verifier.loop_native import KIND_ITER
 from fastrtp.verifier.mem_native import check_mem_access, check_reg_read, current_reg
 from fastrtp.verifier.precision_native import find_prev_entry, widen_imprecise_scalars
-from fastrtp.verifier.reason import DO_CALL, DO_SLOTS, OK, R_ITER_ARG, R_ITER_NUMBER, R_ITER_STATE, R_LOOP_TOO_COMPLEX
+from fastrtp.verifier.reason import (
+    DO_CALL,
+    DO_SLOTS,
+    OK,
+    R_ARG_TRUSTED_NULL,
+    R_ITER_ARG,
+    R_ITER_NUMBER,
+    R_ITER_STATE,
+    R_LOOP_TOO_COMPLEX,
+)
 from fastrtp.verifier.records import ITER_DESTROY, ITER_NEW, ITER_NEXT, VEnv, VFrame, VInsn, VSlot, VState
 from fastrtp.verifier.refs_native import acquire_reference, release_reference
-from fastrtp.verifier.regtype import MEM_RDONLY, PTR_TO_MEM, PTR_TO_STACK, SCALAR_VALUE
-from fastrtp.verifier.stack_native import EVERY, NO_VALUE, WRITE, is_const, say
+from fastrtp.verifier.regtype import MEM_RDONLY, PTR_MAYBE_NULL, PTR_TO_MEM, PTR_TO_STACK, SCALAR_VALUE
+from fastrtp.verifier.stack_native import EVERY, NO_VALUE, WRITE, is_const, register_is_null, say
 from fastrtp.verifier.stacktype import STACK_ITER
 from fastrtp.verifier.state_native import (
     frame_of,
@@ -49,11 +58,15 @@ def _check_iter_arg(env: VEnv, known: int) -> int:
     if reason != OK:
         return reason
     reg = current_reg(env, 1)
+    if register_is_null(reg) != 0 or (reg.type & PTR_MAYBE_NULL) != 0:
+        return say(env, R_ARG_TRUSTED_NULL, 1, 0, 0, 0)
     if reg.type != PTR_TO_STACK:
         return say(env, R_ITER_ARG, 0, 0, 0, 0)
     off = reg.off + reg.smin
     if not is_const(reg):
         return say(env, R_ITER_STATE, known, 1, 0, 0)
+    if off >= 0 and not known:
+        return OK  # the write will be refused
     if (off & 7) != 0 or off >= 0:
         return say(env, R_ITER_STATE, known, 2, off, 0)
     if _is_iter(frame_of(env.cur, reg.num), (-off - 1) >> 3) != known:
@@ -67,10 +80,8 @@ def _iter_new(env: VEnv, frame: VFrame, spi: int) -> int:
     if reason == DO_SLOTS:
         env.jmps_processed = env.jmps_processed - 1  # the call is taken again
     for regno in range(2, 4):
-        if reason == OK:
-            reason = check_reg_read(env, regno)
-            if reason == OK and current_reg(env, regno).type != SCALAR_VALUE:
-                return say(env, R_ITER_NUMBER, regno, 0, 0, 0)
+        if reason == OK and current_reg(env, regno).type != SCALAR_VALUE:
+            return say(env, R_ITER_NUMBER, regno, 0, 0, 0)
     if reason != OK:
         return reason
     cur = env.cur

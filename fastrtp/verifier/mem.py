@@ -21,7 +21,7 @@ from fastrtp.isa import (
     Insn,
 )
 from fastrtp.verifier import reason as why
-from fastrtp.verifier.btf_access import check_map_ptr_access, check_ptr_to_btf_access
+from fastrtp.verifier.btf_access import check_helper_btf_access, check_map_ptr_access, check_ptr_to_btf_access
 from fastrtp.verifier.ctx import check_ctx_access
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import check_map_fields
@@ -168,14 +168,28 @@ def _do_typed_atomic(env: BpfVerifierEnv, insn: Insn) -> None:
     env.check(env.lib.verifier_save_ptr_type(env.address, kind))
 
 
+def check_typed_area(env: BpfVerifierEnv, regno: int, size: int, access: int) -> None:
+    """An area given to a helper that depends on C types or fields: of a map's value, or of a kernel object.
+
+    What the code generator has to know of the latter, whose address it must not trust, goes to the instruction's aux.
+    """
+    reg = env.regs[regno]
+    if reg.type == PTR_TO_MAP_VALUE:
+        check_map_fields(env, reg, reg.off, size, False)
+        return
+    check_helper_btf_access(env, regno, reg, size, access)
+    aux = env.aux[env.insn_idx]
+    aux.kernel_mem |= 1 << regno
+    aux.kernel_mem_size = max(aux.kernel_mem_size, size)
+
+
 def check_helper_mem_access(
     env: BpfVerifierEnv, regno: int, size: int, access: int, zero_ok: bool, raw_mode: bool = False
 ) -> bool:
     """An area of `size` bytes given to a helper. True: stack that the helper will fill (raw mode)."""
     reason = env.lib.verifier_helper_mem(env.address, regno, size, access, zero_ok, raw_mode)
     if reason == why.DO_ACCESS:
-        reg = env.regs[regno]
-        check_map_fields(env, reg, reg.off, size, False)
+        check_typed_area(env, regno, size, access)
         return False
     env.check(reason)
     return reason < 0

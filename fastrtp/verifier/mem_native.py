@@ -399,7 +399,9 @@ def verifier_alignment(venv: VEnv, regno: int, off: int, size: int) -> int:
 
 @device
 def check_helper_mem_access(env: VEnv, regno: int, size: int, access: int, zero_ok: int, raw_mode: int) -> int:
-    """An area of `size` bytes given to a helper. -1: stack that the helper will fill; DO_ACCESS: a value with special fields."""
+    """An area of `size` bytes given to a helper. -1: stack that the helper will fill; DO_ACCESS: a value with special
+    fields, or a kernel object.
+    """
     reg = current_reg(env, regno)
     kind = reg.type
     off = reg.off
@@ -411,8 +413,10 @@ def check_helper_mem_access(env: VEnv, regno: int, size: int, access: int, zero_
         if reason == OK:
             reason = check_mem_region_access(env, regno, reg, off, size, map.value_size, zero_ok)
         if reason == OK and (map.kind & OBJECT_FIELDS) != 0:
-            return say(env, DO_ACCESS, regno, size, 0, 0)
+            return say(env, DO_ACCESS, regno, size, access, 0)
         return reason
+    if (kind & 0xFF) == PTR_TO_BTF_ID:
+        return say(env, DO_ACCESS, regno, size, access, 0)
     if kind == PTR_TO_MAP_KEY:
         if access == WRITE:
             return say(env, R_CANNOT_WRITE, regno, 0, 0, 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fastrtp.btf import Btf
 from fastrtp.errors import BtfError
-from fastrtp.helpers.argtype import MEM_UNINIT, ArgType
+from fastrtp.helpers.argtype import MEM_RDONLY, MEM_UNINIT, ArgType
 from fastrtp.helpers.table import HELPER_IDS, HELPERS
 from fastrtp.isa import Insn
 
@@ -430,6 +430,7 @@ class _Flow:
                 result = self._members(number, index, state)
             elif number in _CONTEXT:
                 self._note(Read("context", self._asked(number, regs)), index)
+            self._inputs(number, index, state)
             self._outputs(number, state)
         regs[0:6] = [result, *[UNKNOWN] * 5]
 
@@ -491,6 +492,15 @@ class _Flow:
         place = next(iter(places)) if len(places) == 1 else None
         if size == 8 and value != UNKNOWN and isinstance(place, Stack) and place.off is not None:
             state.stack[place.frame, place.off] = value
+
+    def _inputs(self, number: int, index: int, state: _State) -> None:
+        """Memory of kernel objects that a helper reads itself."""
+        proto = HELPERS.get(number)
+        for position, arg in enumerate(proto.args if proto is not None else ()):
+            if arg & _BASE == ArgType.ARG_PTR_TO_MEM and arg & MEM_RDONLY:
+                for place in state.regs[1 + position]:
+                    if isinstance(place, Kernel):
+                        self._follow(place, _size(state.regs[min(2 + position, 5)]), index)
 
     def _outputs(self, number: int, state: _State) -> None:
         """What a helper writes to is not what it was."""

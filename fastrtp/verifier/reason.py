@@ -10,8 +10,8 @@ OK, PATH_DONE, SAFE, YIELD, ALL_DONE = range(5)
 
 DO_CALL, DO_EXIT, DO_LOAD, DO_LD_IMM64, DO_SLOTS, DO_ACCESS, DO_ARG = range(10, 17)
 """A call; a return; a load whose result depends on types (a); a constant that names something; a store (a: frame, b..c: slots)
-into special slots, to be repeated; an access (a: register; of a helper's area, b: its size) or an argument of a kind that
-Python knows."""
+into special slots, to be repeated; an access (a: register; of a helper's area, b: its size, c: how) or an argument of a kind
+that Python knows."""
 
 RUN, RUN_ENTERED, RUN_ENTER, RUN_STEP, RUN_NEXT_PATH = range(5)
 """What `verifier_run` is to do."""
@@ -98,4 +98,6 @@ REFUSALS = 100
     R_ITER_STATE,
     R_ITER_NUMBER,
     R_LOOP_TOO_COMPLEX,
-) = range(REFUSALS, REFUSALS + 80)
+    R_ARG_MAY_WRITE,
+    R_ARG_TRUSTED_NULL,
+) = range(REFUSALS, REFUSALS + 82)

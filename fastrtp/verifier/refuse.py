@@ -92,7 +92,9 @@ _MESSAGES: Mapping[int, tuple[int, str]] = MappingProxyType(
         why.R_OFF_FIXED: (EACCES, "dereference of modified {name} ptr R{a} off={off} disallowed"),
         why.R_OFF_VARIABLE: (EACCES, "variable {name} access var_off={var_off} disallowed"),
         why.R_ARG_TYPE: (EACCES, "R{a} type={name} expected={expected}"),
+        why.R_ARG_MAY_WRITE: (EACCES, "{helper}() may write into memory pointed by R{a} type={name}"),
         why.R_ARG_NULL: (EACCES, "Possibly NULL pointer passed to helper arg{a}"),
+        why.R_ARG_TRUSTED_NULL: (EACCES, "Possibly NULL pointer passed to trusted arg{b}"),
         why.R_ARG_NULL_OBJECT: (EFAULT, "verifier bug: invalid PTR_TO_BTF_ID register for type match"),
         why.R_ARG_UNREFERENCED: (EINVAL, "R{a} must be referenced when passed to release function"),
         why.R_ARG_TWO_REFS: (EACCES, "more than one arg with ref_obj_id R{a} {b} {c}"),
@@ -166,6 +168,8 @@ class _Operands(Mapping[str, Any]):
         if name == "func":
             func_id = env.insns[env.insn_idx].imm
             return f"{func_id_name(func_id)}#{func_id}"
+        if name == "helper":
+            return func_id_name(env.insns[env.insn_idx].imm)
         if name == "cast":
             return _CAST_LIMITS[env.a]
         if name == "old":

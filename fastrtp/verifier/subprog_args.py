@@ -192,10 +192,12 @@ class _Prototype:
             return
         if not target.name:
             raise self.refusal(f"arg#{number} type doesn't have a name")
+        if self.env.prog_type == BpfProgType.BPF_PROG_TYPE_TRACEPOINT:
+            return
         if self.env.prog_type in _RAW_TP or self.env.is_tracing:
             if target.kind == BtfKind.INT and target.size == 8:
                 return
-            if target.kind in _STRUCTS and target.name == _CTX_STRUCT:
+            if target.kind == BtfKind.STRUCT and target.name == _CTX_STRUCT:
                 return
         if self.env.prog_type in _RAW_TP:
             raise self.refusal(f"arg#{number} should be `struct {_CTX_STRUCT} *`")

@@ -372,6 +372,69 @@ int ctx_of_another_struct(__u64 *ctx)
 	return by_other_struct((struct pair *)ctx);
 }
 
+__weak __noinline int by_tagged_struct(struct bpf_raw_tracepoint_args *ctx __arg(ctx))
+{
+	return ctx->args[0];
+}
+
+struct nothing {};
+
+__weak __noinline int by_no_struct(struct nothing *nothing)
+{
+	return !nothing;
+}
+
+__weak __noinline int by_record(struct pair *ctx __arg(ctx))
+{
+	return ctx->b;
+}
+
+/* A classic tracepoint's record has no type of its own: any will do. */
+SEC("tracepoint/sched/sched_switch")
+int ctx_of_any_struct(__u64 *ctx)
+{
+	return by_record((struct pair *)ctx);
+}
+
+/* expect: EACCES Caller passes invalid args into func#1 ('by_record') */
+/* says: dereference of modified ctx ptr R1 off=8 disallowed */
+SEC("tracepoint/sched/sched_switch")
+int modified_ctx_of_any_struct(__u64 *ctx)
+{
+	return by_record((struct pair *)(ctx + 1));
+}
+
+union raw_tracepoint {
+	__u64 a;
+	__u32 b;
+};
+
+__weak __noinline int by_union(union raw_tracepoint *ctx __arg(ctx))
+{
+	return ctx->a;
+}
+
+/* expect: EINVAL Caller passes invalid args into func#1 ('by_union') */
+/* says: arg#0 should be void pointer */
+SEC("tp_btf/sched_switch")
+int ctx_of_a_union(__u64 *ctx)
+{
+	return by_union((union raw_tracepoint *)ctx);
+}
+
+SEC("tp_btf/sched_switch")
+int ctx_of_the_raw_struct(__u64 *ctx)
+{
+	return by_tagged_struct((struct bpf_raw_tracepoint_args *)ctx);
+}
+
+/* Nothing is read through a pointer to nothing. */
+SEC("tp_btf/sched_switch")
+int ctx_for_memory_of_no_size(__u64 *ctx)
+{
+	return by_no_struct((struct nothing *)ctx);
+}
+
 __weak __noinline int by_two_tags(void *ctx __arg(ctx) __arg(nonnull))
 {
 	return 0;
