@@ -150,6 +150,7 @@ HELPER_RULES: dict[str, Rule] = {
 """By name, without `bpf_`."""
 
 KFUNC_RULES: dict[str, Rule] = {
+    **dict.fromkeys((f"bpf_dynptr_{what}" for what in ("adjust", "is_null", "is_rdonly", "size")), _NOTHING),
     "bpf_iter_num_new": _NOTHING,
     "bpf_iter_num_next": Rule(Do.NOTHING, LOCAL),
     "bpf_iter_num_destroy": _NOTHING,

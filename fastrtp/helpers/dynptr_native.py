@@ -6,10 +6,16 @@ Kernel: kernel/bpf/helpers.c:bpf_dynptr_from_mem and its neighbours, kernel/bpf/
 
 from __future__ import annotations
 
-from errno import E2BIG, EINVAL
+from errno import E2BIG, EINVAL, ERANGE
 
+from fastrtp.helpers.probe_native import (
+    bpf_probe_read_kernel,
+    bpf_probe_read_kernel_str,
+    bpf_probe_read_user,
+    bpf_probe_read_user_str,
+)
 from fastrtp.maps.ringbuf_native import ring_reserve
-from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, native, store8, store32, store64, ult
+from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, memset, native, store8, store32, store64, ult
 from fastrtp.native.smp_native import store32_shared
 from fastrtp.uapi import BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 
@@ -100,6 +106,138 @@ def bpf_dynptr_data(ptr: int, offset: int, length: int, env: int) -> int:
     if load64(ptr) == 0 or _outside(ptr, offset, length):
         return 0
     return load64(ptr) + load32(ptr + _OFFSET) + offset
+
+
+# kernel functions
+
+
+@native(inline=True)
+def bpf_dynptr_size(ptr: int, env: int) -> int:
+    """Bytes of the area, or -EINVAL."""
+    return load32(ptr + _SIZE) if load64(ptr) != 0 else -EINVAL & _U32
+
+
+@native(inline=True)
+def bpf_dynptr_is_null(ptr: int, env: int) -> int:
+    """Whether there is no area."""
+    return 1 if load64(ptr) == 0 else 0
+
+
+@native(inline=True)
+def bpf_dynptr_is_rdonly(ptr: int, env: int) -> int:
+    """0: there are no read-only areas."""
+    return 0
+
+
+@native()
+def bpf_dynptr_adjust(ptr: int, start: int, end: int, env: int) -> int:
+    """From now on the part [start, end) of the area. 0, -EINVAL or -ERANGE."""
+    start &= _U32
+    end &= _U32
+    if load64(ptr) == 0 or start > end:
+        return -EINVAL & _U32
+    size = load32(ptr + _SIZE)
+    if start > size or end > size:
+        return -ERANGE & _U32
+    store32(ptr + _OFFSET, load32(ptr + _OFFSET) + start)
+    store32(ptr + _SIZE, end - start)
+    return 0
+
+
+@native()
+def bpf_dynptr_clone(ptr: int, clone: int, env: int) -> int:
+    """The same area once more. 0 or -EINVAL."""
+    if load64(ptr) == 0:
+        _init(clone, 0, 0)
+        return -EINVAL & _U32
+    store64(clone, load64(ptr))
+    store64(clone + _SIZE, load64(ptr + _SIZE))
+    return 0
+
+
+@device
+def _slice(ptr: int, offset: int, length: int) -> int:
+    if load64(ptr) == 0 or _outside(ptr, offset, length):
+        return 0
+    return load64(ptr) + load32(ptr + _OFFSET) + offset
+
+
+@native()
+def bpf_dynptr_slice(ptr: int, offset: int, buffer: int, length: int, env: int) -> int:
+    """Address of a part of the area, or 0. The buffer would be for an area in pieces."""
+    return _slice(ptr, offset & _U32, length & _U32)
+
+
+@native()
+def bpf_dynptr_slice_rdwr(ptr: int, offset: int, buffer: int, length: int, env: int) -> int:
+    """The same, to be written to."""
+    return _slice(ptr, offset & _U32, length & _U32)
+
+
+@native()
+def bpf_dynptr_copy(dst: int, dst_off: int, src: int, src_off: int, size: int, env: int) -> int:
+    """From one area to another, or within one. 0, -EINVAL or -E2BIG."""
+    size &= _U32
+    target = _slice(dst, dst_off & _U32, size)
+    source = _slice(src, src_off & _U32, size)
+    if target != 0 and source != 0:
+        _memmove(target, source, size)
+        return 0
+    if (source != 0 and load64(dst) == 0) or (target != 0 and load64(src) == 0):
+        return -EINVAL & _U32
+    outside = _outside(dst, dst_off & _U32, size) or _outside(src, src_off & _U32, size)
+    return -E2BIG & _U32 if outside else 0
+
+
+@native()
+def bpf_dynptr_memset(ptr: int, offset: int, size: int, value: int, env: int) -> int:
+    """Fill a part of the area with a byte. 0 or -E2BIG."""
+    size &= _U32
+    target = _slice(ptr, offset & _U32, size)
+    if target == 0:
+        return -E2BIG & _U32 if _outside(ptr, offset & _U32, size) else 0
+    memset(target, value, size)
+    return 0
+
+
+@native()
+def bpf_probe_read_kernel_dynptr(ptr: int, offset: int, size: int, src: int, env: int) -> int:
+    """Copy kernel memory into the area. 0, -E2BIG, -ERANGE or -EFAULT."""
+    size &= _U32
+    target = _slice(ptr, offset & _U32, size)
+    if target == 0:
+        return -E2BIG & _U32 if _outside(ptr, offset & _U32, size) else 0
+    return bpf_probe_read_kernel(target, size, src, env) & _U32
+
+
+@native()
+def bpf_probe_read_kernel_str_dynptr(ptr: int, offset: int, size: int, src: int, env: int) -> int:
+    """Copy a string into the area: its length with the NUL, -E2BIG, -ERANGE or -EFAULT."""
+    size &= _U32
+    target = _slice(ptr, offset & _U32, size)
+    if target == 0:
+        return -E2BIG & _U32 if _outside(ptr, offset & _U32, size) else 0
+    return bpf_probe_read_kernel_str(target, size, src, env) & _U32
+
+
+@native()
+def bpf_probe_read_user_dynptr(ptr: int, offset: int, size: int, src: int, env: int) -> int:
+    """Copy memory of the process into the area. 0, -E2BIG or -EFAULT."""
+    size &= _U32
+    target = _slice(ptr, offset & _U32, size)
+    if target == 0:
+        return -E2BIG & _U32 if _outside(ptr, offset & _U32, size) else 0
+    return bpf_probe_read_user(target, size, src, env) & _U32
+
+
+@native()
+def bpf_probe_read_user_str_dynptr(ptr: int, offset: int, size: int, src: int, env: int) -> int:
+    """Copy a string of the process into the area: its length with the NUL, -E2BIG or -EFAULT."""
+    size &= _U32
+    target = _slice(ptr, offset & _U32, size)
+    if target == 0:
+        return -E2BIG & _U32 if _outside(ptr, offset & _U32, size) else 0
+    return bpf_probe_read_user_str(target, size, src, env) & _U32
 
 
 @native()

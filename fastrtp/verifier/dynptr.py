@@ -56,7 +56,14 @@ def check_dynptr_arg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type
     return found
 
 
-def _make(env: BpfVerifierEnv, regno: int, reg: BpfRegState, kind: int) -> None:
+def clone_dynptr(env: BpfVerifierEnv, regno: int, reg: BpfRegState, parent: BpfRegState) -> None:
+    """Another dynptr of the same area: of a record, it is given back with it. Errors: EINVAL."""
+    if reg.type == CONST_PTR_TO_DYNPTR:
+        env.reject(EINVAL, "Dynptr has to be an uninitialized dynptr")
+    _make(env, regno, reg, parent.num & _TYPES, parent.ref_obj_id)
+
+
+def _make(env: BpfVerifierEnv, regno: int, reg: BpfRegState, kind: int, ref: int | None = None) -> None:
     spi, frame = _spi(env, reg), func(env, reg)
     if spi < 0:
         env.reject(EINVAL, "Dynptr has to be an uninitialized dynptr")
@@ -65,7 +72,8 @@ def _make(env: BpfVerifierEnv, regno: int, reg: BpfRegState, kind: int) -> None:
     destroy_if_dynptr(env, frame, spi)
     destroy_if_dynptr(env, frame, spi - 1)
     ident = env.new_id()
-    ref = env.acquire_reference(env.insn_idx) if kind == DYNPTR_TYPE_RINGBUF else 0
+    if ref is None:
+        ref = env.acquire_reference(env.insn_idx) if kind == DYNPTR_TYPE_RINGBUF else 0
     for where, first in ((spi, 1), (spi - 1, 0)):
         held = BpfRegState(CONST_PTR_TO_DYNPTR, ZERO, id=ident, ref_obj_id=ref, num=kind | first)
         frame.stack[where] = BpfStackState(ALL_DYNPTR, held)

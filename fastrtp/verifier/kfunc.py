@@ -1,4 +1,6 @@
-"""Calls of kernel functions: RCU and preemption sections; number iterators are the core's, objects: object_kfunc.py.
+"""Calls of kernel functions: who may call what, RCU and preemption sections.
+
+Number iterators are the core's; objects: object_kfunc.py; what a prototype says all of: kfunc_args.py.
 
 Kernel: kernel/bpf/verifier.c:check_kfunc_call.
 """
@@ -8,10 +10,12 @@ from __future__ import annotations
 from errno import EACCES, EINVAL
 
 from fastrtp.btf import BtfKind
-from fastrtp.btf.kfuncs import KfuncProto, kfunc_ids
+from fastrtp.btf.kfuncs import KfuncProto, kfunc_of
 from fastrtp.isa import BPF_CALL, BPF_JMP, BPF_PSEUDO_KFUNC_CALL, Insn
+from fastrtp.uapi import BpfProgType
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.func import clear_caller_saved_regs
+from fastrtp.verifier.kfunc_args import check_plain_kfunc
 from fastrtp.verifier.object_kfunc import check_object_kfunc
 from fastrtp.verifier.regtype import (
     MEM_RCU,
@@ -27,6 +31,9 @@ from fastrtp.verifier.state import (
     BpfStackState,
 )
 
+TRACING_HOOK = (BpfProgType.BPF_PROG_TYPE_TRACING, BpfProgType.BPF_PROG_TYPE_TRACEPOINT)
+"""May call what is there for tracing. Kernel: bpf_prog_type_to_kfunc_hook."""
+
 
 def add_kfunc_calls(env: BpfVerifierEnv) -> None:
     """Name the functions that the program calls. Kernel: add_subprog_and_kfunc, add_kfunc_call."""
@@ -39,9 +46,10 @@ def add_kfunc_calls(env: BpfVerifierEnv) -> None:
         return
     if not env.gpl_compatible:
         env.reject(EINVAL, "cannot call kernel function from non-GPL compatible program")
-    known = kfunc_ids(env.attr.kernel_btf)
+    btf = env.attr.kernel_btf
     for i in calls:
-        proto, ident, btf = known.get(env.insns[i].imm), env.insns[i].imm, env.attr.kernel_btf
+        ident = env.insns[i].imm
+        proto = kfunc_of(btf, ident)
         is_func = btf is not None and 0 < ident < len(btf) and btf.type(ident).kind == BtfKind.FUNC
         if proto is None and not is_func and not env.insns[i].off:
             env.reject(EINVAL, f"kernel btf_id {ident} is not a function")
@@ -59,11 +67,30 @@ def check_kfunc_call(env: BpfVerifierEnv, insn: Insn) -> None:
         return
     if env.cur_state.refs:
         check_call_in_section(env, insn, proto.is_graph)
+    if not proto.common and env.prog_type not in TRACING_HOOK:
+        env.reject(EACCES, f"calling kernel function {proto.name} is not allowed")
+    if proto.sleepable:
+        env.reject(EACCES, f"program must be sleepable to call sleepable kfunc {proto.name}")
+    if proto.members:
+        env.aux[env.insn_idx].operands = ",".join(map(str, _operands(env, proto)))
     if proto.family:
         check_object_kfunc(env, proto)
-        return
-    _check_section(env, proto)
-    clear_caller_saved_regs(env.frame)
+    elif proto.section:
+        _check_section(env, proto)
+        clear_caller_saved_regs(env.frame)
+    else:
+        check_plain_kfunc(env, proto)
+
+
+def _operands(env: BpfVerifierEnv, proto: KfuncProto) -> list[int]:
+    """Offsets and sizes that the function's body gets. Errors: EINVAL for a kernel without such a struct."""
+    btf, found = env.attr.kernel_btf, []
+    for struct, member in proto.members:
+        type_id = btf.find(struct, BtfKind.STRUCT) if btf is not None else None
+        if type_id is None:
+            env.reject(EINVAL, f"{proto.name}: no struct {struct} in the kernel's BTF")
+        found.append(btf.member(type_id, member).offset_bytes if member else btf.sizeof(type_id))
+    return found
 
 
 def _refuse_unknown(env: BpfVerifierEnv, insn: Insn) -> None:

@@ -1,4 +1,4 @@
-"""Kernel functions on objects: made, dropped and counted, put into lists and trees, tasks and cgroups held and let go.
+"""Kernel functions on objects of the program: made, dropped and counted, put into lists and trees; and casts.
 
 An object of the program is a PTR_TO_BTF_ID | MEM_ALLOC whose `map` is the program's BTF. Who owns it has a reference; in a
 list or tree it is not owned (NON_OWN_REF), and what points to it is good until the lock is given back.
@@ -8,13 +8,12 @@ Kernel: kernel/bpf/verifier.c:check_kfunc_args, check_kfunc_call, ref_convert_ow
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import E2BIG, EACCES, EINVAL, ELOOP
+from errno import E2BIG, EACCES, EFAULT, EINVAL, ELOOP
 from functools import partial
 from typing import Any
 
 from fastrtp.btf import BtfKind
 from fastrtp.btf.kfuncs import KfuncProto
-from fastrtp.uapi import BpfProgType
 from fastrtp.verifier.bounds import ZERO
 from fastrtp.verifier.env import BpfVerifierEnv
 from fastrtp.verifier.fields import BTF_FIELDS_MAX, BtfField, field_rows, fields_of, object_fields
@@ -40,16 +39,12 @@ from fastrtp.verifier.state import REG_NOT_INIT, REG_UNKNOWN, BpfFuncState, BpfR
 from fastrtp.verifier.tnum import U32
 
 _OBJECT = PTR_TO_BTF_ID | MEM_ALLOC
-_TRACING_HOOK = (BpfProgType.BPF_PROG_TYPE_TRACING, BpfProgType.BPF_PROG_TYPE_TRACEPOINT)
-"""May call what is there for tracing. Kernel: bpf_prog_type_to_kfunc_hook."""
 _HEADS = {"list": ("bpf_list_head", "bpf_list_node"), "rbtree": ("bpf_rb_root", "bpf_rb_node")}
 _ROOTS, _NODES = ({names[0] for names in _HEADS.values()}, {names[1] for names in _HEADS.values()})
 
 
 def check_object_kfunc(env: BpfVerifierEnv, proto: KfuncProto) -> None:
     """Check the call at the current instruction and set R0. Errors: EINVAL, EACCES."""
-    if env.prog_type not in _TRACING_HOOK and proto.family != "rdonly_cast":
-        env.reject(EACCES, f"calling kernel function {proto.name} is not allowed")
     _FAMILIES[proto.family](env, proto)
 
 
@@ -287,60 +282,6 @@ def in_rbtree_callback(env: BpfVerifierEnv) -> bool:
     return called is not None and called.family == "rbtree"
 
 
-# objects of the kernel
-
-
-def _kernel_struct(env: BpfVerifierEnv, proto: KfuncProto) -> int:
-    btf = env.attr.kernel_btf
-    type_id = btf.find(proto.struct, BtfKind.STRUCT) if btf is not None else None
-    if type_id is None:
-        env.reject(EINVAL, f"{proto.name}: no struct {proto.struct} in the kernel's BTF")
-    return int(type_id)
-
-
-def _check_kernel_object(env: BpfVerifierEnv, proto: KfuncProto, rcu: bool) -> BpfRegState:
-    """R1 is a pointer to the struct that is trusted: from the context, owned, or (`rcu`) good until the section ends."""
-    reg, type_id = check_reg_read(env, 1), _kernel_struct(env, proto)
-    if proto.release and register_is_null(reg):
-        env.reject(EACCES, "Possibly NULL pointer passed to trusted arg0")
-    _refuse_null(env, reg, 0)
-    is_pointer = base_type(reg.type) == PTR_TO_BTF_ID and reg.map is None
-    if not is_pointer or reg.num != type_id or reg.off:
-        given = env.attr.kernel_btf.type(reg.num).name if is_pointer else ""
-        if not is_pointer:
-            env.reject(EINVAL, f"arg#0 pointer type STRUCT {proto.struct} must point to scalar, or struct with scalar")
-        env.reject(
-            EINVAL,
-            f"kernel function {proto.name} args#0 expected pointer to STRUCT {proto.struct} "
-            f"but R1 has a pointer to STRUCT {given}",
-        )
-    trusted = reg.ref_obj_id or reg.type & PTR_TRUSTED
-    if not trusted and not (rcu and reg.type & MEM_RCU):
-        env.reject(EINVAL, "R1 must be a rcu pointer" if rcu else "R1 must be referenced or trusted")
-    return reg
-
-
-def _acquire(env: BpfVerifierEnv, proto: KfuncProto) -> None:
-    _check_kernel_object(env, proto, True)
-    _finish(env, proto, BpfRegState(PTR_TO_BTF_ID, ZERO, num=_kernel_struct(env, proto)))
-
-
-def _release(env: BpfVerifierEnv, proto: KfuncProto) -> None:
-    reg = check_reg_read(env, 1)
-    _check_release_off(env, reg)
-    reg = _check_kernel_object(env, proto, False)
-    if not reg.ref_obj_id:
-        env.reject(EINVAL, f"release kernel function {proto.name} expects refcounted PTR_TO_BTF_ID")
-    release_reference(env, reg.ref_obj_id)
-    clear_caller_saved_regs(env.frame)
-
-
-def _from_pid(env: BpfVerifierEnv, proto: KfuncProto) -> None:
-    if check_reg_read(env, 1).type != SCALAR_VALUE:
-        env.reject(EINVAL, "R1 is not a scalar")
-    _finish(env, proto, BpfRegState(PTR_TO_BTF_ID, ZERO, num=_kernel_struct(env, proto)))
-
-
 def _rdonly_cast(env: BpfVerifierEnv, proto: KfuncProto) -> None:
     """Any value as a pointer to a kernel struct or union, or to anything (void, 0); its loads are checked as they are made."""
     check_reg_read(env, 1)
@@ -357,14 +298,22 @@ def _rdonly_cast(env: BpfVerifierEnv, proto: KfuncProto) -> None:
     _finish(env, proto, BpfRegState(PTR_TO_BTF_ID | PTR_UNTRUSTED, ZERO, num=type_id))
 
 
+def _trap(env: BpfVerifierEnv, proto: KfuncProto) -> None:
+    """The compiler put it where C says that anything may happen."""
+    env.reject(EFAULT, "unexpected __bpf_trap() due to uninitialized variable?")
+
+
+def _device(env: BpfVerifierEnv, proto: KfuncProto) -> None:
+    env.reject(EINVAL, "metadata kfuncs require device-bound program")
+
+
 _FAMILIES: dict[str, Callable[[BpfVerifierEnv, KfuncProto], None]] = {
     "obj_new": _obj_new,
     "obj_drop": _obj_drop,
     "refcount_acquire": _refcount_acquire,
     "list": _list,
     "rbtree": _rbtree,
-    "acquire": _acquire,
-    "release": _release,
-    "from_pid": _from_pid,
     "rdonly_cast": _rdonly_cast,
+    "trap": _trap,
+    "device": _device,
 }
