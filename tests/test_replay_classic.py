@@ -19,8 +19,8 @@ from fastrtp.record.btf_format import btf_format
 from fastrtp.record.columns import LOCATION
 from fastrtp.record.event_format import EventFormat, FieldKind, FormatField
 from fastrtp.record.event_formats import default_formats
+from fastrtp.record.record_bytes import contexts
 from fastrtp.record.record_fields import decode_record
-from fastrtp.replay.contexts import contexts
 from fastrtp.replay.raw_syscalls import as_raw_syscalls
 from fastrtp.trace.syscalls import NUMBERS, raw_event
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "check": "check",
     "import": "recordings",
     "info": "recordings",
+    "events": "events",
     "list": "tracepoints",
     "verify": "verify",
     "dump": "dump",

@@ -10,6 +10,7 @@ import click
 from fastrtp.cli.objects import read_spec
 from fastrtp.cli.recordings import open_recording
 from fastrtp.cli.replay import explained, make_kernel
+from fastrtp.cli.selection import Selection, selection_options
 from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import console, number, plain, table
 from fastrtp.errors import BpfError, ObjectError, ReplayError
@@ -38,8 +39,10 @@ _STYLES = {"exact": "green", "derived": "", "context": "yellow", "missing": "bol
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
 @setup_options
+@selection_options
 def check_command(
-    obj: Path, recording: Path, missing: Any, instance: str | None, form: str, btf: str | None, setup: Setup
+    obj: Path, recording: Path, missing: Any, instance: str | None, form: str, btf: str | None, setup: Setup,
+    selection: Selection,
 ) -> int:  # fmt: skip
     """Say what a replay of RECORDING would give the programs of OBJ, without running them.
 
@@ -48,7 +51,7 @@ def check_command(
     other events), or missing, and what is read then.
     """
     data, _spec = read_spec(obj)
-    opened = open_recording(recording, instance)
+    opened = selection.of(open_recording(recording, instance))
     kernel = make_kernel(btf, opened, version=setup.version)
     try:
         from fastrtp.replay import check

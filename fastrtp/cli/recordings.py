@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastrtp.cli.selection import Selection, selection_options
 from fastrtp.cli.terminal import Bar, console, need_native, number, plain, scaled, seconds, table
 from fastrtp.errors import RecordingError
 
@@ -30,15 +31,16 @@ def open_recording(path: Path, instance: str | None = None) -> Recording:
 @click.command("import", short_help="Turn a recording into columns that open in no time.")
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
+@selection_options
 @click.option("--instance", metavar="NAME", help="One of the file's trace instances, '' the top one.")
-def import_command(recording: Path, out: Path, instance: str | None) -> None:
+def import_command(recording: Path, out: Path, instance: str | None, selection: Selection) -> None:
     """Turn a RECORDING into columns in the folder OUT, which opens in no time."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecordingError(f"{out}: exists and is no empty folder")
     recording.stat()
     need_native()
     start = time.perf_counter()
-    opened = open_recording(recording, instance)
+    opened = selection.of(open_recording(recording, instance))
     read = time.perf_counter()
     opened.save(out)
     done = time.perf_counter()
@@ -49,6 +51,7 @@ def import_command(recording: Path, out: Path, instance: str | None) -> None:
 
 @click.command("info", short_help="Show what is in a recording.")
 @click.argument("recording", type=click.Path(path_type=Path))
+@selection_options
 @click.option("--instance", metavar="NAME", help="One of the file's trace instances, '' the top one.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option(
@@ -59,9 +62,9 @@ def import_command(recording: Path, out: Path, instance: str | None) -> None:
     metavar="N",
     help="Only the N most frequent events; 0: all.",
 )
-def info_command(recording: Path, instance: str | None, form: str, top: int) -> None:
+def info_command(recording: Path, instance: str | None, form: str, top: int, selection: Selection) -> None:
     """Show what is in a RECORDING."""
-    opened = open_recording(recording, instance)
+    opened = selection.of(open_recording(recording, instance))
     info = opened.info()
     if form == "json":
         from fastrtp.cli.render import to_json

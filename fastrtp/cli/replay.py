@@ -12,6 +12,7 @@ import click
 from fastrtp.cli.introspect import as_text, check_words, run_words
 from fastrtp.cli.objects import check_maps, read_spec, tell_skipped
 from fastrtp.cli.recordings import open_recording
+from fastrtp.cli.selection import Selection, selection_options
 from fastrtp.cli.session import save as save_session
 from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, seconds, table
@@ -138,6 +139,7 @@ class Drained:
     "--strict", is_flag=True, help="Refuse the run where a program cannot be loaded or attached, instead of listing it."
 )
 @setup_options
+@selection_options
 @click.option("--instance", metavar="NAME", help="One of the recording's trace instances, '' the top one.")
 @click.option("--perf-map", "perf_map", flag_value="map", help="Tell perf about compiled code: /tmp/perf-PID.map, which stays.")
 @click.option(
@@ -150,7 +152,7 @@ def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
     trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,
     perf_map: str | None, cpus: str | None, window: str | None, instance: str | None, order: str | None,
-    consumer: str | None, strict: bool, setup: Setup,
+    consumer: str | None, strict: bool, setup: Setup, selection: Selection,
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
@@ -164,7 +166,7 @@ def replay_command(
     check_words(then)
     data, spec = read_spec(obj)
     _check_names(spec, obj, options)
-    opened = open_recording(recording, instance)
+    opened = selection.of(open_recording(recording, instance))
     kernel = make_kernel(btf, opened, perf_map, setup.version)
     try:
         loaded = setup.load(kernel, data, obj.name, strict=strict)

@@ -53,7 +53,7 @@ def save_folder(recording: Recording, folder: Path) -> None:
         tables = []
         for number, table in enumerate(recording.tables):
             file = f"{number:03d}.{re.sub(r'[^A-Za-z0-9_]', '_', table.name)}.arrow"
-            _write_table(folder / file, {name: _column_to_arrow(table, name) for name in table.fields})
+            _write_table(folder / file, {name: column_to_arrow(table, name) for name in table.fields})
             tables.append(_describe_table(table, file))
         for stale in set(folder.glob("[0-9][0-9][0-9]*.*.arrow")) - {folder / table["file"] for table in tables}:
             stale.unlink()
@@ -107,7 +107,8 @@ def _format_text(fmt: EventFormat) -> str:
     return "\n".join([*lines, "", f"print fmt: {fmt.print_fmt}", ""])
 
 
-def _column_to_arrow(table: EventTable, name: str) -> pa.Array:
+def column_to_arrow(table: EventTable, name: str) -> pa.Array:
+    """A column: integers, arrays of a fixed size, bytes of a fixed or (large_binary) of any size."""
     import pyarrow as pa
 
     column = table.fields[name]

@@ -94,8 +94,10 @@ class EventFormat:
 
 def parse_event_format(text: str, system: str, long_size: int = 8) -> EventFormat:
     """Parse one format file. RecordingError names the system and what is wrong."""
-    name, event_id, print_fmt = "", -1, ""
+    name, event_id = "", -1
     fields: list[FormatField] = []
+    text, _, print_fmt = text.partition("\nprint fmt:")  # up to the end: a text in it may have lines of its own
+    print_fmt = print_fmt.strip()
     for line in text.splitlines():
         if line.startswith("name:"):
             name = line[5:].strip()
@@ -104,8 +106,6 @@ def parse_event_format(text: str, system: str, long_size: int = 8) -> EventForma
             if not digits.isdigit() or int(digits) > 0xFFFF:
                 raise RecordingError(f"event format {system}/{name or '?'}: id {digits[:40]!r} is not a 16-bit number")
             event_id = int(digits)
-        elif line.startswith("print fmt:"):
-            print_fmt = line[10:].strip()
         elif "field:" in line or "field special:" in line:
             fields.append(_parse_field(line, f"{system}/{name}", long_size))
     if not name or event_id < 0:

@@ -152,7 +152,7 @@ def _table(name: str, fields: Mapping[str, list[Any]], rows: int, number: int) -
     match = _NAME.fullmatch(name)
     if match is None:
         raise RecordingError(f"event name {name!r} is not a name, or system:name")
-    fields = {_field_name(key): values for key, values in fields.items()}
+    fields = {_field_name(key.removeprefix(f"{match[2]}.").removeprefix(f"{name}.")): values for key, values in fields.items()}
     known = default_formats().get(match[2])
     if known is not None and match[1] in (None, known.system):
         unknown = [key for key in fields if known.field(key) is None]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from .event_format import EventFormat
-from .print_fmt_parse import Expr, Names, Parser, PrintFormatError
+from .print_fmt_parse import Expr, Names, Parser, PrintFormatError, no_value
 from .record_fields import decode_record
 
 Lookup = Callable[[int], tuple[str, int] | None]
@@ -23,7 +24,8 @@ Lookup = Callable[[int], tuple[str, int] | None]
 _CONVERSION = re.compile(
     r"%(?P<flags>[-+ #0]*)(?P<width>\d+|\*)?(?:\.(?P<precision>\d+|\*))?(?P<length>hh|h|ll|l|L|z|t|j)?(?P<kind>[a-zA-Z%])"
 )
-_POINTER = re.compile(r"[sS]|I4|I6c|I6")
+_POINTER = re.compile(r"[sS]|I4|I6c|I6|ISpc")
+_AF_INET, _AF_INET6, _SOCKADDR_IN, _SOCKADDR_IN6 = 2, 10, 8, 24
 _BITS: dict[str | None, int] = {"hh": 8, "h": 16, None: 32}
 
 
@@ -32,12 +34,19 @@ def _no_symbols(_address: int) -> None:
 
 
 class PrintFormat:
-    """Of one event. `names`: values of enumerators and variables, a mapping or a function. `error`: why its print format cannot
-    be used, "" when it can.
+    """Of one event. `names`: values of enumerators and variables, a mapping or a function. `texts`: what pointers of %s
+    lead to. `error`: why its print format cannot be used, "" when it can.
     """
 
-    def __init__(self, fmt: EventFormat, names: Names | None = None, symbols: Lookup = _no_symbols) -> None:
+    def __init__(
+        self,
+        fmt: EventFormat,
+        names: Names | None = None,
+        symbols: Lookup = _no_symbols,
+        texts: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         self.fmt = fmt
+        self._texts = texts
         self.error = ""
         self._symbols = symbols
         self._pieces: list[str | Callable[[bytes], str]] = []
@@ -90,10 +99,12 @@ class PrintFormat:
         precision = next(left) if match["precision"] == "*" else _constant(match["precision"])
         value = next(left)
         flags, kind = match["flags"], match["kind"]
+        if value is no_value:
+            return lambda data: _pad("?", flags, width(data))
         if kind == "p":
             return lambda data: _pad(self._pointer(value(data), extension), flags, width(data))
         if kind == "s":
-            return lambda data: _pad(_string(value(data), precision(data)), flags, width(data))
+            return lambda data: _pad(_string(self._text_of(value(data)), precision(data)), flags, width(data))
         if kind == "c":
             return lambda data: _pad(chr(value(data) & 0xFF), flags, width(data))
         if kind not in "diuxXo":
@@ -101,17 +112,39 @@ class PrintFormat:
         bits = _BITS.get(match["length"], 64)
         return lambda data: _integer(value(data), kind, bits, flags, width(data), precision(data))
 
+    def _text_of(self, value: Any) -> Any:
+        return self._texts.get(value & (1 << 64) - 1, f"{value & (1 << 64) - 1:#x}") if isinstance(value, int) else value
+
     def _pointer(self, value: Any, extension: str) -> str:
         if extension in ("I4", "I6c", "I6"):
             raw = value if isinstance(value, bytes) else b""
             size = 4 if extension == "I4" else 16
-            return str(ipaddress.ip_address(raw[:size].ljust(size, b"\0")))
-        address = (value if isinstance(value, int) else int.from_bytes(value[:8], "little")) & (1 << 64) - 1
-        if extension in ("s", "S") and address >> 63:
-            found = self._symbols(address)
+            address = ipaddress.ip_address(raw[:size].ljust(size, b"\0"))
+            if isinstance(address, ipaddress.IPv6Address):
+                if extension == "I6":
+                    return address.exploded
+                return str(address) if address.ipv4_mapped is None else f"::ffff:{address.ipv4_mapped}"
+            return str(address)
+        if extension == "ISpc":
+            return _socket_address(value if isinstance(value, bytes) else b"")
+        number = (value if isinstance(value, int) else int.from_bytes(value[:8], "little")) & (1 << 64) - 1
+        if extension in ("s", "S") and number >> 63:
+            found = self._symbols(number)
             if found is not None:
                 return found[0] if extension == "s" else f"{found[0]}+{found[1]:#x}"
-        return f"{address:#x}" if address else "(nil)"
+        return f"{number:#x}" if number else "(nil)"
+
+
+def _socket_address(raw: bytes) -> str:
+    """%pISpc: an address with its port. Kernel: lib/vsprintf.c:ip4_addr_string_sa, ip6_addr_string_sa"""
+    family, port = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[2:4], "big")
+    if family == _AF_INET and len(raw) >= _SOCKADDR_IN:
+        return f"{ipaddress.IPv4Address(raw[4:8])}:{port}"
+    if family == _AF_INET6 and len(raw) >= _SOCKADDR_IN6:
+        address = ipaddress.IPv6Address(raw[8:24])
+        shown = str(address) if address.ipv4_mapped is None else f"::ffff:{address.ipv4_mapped}"
+        return f"[{shown}]:{port}"
+    return f"(family {family})" if raw else "(nil)"
 
 
 def _constant(text: str | None) -> Expr:

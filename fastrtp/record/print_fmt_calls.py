@@ -94,12 +94,21 @@ def _print_array(parser: Parser) -> Expr:
     return text
 
 
+def _builtin_expect(parser: Parser) -> Expr:
+    """What is expected changes nothing."""
+    value = parser.expression()
+    parser.comma()
+    parser.expression()
+    return value
+
+
 def _raw(value: object) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
 CALLS: Mapping[str, Callable[[Parser], Expr]] = MappingProxyType(
     {
+        "__builtin_expect": _builtin_expect,
         "__print_symbolic": _print_symbolic,
         "__print_flags": _print_flags,
         "__get_str": _get_str,

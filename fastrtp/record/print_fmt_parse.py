@@ -108,7 +108,9 @@ class Parser:
         args = []
         while self._peek()[1] == ",":
             self._next()
-            args.append(self.expression())
+            self._unknown = False
+            argument = self.expression()
+            args.append(no_value if self._unknown else argument)
         if self._at != len(self._tokens):
             raise PrintFormatError(f"{self.fmt.name}: {self._peek()[1]!r} is left over")
         return text, args
@@ -267,6 +269,7 @@ class Parser:
     def pairs(self) -> list[tuple[int, bytes]]:
         """{ value, "text" }, ... up to the closing parenthesis. The values are constants."""
         found = []
+        outside = self._unknown
         while True:
             self._expect("{")
             self._unknown = False
@@ -278,7 +281,13 @@ class Parser:
             if isinstance(text, bytes) and not self._unknown:  # a NULL ends the table; a name without a value matches nothing
                 found.append((value, text))
             if not self.more() or self._peek() != ("op", "{"):
+                self._unknown = outside
                 return found
+
+
+def no_value(_data: bytes) -> bytes:
+    """What stands for an argument that takes the value of a name which nobody knows: a variable of the recorded kernel."""
+    return b"?"
 
 
 def _applied(apply: Callable[[int, int], int], left: Expr, right: Expr) -> Expr:

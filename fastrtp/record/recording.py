@@ -7,11 +7,11 @@ supported form gives the same object. Everything in it is read-only for its user
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,8 +23,27 @@ from .kallsyms import Kallsyms
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .frames import EventFrame
+
 Progress = Callable[[int, int], None]
 CLONE_THREAD = 0x10000
+
+
+class EventCount(int):
+    """A number of events that gives them as a table when it is called."""
+
+    recording: Recording
+
+    def __call__(self, *names: str) -> EventFrame:
+        """See `Recording.events`."""
+        from .frames import EventFrame
+        from .select import numbers_of
+
+        patterns = names or ("*",)
+        return EventFrame(self.recording, numbers_of(self.recording, patterns) if self.recording.tables else [])
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
 
 
 @dataclass
@@ -116,9 +135,53 @@ class Recording:
         save_folder(self, Path(folder))
 
     @property
-    def events(self) -> int:
-        """How many events there are."""
-        return len(self.time)
+    def events(self) -> EventCount:
+        """How many events there are; called with names or patterns ("sched_switch", "irq:*"), these events as a table
+        (`EventFrame`: to_arrow, to_pandas, to_polars, to_parquet); with none, all. RecordingError for a name that is not there.
+
+            recording.events("sched_switch").to_pandas()
+        """
+        count = EventCount(len(self.time))
+        count.recording = self
+        return count
+
+    def select(
+        self,
+        *,
+        start: str | int | None = None,
+        end: str | int | None = None,
+        cpus: Iterable[int] | int | None = None,
+        pids: Iterable[int] | int | None = None,
+        comms: Iterable[str] | str | None = None,
+        events: Iterable[str] | str | None = None,
+    ) -> Recording:
+        """The events from `start` to before `end`, on some CPUs, of some tasks (running ones, by pid, or by a name or pattern of
+        names saved with the recording), of some kinds ("sched_*", "irq:*"), as a recording of their own.
+
+        Times: ns of the clock; "1.5s", "20ms": since the first event; "39.257228": seconds of the clock. RecordingError for what
+        the recording does not have.
+        """
+        from .select import select
+
+        return select(self, start=start, end=end, cpus=cpus, pids=pids, comms=comms, events=events)
+
+    @staticmethod
+    def concat(recordings: Sequence[Recording], align: Literal["start"] | Sequence[int] | None = None) -> Recording:
+        """Several recordings of a machine as one, in time order. `align`: "start" lets all begin at the first one's time; numbers
+        of ns move each by so much; None: their clocks are the same. RecordingError.
+        """
+        from .select import concat
+
+        return concat(recordings, align)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: symbols as bytes, nothing that can be found again."""
+        state = {name: value for name, value in vars(self).items() if name not in ("kallsyms", "positions", "tgids")}
+        return state | {"kallsyms_text": self.kallsyms_text()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        symbols = state["kallsyms_text"]
+        vars(self).update(state | {"kallsyms_text": lambda: symbols})
 
     def __len__(self) -> int:
         return len(self.time)
