@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fastrtp.btf.kfuncs import EVERY
+from fastrtp.cli.support import markdown, rows
+from fastrtp.helpers.sources import HELPER_SOURCES
+from fastrtp.helpers.table import HELPERS
 from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +30,20 @@ def test_every_path_that_is_named_exists(document: str) -> None:
     missing = {path for path in paths(document) if not (ROOT / path).exists() and not (ROOT / "fastrtp" / path).exists()}
 
     assert not missing
+
+
+def test_the_support_table_is_what_the_tables_say() -> None:
+    """Mended by: fastrtp support --format markdown > SUPPORT.md"""
+    assert (ROOT / "SUPPORT.md").read_text() == markdown()
+
+
+def test_every_helper_and_kernel_function_is_in_the_table() -> None:
+    told = {row.name for row in rows()}
+
+    assert {f"bpf_{proto.name}" for proto in HELPERS.values() if proto.proto} <= told
+    assert EVERY.keys() <= told
+    assert all(row.note for row in rows())
+    assert HELPER_SOURCES.keys() == {proto.name for proto in HELPERS.values() if proto.proto and not proto.never}
 
 
 def test_every_layer_is_told() -> None:

@@ -354,6 +354,21 @@ MASKS = {
                                       "release kernel function bpf_task_release expects refcounted PTR_TO_BTF_ID"),
 }  # fmt: skip
 """tp_btf program on sched_switch: the last line of the log."""
+GROUP = "r1 = *(u64 *)(r1 +0)\n"
+LET_GO = "if r0 == 0 goto +2\nr1 = r0\nkcall bpf_cgroup_release\nr0 = 0\nexit"
+GROUPS = {
+    "an ancestor": (GROUP + "r2 = 0\nkcall bpf_cgroup_ancestor\n" + LET_GO, ""),
+    "an ancestor that is kept": (GROUP + "r2 = 0\nkcall bpf_cgroup_ancestor\nr0 = 0\nexit",
+                                 "BPF_EXIT instruction in main prog would lead to reference leak"),
+    "whether a task is under it": (GROUP + "r6 = r1\ncall bpf_get_current_task_btf\nr1 = r0\nr2 = r6\n"
+                                   "kcall bpf_task_under_cgroup\nr0 = 0\nexit", ""),
+    "whether a cgroup is under it": (GROUP + "r2 = r1\nkcall bpf_task_under_cgroup\nr0 = 0\nexit",
+                                     NOT_OURS.format("bpf_task_under_cgroup", 0, "task_struct", 1, "cgroup")),
+    "a hierarchy of version 1": ("call bpf_get_current_task_btf\nr1 = r0\nr2 = 1\nkcall bpf_task_get_cgroup1\n" + LET_GO, ""),
+    "a task by its number": (
+        "r1 = 1\nkcall bpf_task_from_vpid\nif r0 == 0 goto +2\nr1 = r0\nkcall bpf_task_release\nr0 = 0\nexit", ""),
+}  # fmt: skip
+"""The same on cgroup_mkdir."""
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -368,6 +383,41 @@ def test_verdicts_of_masks_of_the_running_kernel(linux: Linux, name: str) -> Non
     text, expected = MASKS[name]
 
     assert linux.load(text, "sched_switch")[1] == expected
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_verdicts_of_cgroups(ours: Ours, name: str) -> None:
+    text, expected = GROUPS[name]
+
+    assert ours.load(text, "cgroup_mkdir")[1] == expected
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_verdicts_of_cgroups_of_the_running_kernel(linux: Linux, name: str) -> None:
+    text, expected = GROUPS[name]
+
+    assert linux.load(text, "cgroup_mkdir")[1] == expected
+
+
+def test_levels_of_cgroups(ours: Ours) -> None:
+    """A cgroup is its own ancestor on its level, there is none below; tasks are under the root alone. The report says so."""
+    text = GROUP + "r6 = r1\nr7 = VALUE+0\n"
+    for place, level in enumerate((-1, 0, 3, 4)):
+        text += f"r1 = r6\nr2 = {level}\nkcall bpf_cgroup_ancestor\nif r0 == 0 goto +4\nr1 = 1\n*(u8 *)(r7 +{place}) = r1\n"
+        text += "r1 = r0\nkcall bpf_cgroup_release\n"
+    text += "call bpf_get_current_task_btf\nr1 = r0\nr2 = r6\nkcall bpf_task_under_cgroup\n*(u8 *)(r7 +4) = r0\nr0 = 0\nexit"
+    fd, message = ours.load(text, "cgroup_mkdir")
+    assert message == ""
+    kernel, found = ours.kernel, []
+    link = kernel.raw_tracepoint_open(None, fd)
+    for level in (0, 3):
+        ours.fill(bytes(64))
+        kernel.objects.set("cgroup", level, "level", level)
+        kernel.trace("cgroup_mkdir")(kernel.objects.object("cgroup", level), 0)
+        found.append(list(kernel.map_lookup_elem(ours.value, bytes(4))[:5]))
+    kernel.close(link)
+
+    assert found == [[0, 1, 0, 0, 1], [0, 0, 1, 0, 0]]
 
 
 def test_masks_of_cpus(on_host_types: Ours) -> None:

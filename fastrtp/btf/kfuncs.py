@@ -102,7 +102,30 @@ _NOT_HERE: dict[str, str] = {
     "bpf_dynptr_from_skb": "recordings have no packets",
     "bpf_get_kmem_cache": "objects are in no caches here",
     "bpf_modify_return_test_tp": "for the kernel's own tests",
-    **dict.fromkeys(("css_rstat_updated",), "cgroups have no statistics here"),
+    "css_rstat_updated": "cgroups have no statistics here",
+    "bpf_cgroup_from_id": "cgroups are known by the events that name them, not by number",
+    "bpf_map_sum_elem_count": _LATER,
+    "bpf_send_signal_task": "signals are noted for the running task only",
+    "bpf_cast_to_kern_ctx": _LATER,
+    **dict.fromkeys(
+        ("bpf_rbtree_root", "bpf_rbtree_left", "bpf_rbtree_right"),
+        "trees are balanced in another way here: they would look different",
+    ),
+    "bpf_throw": "no unwinding through frames",
+    **dict.fromkeys(("bpf_percpu_obj_new_impl", "bpf_percpu_obj_drop_impl"), "no per-CPU objects"),
+    **dict.fromkeys(("bpf_local_irq_save", "bpf_local_irq_restore"), "no interrupt flags on the stack"),
+    **dict.fromkeys(
+        ("bpf_res_spin_lock", "bpf_res_spin_unlock", "bpf_res_spin_lock_irqsave", "bpf_res_spin_unlock_irqrestore"),
+        "no locks that can fail",
+    ),
+    **dict.fromkeys(
+        (
+            f"bpf_iter_{kind}_{step}"
+            for kind in ("bits", "css", "css_task", "task", "task_vma")
+            for step in ("new", "next", "destroy")
+        ),
+        "no iterator but that of numbers",
+    ),
 }
 _NAME = re.compile(r"^(.*?)(\w+)\((.*)\)$")
 _TYPE_AND_NAME = re.compile(r"^(.*?)(\w+)$")
@@ -137,6 +160,8 @@ def _row(line: str, common: bool) -> KfuncProto:
 
 
 def _members(name: str) -> tuple[tuple[str, str], ...]:
+    if name in ("bpf_cgroup_ancestor", "bpf_task_under_cgroup"):
+        return (("cgroup", "level"), ("cgroup", "ancestors")) if name == "bpf_cgroup_ancestor" else (("cgroup", "level"),)
     if name == "bpf_cpumask_create":
         return ("bpf_cpumask", ""), ("bpf_cpumask", "usage"), ("cpumask", "")
     return (("cpumask", ""),) if name.startswith("bpf_cpumask_") and name[12:] not in ("acquire", "release") else ()
@@ -149,8 +174,8 @@ def _group(prefix: str, words: str) -> tuple[str, ...]:
 BODIES = frozenset((
     *_SECTIONS,
     *(name for name, family in _FAMILIES.items() if family not in _NEVER),
-    *_group("bpf_task_", "acquire release from_pid"),
-    *_group("bpf_cgroup_", "acquire release"),
+    *_group("bpf_task_", "acquire release from_pid from_vpid under_cgroup get_cgroup1"),
+    *_group("bpf_cgroup_", "acquire release ancestor"),
     *_group("bpf_dynptr_", "adjust clone copy is_null is_rdonly memset size slice slice_rdwr"),
     *(f"bpf_probe_read_{kind}_dynptr" for kind in ("kernel", "kernel_str", "user", "user_str")),
     *_group("bpf_str", "casecmp chr chrnul cmp cspn len nchr nlen nstr rchr spn str"),

@@ -28,6 +28,7 @@ COMMANDS = {
     "info": "recordings",
     "events": "events",
     "list": "tracepoints",
+    "support": "support",
     "verify": "verify",
     "dump": "dump",
     "prog": "introspect",

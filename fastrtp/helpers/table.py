@@ -287,4 +287,7 @@ HELPERS: Mapping[int, HelperProto] = MappingProxyType(_table())
 HELPER_IDS: Mapping[str, int] = MappingProxyType({proto.name: number for number, proto in HELPERS.items()})
 """Number by name (without `bpf_`)."""
 
-__all__ = ["HELPERS", "HELPER_IDS", "RAW_TP", "TP_BTF", "ArgType", "HelperProto", "RetType"]
+PENDING = frozenset({"snprintf_btf"})
+"""Helpers that have no body yet."""
+
+__all__ = ["HELPERS", "PENDING", "HELPER_IDS", "RAW_TP", "TP_BTF", "ArgType", "HelperProto", "RetType"]

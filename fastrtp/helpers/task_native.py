@@ -9,7 +9,7 @@ from __future__ import annotations
 from errno import E2BIG, EAGAIN, EINVAL
 
 from fastrtp.mem.objects import TASK_PT_REGS
-from fastrtp.native.intrinsics import load32, load64, memset, native, store32, ult
+from fastrtp.native.intrinsics import device, load32, load64, memset, native, store32, ult
 from fastrtp.native.layout import ENV, MAP, at
 
 _CURRENT = at(ENV, "current")
@@ -101,6 +101,48 @@ def bpf_cgroup_acquire(cgroup: int, env: int) -> int:
 def bpf_cgroup_release(cgroup: int, env: int) -> int:
     """The end of it."""
     return 0
+
+
+@device
+def _level(cgroup: int, level: int, env: int) -> int:
+    """How far below the root a cgroup is, as an event told it; 0 where none did."""
+    if level < 0 or not ult(cgroup + level - load64(env + _ARENA_BASE), load64(env + _ARENA_SIZE) - 4):
+        return 0
+    return (load32(cgroup + level) ^ 0x80000000) - 0x80000000
+
+
+@native()
+def bpf_cgroup_ancestor(cgroup: int, wanted: int, env: int, level: int, ancestors: int) -> int:
+    """The cgroup on a level above it, or itself; 0 for one below it, and where no event told."""
+    wanted = ((wanted & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+    own = _level(cgroup, level, env)
+    if wanted < 0 or wanted > own:
+        return 0
+    if wanted == own:
+        return cgroup
+    place = cgroup + ancestors + 8 * wanted
+    known = ancestors >= 0 and ult(place - load64(env + _ARENA_BASE), load64(env + _ARENA_SIZE) - 8)
+    return load64(place) if known else 0
+
+
+@native()
+def bpf_task_under_cgroup(task: int, cgroup: int, env: int, level: int) -> int:
+    """Whether a task is in a cgroup, or below it: all are in the root, whose level is 0, and in no other."""
+    return 1 if _level(cgroup, level, env) == 0 else 0
+
+
+@native()
+def bpf_task_get_cgroup1(task: int, hierarchy: int, env: int) -> int:
+    """0: there are no hierarchies of version 1."""
+    return 0
+
+
+@native()
+def bpf_task_from_vpid(pid: int, env: int) -> int:
+    """As bpf_task_from_pid: there is one pid namespace."""
+    current = load64(env + _CURRENT)
+    pid &= 0xFFFFFFFF
+    return current if current != 0 and pid != 0 and load32(current + load64(env + _PID_AT)) == pid else 0
 
 
 @native()

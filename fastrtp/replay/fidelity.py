@@ -53,6 +53,7 @@ _CONTEXT: Mapping[str, tuple[Status, str, str]] = {
     "current uid and gid": ("missing", "no event records them", "those of who replays"),
     "current cgroup id": ("missing", "no event records it", "1, the root"),
     "perf counter": ("missing", "counters are not recorded", "an error, or 0 of an event that programs write to"),
+    "tasks by pid": ("missing", "only the running task is found by its pid", "none"),
     "branch records": ("missing", "no recording here has them", "-ENOENT"),
     "socket cookie": ("missing", "no event records it", "a number for each socket"),
 }

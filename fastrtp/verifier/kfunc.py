@@ -11,6 +11,7 @@ from errno import EACCES, EINVAL
 
 from fastrtp.btf import BtfKind
 from fastrtp.btf.kfuncs import KfuncProto, kfunc_of
+from fastrtp.errors import BtfError
 from fastrtp.isa import BPF_CALL, BPF_JMP, BPF_PSEUDO_KFUNC_CALL, Insn
 from fastrtp.uapi import BpfProgType
 from fastrtp.verifier.env import BpfVerifierEnv
@@ -89,7 +90,10 @@ def _operands(env: BpfVerifierEnv, proto: KfuncProto) -> list[int]:
         type_id = btf.find(struct, BtfKind.STRUCT) if btf is not None else None
         if type_id is None:
             env.reject(EINVAL, f"{proto.name}: no struct {struct} in the kernel's BTF")
-        found.append(btf.member(type_id, member).offset_bytes if member else btf.sizeof(type_id))
+        try:
+            found.append(btf.member(type_id, member).offset_bytes if member else btf.sizeof(type_id))
+        except BtfError:
+            found.append(-1)
     return found
 
 

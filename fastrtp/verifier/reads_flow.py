@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastrtp.btf import Btf
+from fastrtp.btf.kfuncs import KFUNCS
 from fastrtp.errors import BtfError
 from fastrtp.helpers.argtype import MEM_RDONLY, MEM_UNINIT, ArgType
 from fastrtp.helpers.table import HELPER_IDS, HELPERS
@@ -86,6 +87,12 @@ _CONTEXT = {
         "get_socket_cookie": "socket cookie",
     }.items()
     if name in HELPER_IDS
+}
+_KFUNC_CONTEXT = {
+    "bpf_task_under_cgroup": "current cgroup id",
+    "bpf_task_get_cgroup1": "current cgroup id",
+    "bpf_task_from_pid": "tasks by pid",
+    "bpf_task_from_vpid": "tasks by pid",
 }
 _USER_STACK_FLAG = 1 << 8
 _STACKS = frozenset(HELPER_IDS[name] for name in ("get_stackid", "get_stack", "get_task_stack"))
@@ -395,6 +402,7 @@ class _Flow:
         if insn.src_reg == 0:
             self._helper(insn.imm, index, state)
         else:
+            self._kfunc(self.aux[index].kfunc, index, state)
             state.regs[0:6] = [UNKNOWN] * 6
             state.stack = {slot: values for slot, values in state.stack.items() if _has_kernel(values)}
         return [index + 1]
@@ -433,6 +441,38 @@ class _Flow:
             self._inputs(number, index, state)
             self._outputs(number, state)
         regs[0:6] = [result, *[UNKNOWN] * 5]
+
+    def _kfunc(self, name: str, index: int, state: _State) -> None:
+        """What a kernel function reads: kernel objects and strings that it is given, and what it knows of tasks."""
+        proto = KFUNCS.get(name)
+        if proto is None:
+            return
+        if name in _KFUNC_CONTEXT:
+            self._note(Read("context", _KFUNC_CONTEXT[name]), index)
+        for number, param in enumerate(proto.params):
+            values = [value for value in state.regs[1 + number] if isinstance(value, Kernel)]
+            for value in values:
+                if param.type == "const char *":
+                    self._note_member(value, value.type_id, value.off, self._text_size(value, None), index)
+                elif param.struct == "cpumask":
+                    self._note_member(value, value.type_id, value.off, self._size_of(param.struct), index)
+            struct = self.btf.find(param.struct) if self.btf is not None and param.struct else None
+            for owner, member in proto.members:
+                if owner != param.struct or struct is None or self.btf is None or not member:
+                    continue
+                try:
+                    spot = self.btf.member(struct, member)
+                except BtfError:
+                    continue
+                for value in values:
+                    self._note_member(value, struct, spot.offset_bytes, spot.size, index)
+
+    def _note_member(self, value: Kernel, type_id: int, off: int | None, size: int | None, index: int) -> None:
+        self._note(Read("member", value.root, value.hops, type_id, off, size), index)
+
+    def _size_of(self, struct: str) -> int | None:
+        found = self.btf.find(struct) if self.btf is not None else None
+        return self.btf.sizeof(found) if self.btf is not None and found is not None else None
 
     @staticmethod
     def _asked(number: int, regs: Sequence[Values]) -> str:
