@@ -124,7 +124,7 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
-@click.command("support", short_help="List program types, maps, helpers and kernel functions: what there is.")
+@click.command("support", short_help="Say which maps, helpers and kernel functions there are.")
 @click.argument("pattern", default="*")
 @click.option("--format", "form", type=click.Choice(["table", "json", "markdown"]), default="table", show_default=True)
 def support_command(pattern: str, form: str) -> None:

@@ -290,4 +290,4 @@ HELPER_IDS: Mapping[str, int] = MappingProxyType({proto.name: number for number,
 PENDING = frozenset({"snprintf_btf"})
 """Helpers that have no body yet."""
 
-__all__ = ["HELPERS", "PENDING", "HELPER_IDS", "RAW_TP", "TP_BTF", "ArgType", "HelperProto", "RetType"]
+__all__ = ["HELPERS", "HELPER_IDS", "PENDING", "RAW_TP", "TP_BTF", "ArgType", "HelperProto", "RetType"]
