@@ -20,6 +20,7 @@ from fastrtp.record.event_format import parse_event_format
 from fastrtp.record.recipes import RECIPES
 from fastrtp.replay.bind import BoundRecording, bind
 from fastrtp.replay.bind_args import FAULT_ADDRESS
+from fastrtp.replay.identities import TaskIndex, _numbered
 
 PROTOS = tracepoints(default_btf())
 
@@ -447,3 +448,41 @@ def test_fields_of_the_wrong_shape(name: str, objects: ObjectSpace) -> None:
             for store in [*event.stores, *event.after]:
                 assert store.column is None or (store.column.ndim == 1 and len(store.column) == 1)
                 assert store.column is None or store.column.dtype.kind in "iuS"
+
+
+@pytest.mark.parametrize("kinds", [1, 40, 3000, 1 << 40])
+@pytest.mark.parametrize("length", [0, 100, 1 << 14])
+def test_values_are_numbered_as_by_unique(kinds: int, length: int) -> None:
+    """Long columns are numbered by looking a part's values up, whatever is in the rest."""
+    column = np.random.default_rng(kinds + length).integers(0, kinds, length)
+    column[length // 2 :] += kinds // 3
+
+    values, numbers = _numbered(column)
+
+    expected = np.unique(column, return_inverse=True)
+    assert np.array_equal(values, expected[0])
+    assert np.array_equal(numbers, expected[1].reshape(-1))
+
+
+def test_a_priority_that_changes_is_not_steady(objects: ObjectSpace) -> None:
+    """Told once it stays; told again as another one it is stored with each event."""
+    switch = {
+        "event": "sched_switch",
+        "prev_comm": "a",
+        "prev_pid": 7,
+        "prev_state": 1,
+        "next_comm": "b",
+        "next_pid": 8,
+        "next_prio": 120,
+    }
+
+    steady, changing = (
+        TaskIndex(recording, [RECIPES.get("sched_switch")], objects)
+        for recording in (
+            Recording.from_events([{**switch, "time": at, "prev_prio": prio} for at, prio in enumerate(prios)])
+            for prios in ((90, 90, 90), (90, 120, 90))
+        )
+    )
+
+    assert (steady.steady_prio, changing.steady_prio) == (True, False)
+    assert objects.get("task_struct", objects.task(7), "prio") == 90

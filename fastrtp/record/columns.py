@@ -34,6 +34,8 @@ class EventTable:
     fmt: EventFormat | None
     heaps: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     rows: int = 0
+    _clean: dict[str, NDArray[np.bytes_]] = field(default_factory=dict, repr=False, compare=False)
+    """Texts that have been cut already."""
 
     def __len__(self) -> int:
         return self.rows
@@ -58,7 +60,9 @@ class EventTable:
         """A string column as an S array, whatever way it was recorded; cut at the first NUL."""
         column = self.fields[name]
         if column.dtype != LOCATION:
-            return cut_strings(column)
+            if name not in self._clean:
+                self._clean[name] = cut_strings(column)
+            return self._clean[name]
         if len(column) * int(column["len"].max(initial=0)) > _WIDE:
             text = [self.bytes_at(name, row).partition(b"\0")[0] for row in range(len(column))]
             return np.array(text, dtype=f"S{max(map(len, text), default=0) or 1}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PID_MAX_LIMIT = 1 << 22
+_LONG, _SAMPLE = 1 << 13, 1 << 11
 
 
 class TaskIndex:
@@ -54,6 +55,8 @@ class TaskIndex:
             self._dense[self.pids] = np.arange(self.cpus, self.cpus + len(self.pids))
         self._per_task: dict[tuple[str, str], NDArray[np.uint64]] = {}
         self._current: NDArray[np.int64] | None = None
+        self._of_current: dict[int, NDArray[np.int64]] = {}
+        self._cpu_of: dict[int, NDArray[np.uint16]] = {}
         self.parents = (0, int(np.count_nonzero(self.pids)))
         pid_list = self.pids.tolist()
         self.tgids = np.array([recording.tgid(pid) for pid in pid_list], np.int64)
@@ -77,17 +80,28 @@ class TaskIndex:
             index = np.where(idle, cpu, index)
         return index
 
+    def place(self, pids: NDArray[Any]) -> NDArray[np.int64]:
+        """Place of each pid in `pids`, pid 0 as any other."""
+        if self._dense is not None:
+            dense: NDArray[np.int64] = self._dense[pids].astype(np.int64)
+            return dense - self.cpus
+        return np.searchsorted(self.pids, pids.astype(np.int64))
+
     def rows(self, number: int) -> NDArray[np.int64]:
         """Place in time order of each row of table `number`."""
         return self.recording.positions[number]
 
     def of_current(self, number: int) -> NDArray[np.int64]:
         """Index of the running task in each row of table `number`."""
-        return self._all_current()[self.rows(number)]
+        if number not in self._of_current:
+            self._of_current[number] = self._all_current()[self.rows(number)]
+        return self._of_current[number]
 
     def cpu_of(self, number: int) -> NDArray[np.uint16]:
         """The CPU of each row of table `number`."""
-        return self.recording.cpu[self.rows(number)]
+        if number not in self._cpu_of:
+            self._cpu_of[number] = self.recording.cpu[self.rows(number)]
+        return self._cpu_of[number]
 
     def _all_current(self) -> NDArray[np.int64]:
         if self._current is None:
@@ -155,18 +169,18 @@ class TaskIndex:
         wide = [column.astype(np.int64) for column in columns]
         names: list[Any]
         if len(wide) == 1:
-            unique, inverse = np.unique(wide[0], return_inverse=True)
+            unique, inverse = _numbered(wide[0])
             names = [("key", space, value) for value in unique.tolist()]
         else:
             codes = np.zeros(len(wide[0]), np.int64)
             for column in wide:  # one after the other: rows of several numbers sort slowly
-                values, number = np.unique(column, return_inverse=True)
-                _, codes = np.unique(codes * len(values) + number.reshape(-1), return_inverse=True)
-            inverse = codes.reshape(-1)
+                values, number = _numbered(column)
+                _, codes = _numbered(codes * len(values) + number)
+            inverse = codes
             first = np.full(int(inverse.max()) + 1 if len(inverse) else 0, 0, np.int64)
             first[inverse] = np.arange(len(inverse))
             names = [("key", space, *pair) for pair in zip(*(column[first].tolist() for column in wide), strict=True)]
-        return self.objects.objects(type_name, names)[inverse.reshape(-1)]
+        return self.objects.objects(type_name, names)[inverse]
 
     # members of task_structs
 
@@ -181,6 +195,23 @@ class TaskIndex:
             self.objects.scatter(tasks, "task_struct", member, self.objects.objects(type_name, names))
         except BtfError:  # a kernel without such a member has nothing that could read it
             return
+
+
+def _numbered(column: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """np.unique(column, return_inverse=True). Long columns have few different values as a rule: those of a part are looked up."""
+    if len(column) < _LONG:
+        unique, inverse = np.unique(column, return_inverse=True)
+        return unique, inverse.reshape(-1)
+    known = np.unique(column[:: len(column) // _SAMPLE])
+    while True:
+        found = np.minimum(np.searchsorted(known, column), len(known) - 1)
+        other = np.flatnonzero(known[found] != column)
+        if not len(other):
+            return known, found
+        if len(other) > len(column) // 4:
+            unique, inverse = np.unique(column, return_inverse=True)
+            return unique, inverse.reshape(-1)
+        known = np.unique(np.concatenate([known, column[other]]))
 
 
 def _unique(columns: Iterable[NDArray[Any]]) -> NDArray[np.int64]:

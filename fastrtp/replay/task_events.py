@@ -53,14 +53,13 @@ class TaskEvents:
         """For each task the last row of table `source`, whose rows are of `sources`, before a place in time order: (whether there
         is one, the row). `chosen`: only these rows count.
         """
-        rows = np.arange(len(sources)) if chosen is None else chosen
         asked = np.zeros(int(max(sources.max(initial=0), tasks.max(initial=0))) + 1, np.bool_)
-        asked[tasks] = True
-        rows = rows[asked[sources[rows]]]  # few tasks are asked about, and sorting is what costs
+        asked[tasks] = True  # few tasks are asked about, and sorting is what costs
+        rows = np.flatnonzero(asked[sources]) if chosen is None else chosen[asked[sources[chosen]]]
         if not len(rows):
             return np.zeros(len(tasks), np.bool_), np.zeros(len(tasks), np.int64)
         keys = sources[rows] * self.ends + self.index.rows(source)[rows]
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(keys)
         place = np.searchsorted(keys[order], tasks * self.ends + when) - 1
         row = rows[order[np.maximum(place, 0)]]
         return (place >= 0) & (sources[row] == tasks), row
@@ -80,18 +79,16 @@ class TaskEvents:
 
     def born(self, tasks: NDArray[np.int64], when: NDArray[np.int64]) -> NDArray[np.int64]:
         """For each task the place of its last birth before a place in time order, -1 for one that is older than the recording."""
-        return before(self.births.child, self.births.place, tasks, when, self.ends)
+        keys = self._birth_keys
+        if not len(keys):
+            return np.full(len(tasks), -1, np.int64)
+        asked = tasks * self.ends + when
+        found = keys[np.maximum(np.searchsorted(keys, asked) - 1, 0)]
+        return np.where((found // self.ends == tasks) & (found < asked), found % self.ends, -1)
 
-
-def before(
-    owners: NDArray[np.int64], places: NDArray[np.int64], asked: NDArray[np.int64], when: NDArray[np.int64], ends: np.int64
-) -> NDArray[np.int64]:
-    """For each of `asked` the last place before `when` of those that belong to it, else -1."""
-    if not len(owners):
-        return np.full(len(asked), -1, np.int64)
-    keys = np.sort(owners * ends + places)
-    found = keys[np.maximum(np.searchsorted(keys, asked * ends + when) - 1, 0)]
-    return np.where((found // ends == asked) & (found < asked * ends + when), found % ends, -1)
+    @cached_property
+    def _birth_keys(self) -> NDArray[np.int64]:
+        return np.sort(self.births.child * self.ends + self.births.place)
 
 
 def nth_of_task(tasks: NDArray[np.int64], when: NDArray[Any]) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastrtp.record import EventTable
 
-from .task_events import TaskEvents, before
+from .task_events import TaskEvents
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -226,21 +226,19 @@ class TaskExits:
         noticed = np.zeros(len(tasks), np.bool_)
         if len(sent[1]):
             noticed = told & (self.index.rows(sent[0])[at_signal] > at_exit[row])
-        alone = np.array(
-            [self._reaper_at(task, at, leaving, at_exit) for task, at in zip(tasks.tolist(), when.tolist(), strict=True)],
-            np.bool_,
-        )
+        ends = np.sort(leaving * self.events.ends + at_exit)
+        alone = np.array([self._alone(task, at, ends) for task, at in zip(tasks.tolist(), when.tolist(), strict=True)], np.bool_)
         found = np.zeros(len(dead), np.bool_)
         found[gone] = exited & ~noticed & alone
         return found
 
-    def _reaper_at(self, task: int, when: int, leaving: NDArray[np.int64], at_exit: NDArray[np.int64]) -> bool:
-        """Whether all other threads of a process have come to exit before a place."""
+    def _alone(self, task: int, when: int, ends: NDArray[np.int64]) -> bool:
+        """Whether all other threads of a process have come to exit before a place. `ends`: every exit, by task and place."""
         others = [thread for thread in self._threads.get(int(self.groups[task]), ()) if thread != task]
-        if not others:
-            return True
-        asked = np.array(others, np.int64)
-        return bool(np.all(before(leaving, at_exit.astype(np.int64), asked, np.full(len(asked), when), self.events.ends) >= 0))
+        first = np.searchsorted(ends, np.array(others, np.int64) * self.events.ends)
+        return all(
+            at < len(ends) and ends[at] < thread * self.events.ends + when for thread, at in zip(others, first, strict=True)
+        )
 
 
 def has_calls(enter: EventTable) -> bool:

@@ -63,8 +63,12 @@ def _first(
     index: TaskIndex, first: NDArray[np.int64], number: int, table: EventTable, pid_field: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """(places of the pids that a table tells of, their first rows, whether these are earlier than `first`), `first` updated."""
-    unique, row = np.unique(table.fields[pid_field].astype(np.int64), return_index=True)
-    at = np.searchsorted(index.pids, unique)
+    row = np.full(len(index.pids), -1, np.int64)
+    row[index.place(table.fields[pid_field])[::-1]] = np.arange(
+        len(table) - 1, -1, -1
+    )  # of several the last stays: the first row
+    at = np.flatnonzero(row >= 0)
+    row = row[at]
     time = index.rows(number)[row]
     earlier = time < first[at]
     first[at[earlier]] = time[earlier]
@@ -75,21 +79,15 @@ def start_priorities(index: TaskIndex, described: Sequence[Described]) -> bool:
     """Give each task the first priority that is told of it; whether no event tells of another one later."""
     first = np.full(len(index.pids), _UNTOLD)
     value = np.zeros(len(index.pids), np.int64)
-    lowest, highest = np.full(len(index.pids), _UNTOLD), np.full(len(index.pids), -_UNTOLD)
-    for number, table, pid_field, _, prio_field in described:
-        if not prio_field or not len(table):
-            continue
+    told = [entry for entry in described if entry[4] and len(entry[1])]
+    for number, table, pid_field, _, prio_field in told:
         at, row, earlier = _first(index, first, number, table, pid_field)
-        column = table.fields[prio_field].astype(np.int64)
-        value[at[earlier]] = column[row[earlier]]
-        places = np.searchsorted(index.pids, table.fields[pid_field].astype(np.int64))
-        np.minimum.at(lowest, places, column)
-        np.maximum.at(highest, places, column)
-    told = np.flatnonzero((first != _UNTOLD) & (index.pids != 0))
-    tasks = index.tasks[index.cpus :][told]
-    _set_priority(index, tasks, value[told])
+        value[at[earlier]] = table.fields[prio_field][row[earlier]]
+    known = np.flatnonzero((first != _UNTOLD) & (index.pids != 0))
+    tasks = index.tasks[index.cpus :][known]
+    _set_priority(index, tasks, value[known])
     _set_priority(index, index.tasks[: index.cpus], np.full(index.cpus, DEFAULT_PRIO))
-    return bool(np.all(lowest[told] == highest[told])) and not np.any(lowest[index.pids == 0] != highest[index.pids == 0])
+    return not any(np.any(table.fields[prio] != value[index.place(table.fields[pid])]) for _, table, pid, _, prio in told)
 
 
 def _set_priority(index: TaskIndex, tasks: NDArray[np.uint64], prio: NDArray[np.int64]) -> None:
