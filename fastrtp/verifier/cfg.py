@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrtp.btf.kfuncs import KfuncProto
 from fastrtp.helpers.table import HELPER_IDS, HELPERS
 from fastrtp.isa import BPF_CALL, BPF_EXIT, BPF_JA, BPF_JMP, BPF_JMP32, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC
 from fastrtp.once import once
@@ -25,6 +26,7 @@ from fastrtp.verifier.records import (
     ITER_DESTROY,
     ITER_NEW,
     ITER_NEXT,
+    KFUNC_ARGS,
     PRUNE_POINT,
     VInsn,
 )
@@ -35,6 +37,7 @@ _EXIT = BPF_JMP | BPF_EXIT
 _JA = BPF_JMP | BPF_JA
 _JA32 = BPF_JMP32 | BPF_JA
 _ANY_ARGS = 0x3E
+_MAX_ARGS = 5
 _ITER_FLAGS = {"new": ITER_NEW, "next": ITER_NEXT, "destroy": ITER_DESTROY}
 
 SYNC_CALLBACK_HELPERS = frozenset(HELPER_IDS[name] for name in ("for_each_map_elem", "find_vma", "loop", "user_ringbuf_drain"))
@@ -103,6 +106,7 @@ def check_cfg(env: BpfVerifierEnv) -> None:
     """Every instruction is reachable, no jump lands inside a 64-bit immediate; prune points are marked."""
     table, count = env.insn_table, env.insn_cnt
     for i, kfunc in env.kfuncs.items():
+        table["flags"][i] |= _kfunc_args(env, i, kfunc)
         if kfunc.iterator:
             table["flags"][i] |= _ITER_FLAGS[kfunc.iterator]
         elif kfunc.name == "bpf_rbtree_add_impl":
@@ -121,6 +125,18 @@ def check_cfg(env: BpfVerifierEnv) -> None:
         env.reject(EINVAL, f"unreachable insn {unreachable[0]}")
     if len(middle):
         env.reject(EINVAL, f"jump into the middle of ldimm64 insn {middle[0]}")
+
+
+def _kfunc_args(env: BpfVerifierEnv, i: int, kfunc: KfuncProto) -> int:
+    """Flags that say which registers the kernel function takes that instruction `i` calls; 0 where that is not known."""
+    btf, ident = env.attr.kernel_btf, env.insns[i].imm
+    if btf is not None and 0 < ident < len(btf):
+        count = len(btf.type(btf.type(ident).type).params)
+    elif kfunc.iterator:
+        count = kfunc.args
+    else:
+        return 0
+    return KFUNC_ARGS * ((2 << min(count, _MAX_ARGS)) - 1)
 
 
 def compute_scc(env: BpfVerifierEnv) -> None:

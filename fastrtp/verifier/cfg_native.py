@@ -37,6 +37,7 @@ from fastrtp.verifier.records import (
     HELPER_ROWS,
     ITER_NEXT,
     JMP_POINT,
+    KFUNC_ARGS,
     PRUNE_POINT,
     VInsn,
 )
@@ -245,6 +246,8 @@ def _use(insn: VInsn, helpers: int) -> int:
             used = 0x3E
             if insn_src(insn) == 0 and imm >= 0 and imm < HELPER_ROWS:
                 used = load16(helpers + 2 * imm) & 0x3E
+            elif insn.flags & KFUNC_ARGS:
+                used = (insn.flags >> 8) & 0x3E
             return used | (CALLER_SAVED << 16)
         return dst | (src if code & BPF_X else 0)
     read = src if code & BPF_X else 0

@@ -44,6 +44,7 @@ from fastrtp.verifier.report import make_report
 from fastrtp.verifier.resolve import resolve_pseudo_ldimm64
 from fastrtp.verifier.section import check_call_in_section
 from fastrtp.verifier.state import BpfRegState
+from fastrtp.verifier.termination import every_loop_ends
 
 SLICE = 50_000
 """Instructions between two looks at what Python has to do: an interrupt, for one."""
@@ -96,6 +97,7 @@ def _run(env: BpfVerifierEnv) -> Refusal | None:
         compute_scc(env)
         compute_live_registers(env)
         env.start_core(Limits(insns=BPF_COMPLEXITY_LIMIT_INSNS), describe, helper_rows())
+        env.loops_end = every_loop_ends(env)
         env.insn_log = InsnLog(env)
         if env.log.level & 2:
             env.insn_log.live_registers()

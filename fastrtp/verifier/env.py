@@ -184,6 +184,7 @@ class BpfVerifierEnv:
     insn_processed = _Count("insn_processed")
     max_tp_access = _Count("max_tp_access")
     from_callback = _Count("from_callback")
+    loops_end = _Count("loops_end")
     log_pos = _Count("log_pos")
     objects = _Count("objects")
     head_cnt = _Count("head_cnt")

@@ -34,6 +34,7 @@ from fastrtp.verifier.state_native import (
     mark_const,
     mark_not_init,
     mark_unknown,
+    new_id,
     reg_clear,
     reg_of,
     room_for_slot,
@@ -115,6 +116,7 @@ def _iter_next(env: VEnv, frameno: int, spi: int) -> int:
     idx = env.insn_idx
     held = slot_of(frame_of(cur, frameno), spi).reg
     clear_caller_saved_regs(top_frame(cur))
+    ident = new_id(env)
     if held.num == ITER_ACTIVE:
         parent = cur.parent
         previous = find_prev_entry(parent, idx) if parent else VState(0)
@@ -126,6 +128,7 @@ def _iter_next(env: VEnv, frameno: int, spi: int) -> int:
         r0 = reg_of(top_frame(queued), 0)
         reg_clear(r0, PTR_TO_MEM | MEM_RDONLY)
         bounds_const(r0, 0)
+        r0.id = ident
         r0.ref_obj_id = held.ref_obj_id
         r0.num = 4
         if previous:

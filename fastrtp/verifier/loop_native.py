@@ -4,13 +4,15 @@ A loop is a strongly connected component of a function's instructions; a visit i
 callers. While a path was pruned in a visit that is not over, precision is incomplete for the checkpoints in it: states are
 compared with them by all ranges, and what the pruned paths have to pass on is passed on when the visit is over.
 
-Ends: a loop ends if each way round uses something up that is bounded: values of an iterator, runs of a callback by its
-helper, a may_goto's count. It must be the same iterator, or run of the helper, as before, not one made anew by the same
-call. Iterators are ordered as they were made: an older one that has handed out another value may make all younger ones anew.
+Ends: where it was shown beforehand that every loop has an end (termination.py: `loops_end`), paths are pruned wherever Linux
+prunes them. Elsewhere a loop ends if each way round uses something up that is bounded: values of an iterator, runs of a
+callback by its helper, a may_goto's count. It must be the same iterator, or run of the helper, as before, not one made anew by
+the same call. Iterators are ordered as they were made: an older one that has handed out another value may make all younger
+ones anew.
 
 Kernel: kernel/bpf/verifier.c:compute_scc_callchain, maybe_enter_scc, maybe_exit_scc, add_scc_backedge,
 incomplete_read_marks, propagate_backedges, iter_active_depths_differ.
-Differs: Linux takes iterators that were made anew, too, and so accepts loops without an end.
+Differs: Linux takes iterators that were made anew, too, wherever they are, and so accepts loops without an end.
 """
 
 from __future__ import annotations
@@ -212,20 +214,24 @@ def _same_activations(old: VState, cur: VState, floor: int) -> int:
 
 
 @device
-def iterated(old: VState, cur: VState) -> int:
+def iterated(env: VEnv, old: VState, cur: VState) -> int:
     """`cur` came round to `old` at a call for an iterator's next value: whether that can happen a bounded number of times."""
-    return 1 if _iters_beside(old, cur, NO_FLOOR, VVisit(0)) == FURTHER else 0
+    return 1 if env.loops_end or _iters_beside(old, cur, NO_FLOOR, VVisit(0)) == FURTHER else 0
 
 
 @device
-def called_back(old: VState, cur: VState) -> int:
+def called_back(env: VEnv, old: VState, cur: VState) -> int:
     """The same at a call of a helper that calls back."""
+    if env.loops_end:
+        return 1
     beside = _iters_beside(old, cur, NO_FLOOR, VVisit(0))
     return 1 if beside == FURTHER or (beside == SAME and _same_activations(old, cur, NO_FLOOR) != 0) else 0
 
 
 @device
-def as_far(visit: VVisit, old: VState, cur: VState) -> int:
+def as_far(env: VEnv, visit: VVisit, old: VState, cur: VState) -> int:
     """Whether going on from `cur` as from `old` uses up what `old` used up on its ways round, or more."""
+    if env.loops_end:
+        return 1
     beside = _iters_beside(old, cur, visit.iter_floor, visit)
     return 1 if beside == FURTHER or (beside == SAME and _same_activations(old, cur, visit.activation_floor)) else 0

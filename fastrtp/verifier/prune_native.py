@@ -312,10 +312,10 @@ def is_state_visited(env: VEnv) -> int:
         hit = False
         if old.branches != 0:
             if calls_back:
-                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0 and called_back(old, cur) != 0
+                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0 and called_back(env, old, cur) != 0
                 loop = hit
             elif (flags & ITER_NEXT) != 0:
-                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0 and _iter_active(cur) != 0 and iterated(old, cur) != 0
+                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0 and _iter_active(cur) != 0 and iterated(env, old, cur) != 0
                 loop = hit
             elif old.may_goto_depth != cur.may_goto_depth:
                 hit = (flags & FORCE_CHECKPOINT) != 0 and states_equal(env, old, cur, RANGE_WITHIN) != 0
@@ -332,7 +332,7 @@ def is_state_visited(env: VEnv) -> int:
             visit = incomplete_visit(env, old)
             loop = bool(visit)
             if visit:
-                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0 and as_far(visit, old, cur) != 0
+                hit = states_equal(env, old, cur, RANGE_WITHIN) != 0 and as_far(env, visit, old, cur) != 0
             else:
                 if not old.cleaned and same_callsites(old, cur):
                     clean_verifier_state(env, old)

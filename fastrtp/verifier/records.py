@@ -132,6 +132,8 @@ PRUNE_POINT, FORCE_CHECKPOINT, CALLS_CALLBACK, ITER_NEXT, CALL_ALLOWED, ITER_NEW
 )
 """`flags` of an instruction. CALL_ALLOWED: the program may call this helper; JMP_POINT: reached otherwise than from
 the instruction before it, too."""
+KFUNC_ARGS = 1 << 8
+"""In `flags` of a call of a kernel function that is known: the bits behind it are the registers that it takes, R1 first."""
 CALL_MAPS = (1 << 32) - 1
 HELPER_ROWS = 256
 HELPER_CALLS_BACK, HELPER_PRUNES = 1 << 8, 1 << 9
@@ -307,6 +309,7 @@ class VEnv(Record):
     helpers: Pointer[Array[VHelper]]  # VHelper[HELPER_ROWS]
     arg_types: i64
     nr_cpu_ids: i64
+    loops_end: i64  # it was shown beforehand that every loop has an end
     logged: i64  # calls of functions and returns are to be shown
     call: VCall
     scratch: Array[VReg] = array(4)
