@@ -119,7 +119,7 @@ def _iter_next(env: VEnv, frameno: int, spi: int) -> int:
     ident = new_id(env)
     if held.num == ITER_ACTIVE:
         parent = cur.parent
-        previous = find_prev_entry(parent, idx) if parent else VState(0)
+        previous = find_prev_entry(env, parent, idx) if parent else VState(0)
         queued = push_stack(env, idx + 1, 0)
         if not queued:
             return cannot_push(env, R_LOOP_TOO_COMPLEX)

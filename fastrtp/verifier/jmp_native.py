@@ -342,7 +342,7 @@ def _check_may_goto(env: VEnv, insn: VInsn) -> int:
         return cannot_push(env, R_LOOP_TOO_COMPLEX)
     queued.may_goto_depth += 1
     own = env.cur.parent
-    previous = find_prev_entry(own, idx) if own else VState(0)
+    previous = find_prev_entry(env, own, idx) if own else VState(0)
     if previous:
         widen_imprecise_scalars(env, previous, queued)
     env.insn_idx = idx + 1 + insn.off

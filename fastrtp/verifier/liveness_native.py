@@ -13,7 +13,7 @@ from __future__ import annotations
 from fastrtp.isa import BPF_CALL, BPF_EXIT, BPF_JA, BPF_JMP, BPF_JMP32, BPF_ST, BPF_STX
 from fastrtp.native.intrinsics import device, load64, memset, native, store64
 from fastrtp.native.record import Array
-from fastrtp.verifier.records import CALLS_CALLBACK, VEnv, VFrame, VInsn, VInstance, VMarks, VState
+from fastrtp.verifier.records import BITS_PER_FRAME, CALLS_CALLBACK, MAX_BPF_REG, VEnv, VFrame, VInsn, VInstance, VMarks, VState
 from fastrtp.verifier.state_native import (
     allocate,
     frame_of,
@@ -231,13 +231,29 @@ def _live_slots(env: VEnv, state: VState, frameno: int) -> int:
 
 
 @device
+def _forget_precise(state: VState, number: int, index: int) -> None:
+    """A register, or a slot (11 + its number), of a frame need not be exact."""
+    bit = number * BITS_PER_FRAME + index
+    state.precise[bit >> 6] &= ~(1 << (bit & 63))
+
+
+@device
 def clean_verifier_state(env: VEnv, state: VState) -> None:
-    """Empty the slots that no path from a state reads; every one of them has been followed. Kernel: clean_verifier_state."""
+    """Empty the slots that no path from a state reads; every one of them has been followed.
+
+    What is not read need not be exact either, and is not passed on as such. Kernel: clean_verifier_state.
+    """
     state.cleaned = 1
     if env.instances_dirty:
         _update_instances(env)
-    for number in range(state.nframes):
+    last = state.nframes - 1
+    for number in range(last + 1):
         frame = frame_of(state, number)
+        idx = state.insn_idx if number == last else frame_of(state, number + 1).callsite
+        regs = env.insns[idx].live
+        for regno in range(MAX_BPF_REG):
+            if ((regs >> regno) & 1) == 0:
+                _forget_precise(state, number, regno)
         count = frame.nslots
         if count == 0:
             continue
@@ -246,6 +262,7 @@ def clean_verifier_state(env: VEnv, state: VState) -> None:
             slot = slot_of(frame, spi)
             if ((live >> spi) & 1) == 0:
                 set_slot_types(slot, 0)
+                _forget_precise(state, number, MAX_BPF_REG + spi)
 
 
 @native()

@@ -18,7 +18,7 @@ def mark_reg_precise(env: BpfVerifierEnv, regno: int) -> None:
 
 def find_prev_entry(env: BpfVerifierEnv, state: BpfVerifierState, insn_idx: int) -> BpfVerifierState | None:
     """The checkpoint of the previous iteration: the nearest ancestor at `insn_idx` with the same callers."""
-    address = env.lib.verifier_find_prev_entry(state.address, insn_idx)
+    address = env.lib.verifier_find_prev_entry(env.address, state.address, insn_idx)
     return BpfVerifierState(env.space, address, env) if address else None
 
 

@@ -120,14 +120,17 @@ def same_callsites(a: VState, b: VState) -> int:
 
 
 @device
-def find_prev_entry(state: VState, insn_idx: int) -> VState:
-    """The checkpoint of the previous iteration: the nearest ancestor at `insn_idx` with the same callers, or 0."""
-    parent = state.parent
-    while parent:
-        # the newest one is this iteration's own entry
-        if parent.insn_idx == insn_idx and same_callsites(parent, state):
-            return parent
-        parent = parent.parent
+def find_prev_entry(env: VEnv, state: VState, insn_idx: int) -> VState:
+    """The checkpoint of the previous iteration: the nearest ancestor at `insn_idx` with the same callers, or 0.
+
+    One that was given up as useless is not found, as in Linux.
+    """
+    entry = env.insns[insn_idx].explored
+    while entry:
+        # those that are not done are ancestors, the newest first
+        if entry != state and entry.branches != 0 and same_callsites(entry, state):
+            return entry
+        entry = entry.next
     return VState(0)
 
 
@@ -222,9 +225,9 @@ def verifier_mark_precise(venv: VEnv, deps: int) -> int:
 
 
 @native()
-def verifier_find_prev_entry(state: VState, insn_idx: int) -> int:
+def verifier_find_prev_entry(venv: VEnv, state: VState, insn_idx: int) -> int:
     """`find_prev_entry` for Python."""
-    return int(find_prev_entry(state, insn_idx))
+    return int(find_prev_entry(venv, state, insn_idx))
 
 
 @native()
