@@ -128,14 +128,11 @@ def check_cfg(env: BpfVerifierEnv) -> None:
 
 
 def _kfunc_args(env: BpfVerifierEnv, i: int, kfunc: KfuncProto) -> int:
-    """Flags that say which registers the kernel function takes that instruction `i` calls; 0 where that is not known."""
+    """Flags that say which registers the kernel function takes that instruction `i` calls."""
     btf, ident = env.attr.kernel_btf, env.insns[i].imm
+    count = kfunc.args
     if btf is not None and 0 < ident < len(btf):
-        count = len(btf.type(btf.type(ident).type).params)
-    elif kfunc.iterator:
-        count = kfunc.args
-    else:
-        return 0
+        count = max(count, len(btf.type(btf.type(ident).type).params))
     return KFUNC_ARGS * ((2 << min(count, _MAX_ARGS)) - 1)
 
 

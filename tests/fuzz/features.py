@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from .generator import Generator
 
 KFUNC = 0x7F000000
-ITER_NEW, ITER_NEXT, ITER_DESTROY, RCU_LOCK, RCU_UNLOCK, PREEMPT_OFF, PREEMPT_ON = range(KFUNC, KFUNC + 7)
+_NUMBERS = {name: number for number, name in enumerate(KFUNCS, KFUNC)}
+ITER_NEW, ITER_NEXT, ITER_DESTROY, RCU_LOCK, RCU_UNLOCK, PREEMPT_OFF, PREEMPT_ON = (
+    _NUMBERS[f"bpf_{name}"]
+    for name in (
+        "iter_num_new", "iter_num_next", "iter_num_destroy", "rcu_read_lock", "rcu_read_unlock", "preempt_disable",
+        "preempt_enable",
+    )
+)  # fmt: skip
 """Kernel functions by fastrtp.btf.kfuncs' own ids; the host's are put in when a program is loaded there."""
 GLOBAL = 20_000
 """`imm` of a call of a global function that has yet to be written, plus the id of its FUNC."""
