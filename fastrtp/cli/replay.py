@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ class Options:
     order: Any = "exact"
     consumer: str | None = None
     strict: bool = False
+    every: str | None = None
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Drained:
     records: dict[str, list[bytes]] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    series: Mapping[str, MapTable] = field(default_factory=dict)
 
 
 @click.command("replay", short_help="Run the programs of an object over a recording.")
@@ -132,6 +135,11 @@ class Drained:
     help="Rings have a reader who looks every so many events, or every so much time (10ms), or none; what finds no room is lost "
     "and counted. [default: every record is kept]",
 )
+@click.option(
+    "--every",
+    metavar="EVENTS|TIME",
+    help="Show what maps held after every so many events, or every so much time (100ms), with the time as the first column.",
+)
 @click.option("--stats", is_flag=True, help="Count and time the runs of each program (BPF_ENABLE_STATS); that takes time itself.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file; arrow with several maps: this folder.")
 @click.option("--btf", metavar="host|PATH", help="The kernel's types, instead of those that the package ships.")
@@ -152,7 +160,7 @@ def replay_command(
     obj: Path, recording: Path, form: str, maps: tuple[str, ...], top: int | None, missing: str, records: tuple[str, ...],
     trace_pipe: bool, then: tuple[str, ...], save: Path | None, stats: bool, output: Path | None, btf: str | None,
     perf_map: str | None, cpus: str | None, window: str | None, instance: str | None, order: str | None,
-    consumer: str | None, strict: bool, setup: Setup, selection: Selection,
+    consumer: str | None, strict: bool, every: str | None, setup: Setup, selection: Selection,
 ) -> int:  # fmt: skip
     """Run the programs of OBJ over a RECORDING and show what is in their maps.
 
@@ -161,7 +169,18 @@ def replay_command(
     """
     structs = dict(_pair(text) for text in records)
     options = Options(
-        form, maps, top, structs, trace_pipe, output, then, stats, *_threads(cpus, window, order), _reader(consumer, cpus), strict
+        form,
+        maps,
+        top,
+        structs,
+        trace_pipe,
+        output,
+        then,
+        stats,
+        *_threads(cpus, window, order),
+        _reader(consumer, cpus),
+        strict,
+        every,
     )
     check_words(then)
     data, spec = read_spec(obj)
@@ -287,8 +306,9 @@ def _run(
     with Bar("replaying", "events") as bar, loaded.attach(strict=options.strict) as links:
         report = replay(
             kernel, recording, missing=missing, progress=bar, interruptible=True, cpus=options.cpus, window=options.window,
-            order=options.order, consumer=options.consumer,
+            order=options.order, consumer=options.consumer, every=options.every,
         )  # fmt: skip
+        drained.series = report.series
         drained.records = {held.name: list(held.consume()) for held in rings}
         drained.answers = {line: run_words(kernel, line) for line in options.then}
         if options.stats:
@@ -342,7 +362,7 @@ def tables(loaded: BpfObject, drained: Drained, options: Options) -> list[MapTab
             type_id = (btf.find(struct) or 0) if btf is not None and struct else 0
             made.append(record_table(held.name, held.map.map_type, drained.records[held.name], btf, type_id))
         elif held.map.map_type != BpfMapType.BPF_MAP_TYPE_PROG_ARRAY and not held.bpf_map.is_map_of_maps:
-            made.append(map_table(held.map, held.name))
+            made.append(drained.series.get(held.map.name) or map_table(held.map, held.name))
     return made
 
 
@@ -392,6 +412,10 @@ def _more_json(loaded: BpfObject, drained: Drained, options: Options) -> dict[st
     if options.stats:
         counted = {program.name: program.prog.stats() for program in loaded.programs.values()}
         more["stats"] = {name: {"run_time_ns": time_ns, "run_cnt": count} for name, (time_ns, count, _misses) in counted.items()}
+    if drained.series:
+        more["series"] = {
+            name: [dict(zip(rows.columns, cells, strict=True)) for cells in rows.rows()] for name, rows in drained.series.items()
+        }
     if options.then:
         more["then"] = {line: answer.rows for line, answer in drained.answers.items()}
     return more
@@ -439,6 +463,7 @@ def summary(report: ReplayReport) -> str:
 
 def _print(out: Console, loaded: BpfObject, report: ReplayReport, drained: Drained, options: Options) -> None:
     from fastrtp.cli.render import print_map
+    from fastrtp.replay.series import top_of_each
 
     out.print(summary(report))
     out.print()
@@ -448,7 +473,10 @@ def _print(out: Console, loaded: BpfObject, report: ReplayReport, drained: Drain
     out.print()
     for rows in tables(loaded, drained, options):
         held = loaded.maps[rows.name]
-        print_map(out, rows, _TOP if options.top is None else options.top, lost=getattr(held.map, "lost", 0))
+        top = _TOP if options.top is None else options.top
+        if held.map.name in drained.series:
+            rows, top = top_of_each(rows, top), 0
+        print_map(out, rows, top, lost=getattr(held.map, "lost", 0))
     if options.trace_pipe:
         print_trace_pipe(out, report)
     for line, answer in drained.answers.items():

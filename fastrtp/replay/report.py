@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .fidelity import ReadFidelity
     from .recorded_kernel import KernelMatch
+    from .tables import MapTable
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class ReplayReport:
     room, by map (fastrtp.replay.losses); `signals_lost`: signals that are not in Kernel.signals(); `interrupted`: stopped early;
     `damaged`: pages of the recording that could not be read, by CPU; `notes`: what else is to be said of it;
     `kernels`: which kernel made the recording, and whose types it was replayed with;
+    `series`: with `every`, what each map held at each moment;
     `tier`: "linked", "fused", or "fused, linked" for some of each; `threads`: how many played, 1 in the order of all events.
     """
 
@@ -52,6 +54,7 @@ class ReplayReport:
     damaged: Mapping[int, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
     kernels: KernelMatch | None = None
+    series: Mapping[str, MapTable] = field(default_factory=dict, repr=False)
 
     @property
     def events_per_second(self) -> float:

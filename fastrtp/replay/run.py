@@ -22,13 +22,14 @@ from fastrtp.replay.consumer import Consumer, ConsumerClock, most_kept, parse_co
 from fastrtp.replay.contexts import add_contexts, forget_contexts
 from fastrtp.replay.fidelity import ProgramFidelity, fidelity, refuse_missing, with_runs
 from fastrtp.replay.fused import FusedReplay, Tier
-from fastrtp.replay.linked import LinkedReplay
+from fastrtp.replay.linked import CHUNK, LinkedReplay
 from fastrtp.replay.losses import Losses
 from fastrtp.replay.order import ORDERS, ExactOrder, Order, order_conflicts, refuse, wants_order
 from fastrtp.replay.parallel import WINDOW, ParallelReplay, several_cpus
 from fastrtp.replay.raw_syscalls import as_raw_syscalls
 from fastrtp.replay.recorded_kernel import match
 from fastrtp.replay.report import ProgramReport, ReplayReport
+from fastrtp.replay.series import Series
 from fastrtp.replay.windows import Cpus, Window, owners, parse_window
 from fastrtp.trace import Tracepoint
 
@@ -56,6 +57,7 @@ def replay(
     order: Order = "exact",
     consumer: Consumer | str | int | None = None,
     keep: int | None = None,
+    every: int | str | None = None,
 ) -> ReplayReport:
     """Play `source` (a path, or a Recording that is open) in time order, over all its CPUs.
 
@@ -75,6 +77,8 @@ def replay(
     consume() gives every record afterwards, in order, however small the ring; up to `keep` bytes of them (None: half of this
     machine's memory). A Consumer, a number of events, or a time ("10ms"): a reader who looks that often; "none": nobody reads.
     What finds no room is lost, and counted in the report's `dropped`. A consumer keeps the order of all events: one thread.
+    `every`: keep what all maps hold after every so many events, or so much time ("100ms"): the report's `series`, by map, a table
+    (`MapTable`: .arrow()) whose first column is the moment. One thread.
     `interruptible`: Ctrl-C ends the replay early and the report says so, instead of KeyboardInterrupt. RecordingError for
     a damaged file; OrderError; ReplayError when the recording has more CPUs than the kernel.
     """
@@ -90,6 +94,8 @@ def replay(
     reader = parse_consumer(consumer)
     if reader is not None and cpus is not None:
         raise ReplayError("a consumer looks at set points in the order of all events: it does not go with cpus")
+    if every is not None and cpus is not None:
+        raise ReplayError("maps over time are kept at set points in the order of all events: every does not go with cpus")
     begin = time.perf_counter()
     recording, notes = as_raw_syscalls(source if isinstance(source, Recording) else Recording.open(source))
     if recording.cpus > kernel.cpus:
@@ -139,9 +145,13 @@ def replay(
         room = most_kept() if keep is None else keep
         with _virtual_clock(kernel.memory, *times), kernel.memory.draining(room, on_demand=reader is None):
             played, losses = _Counters(kernel), Losses(kernel)
+            series = None if every is None else Series(kernel, bound.time, every)
             prepared = time.perf_counter()
             try:
-                events = linked.run(progress, *([] if chunk is None else [chunk]))
+                if series is not None and isinstance(linked, LinkedReplay):
+                    events = _in_stretches(linked, series, progress, chunk or CHUNK)
+                else:
+                    events = linked.run(progress, *([] if chunk is None else [chunk]))
             except KeyboardInterrupt:
                 if not interruptible:
                     raise
@@ -167,6 +177,7 @@ def replay(
             interrupted=interrupted,
             tier=linked.tier,
             threads=linked.threads if isinstance(linked, ParallelReplay) else 1,
+            series={} if series is None else series.tables(),
         )
     finally:
         if linked is not None:
@@ -176,6 +187,17 @@ def replay(
         for storage in _storages(kernel):
             storage.forget_owners(objects.addresses())
         objects.close()
+
+
+def _in_stretches(linked: LinkedReplay, series: Series, progress: Progress | None, chunk: int) -> int:
+    """Play from moment to moment, and look at the maps at each; how many events were played."""
+    for end, moment in series.stretches():
+        while linked.position < end:
+            linked.play(min(chunk, end - linked.position))
+            if progress is not None:
+                progress(linked.position, linked.events)
+        series.take(moment)
+    return linked.position
 
 
 def _storages(kernel: Kernel) -> list[LocalStorage]:
