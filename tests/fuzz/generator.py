@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from fastrtp.isa import Insn
 from fastrtp.uapi import BPF_F_STRICT_ALIGNMENT, BPF_F_TEST_STATE_FREQ
 
-from . import calls, features, owned, tails
+from . import calls, features, owned, spills, tails
+from .shapes import HASHES, SHAPES
 from .walks import TRACEPOINTS, walk_program
 
 ALU64, ALU32, JMP, JMP32 = 0x07, 0x04, 0x05, 0x06
@@ -117,7 +118,7 @@ class Generator:
 
     def lookup(self, fd: int, key: int, check: bool = True) -> None:
         """r0 = the value of a key, NULL leaves the program."""
-        wide = fd == 1
+        wide = fd in HASHES
         self.emit(0x7A if wide else 0x62, 10, off=-48, imm=key)
         self.emit(0xBF, 2, 10)
         self.emit(0x07, 2, imm=-48)
@@ -131,14 +132,14 @@ class Generator:
 
     def second_value(self) -> None:
         """Another map's value, through a spill at times, accessed near its end."""
-        fd = self.rng.choice((1, 2, 6, 7, 7, 9))
+        fd = self.rng.choice((1, 2, 6, 7, 7, 9, 18))
         self.lookup(fd, self.rng.choice((0, 0, 1, 5, 20)), check=not self.rarely(0.05))
         if self.rng.random() < 0.4:
             self.emit(0x7B, 10, 0, -72)
             self.clobber()
             self.emit(0x79, 0, 10, -72)
         size, width = self.rng.choice(SIZES)
-        room = 48 if fd < 3 else 16
+        room = SHAPES[fd].value_size
         off = self.rng.choice((0, 4, 8, room - width, room - width)) // width * width + (self.rarely() and 1)
         if fd != 6 and self.rng.random() < 0.5:
             self.emit(0x61 & ~0x18 | size, 9, 0, off)
@@ -377,16 +378,15 @@ class Generator:
 
     def change_map(self) -> None:
         """Update or delete of keys that nobody looks up."""
-        fd = self.rng.choice((1, 1, 2, 7, 9))
-        self.emit(
-            0x7A if fd == 1 else 0x62, 10, off=-48, imm=self.rng.choice((3, 4, 9)) if fd == 1 else self.rng.choice((0, 1, 7))
-        )
+        fd = self.rng.choice((1, 1, 2, 7, 9, 18, 18))
+        wide = fd in HASHES
+        self.emit(0x7A if wide else 0x62, 10, off=-48, imm=self.rng.choice((3, 4, 9) if wide else (0, 1, 7)))
         self.emit(0x18, 1, 1, imm=fd)
         self.emit(0)
         self.emit(0xBF, 2, 10)
         self.emit(0x07, 2, imm=-48)
         update = self.rng.random() < 0.7
-        self.emit(0xBF, 3, 7 if fd in (1, 7, 9) or self.rarely() else 10)
+        self.emit(0xBF, 3, 7 if fd != 2 or self.rarely() else 10)
         if self.out[-1].src_reg == 10:
             self.emit(0x07, 3, imm=-48 if self.rarely(0.2) else -16 if fd != 2 else -40)
         self.emit(0xB7, 4, imm=self.rng.choice((0, 0, 1, 2)))
@@ -565,6 +565,7 @@ STATEMENTS: tuple[Statement, ...] = (
     Generator.small_helper, Generator.change_map, Generator.ringbuf, features.dynptr, features.dynptr,
     features.iterator, features.iterator, features.map_in_map, features.may_goto, features.ordered, features.section,
     features.global_call, features.global_call, *[calls.precise_args] * 2, calls.nested_loop, *[calls.linked_spills] * 2,
+    *[spills.spilled_ids] * 3, *[spills.shift_left] * 2,
     calls.far_jump, calls.string_helper, calls.cpu_index, calls.user_drain, tails.tail_call, *[tails.tail_function] * 3,
     tails.tail_callback,
 )  # fmt: skip

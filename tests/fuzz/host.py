@@ -18,12 +18,12 @@ from fastrtp.isa import Insn, encode
 from .features import with_kfuncs
 from .functions import BLOB, IDS, func_info
 from .generator import Program
-from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, Memory
+from .shapes import ARRAYS, CTX, HASH_KEYS, HASHES, SHAPES, Memory
 from .targets import TARGETS
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), 0)
 _CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT, _LOAD, _TEST_RUN, _BTF, _FREEZE = 0, 1, 2, 3, 4, 5, 10, 18, 22
-_RING, _PROGS, _PERCPU, _HASH = 3, 4, 7, 1
+_RING, _PROGS, _PERCPU = 3, 4, 7
 _PSEUDO_MAP = (1, 2)
 _TRACING, _TRACE_RAW_TP = 26, 23
 
@@ -159,33 +159,35 @@ class HostKernel:
         return verdict, struct.unpack_from("<I", attr.raw, 4)[0], self._contents()
 
     def _reset(self) -> None:
-        for key in self._hash_keys():
-            self._element(_DELETE, _HASH, key)
-        for number in HASH_KEYS:
-            self._update(_HASH, struct.pack("<Q", number), SHAPES[_HASH].initial(number))
+        for fd in HASHES:
+            for key in self._hash_keys(fd):
+                self._element(_DELETE, fd, key)
+            for number in HASH_KEYS:
+                self._update(fd, struct.pack("<Q", number), SHAPES[fd].initial(number))
         for fd in ARRAYS:
             for index in range(SHAPES[fd].max_entries):
                 value = SHAPES[fd].initial(index)
                 self._update(fd, struct.pack("<I", index), value * (self.cpus if fd == _PERCPU else 1))
 
-    def _hash_keys(self) -> list[bytes]:
+    def _hash_keys(self, fd: int) -> list[bytes]:
         keys: list[bytes] = []
-        status, key = self._element_next(None)
+        status, key = self._element_next(fd, None)
         while status == 0:
             keys.append(key)
-            status, key = self._element_next(key)
+            status, key = self._element_next(fd, key)
         return keys
 
-    def _element_next(self, key: bytes | None) -> tuple[int, bytes]:
+    def _element_next(self, fd: int, key: bytes | None) -> tuple[int, bytes]:
         out = ctypes.create_string_buffer(8)
         a = ctypes.create_string_buffer(key, 8) if key is not None else None
-        attr = struct.pack("<IIQQQ", self.fds[_HASH], 0, ctypes.addressof(a) if a is not None else 0, ctypes.addressof(out), 0)
+        attr = struct.pack("<IIQQQ", self.fds[fd], 0, ctypes.addressof(a) if a is not None else 0, ctypes.addressof(out), 0)
         return self._bpf(_NEXT, attr), out.raw
 
     def _contents(self) -> Memory:
         found = {}
-        for key in self._hash_keys():
-            found[f"1[{key.hex()}]"] = self._element(_LOOKUP, _HASH, key, room=SHAPES[_HASH].value_size)[1]
+        for fd in HASHES:
+            for key in self._hash_keys(fd):
+                found[f"{fd}[{key.hex()}]"] = self._element(_LOOKUP, fd, key, room=SHAPES[fd].value_size)[1]
         for fd in ARRAYS:
             size = SHAPES[fd].value_size
             for index in range(SHAPES[fd].max_entries):

@@ -27,12 +27,12 @@ from .features import with_kfuncs
 from .functions import btf, func_info
 from .generator import Program
 from .host import Verdict
-from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, Memory
+from .shapes import ARRAYS, CTX, HASH_KEYS, HASHES, SHAPES, Memory
 from .targets import TARGETS
 
 _PAGE = mmap.PAGESIZE
 _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
-_HASH, _RING, _PROGS = 1, 3, 4
+_RING, _PROGS = 3, 4
 
 
 def _attr(program: Program, kernel_btf: Any, nr_cpu_ids: int, log_level: int) -> LoadAttr:
@@ -148,11 +148,12 @@ class NativeSide:
         return _native_code(text, map_addresses(used))
 
     def _reset(self) -> None:
-        table: HashMap = self.maps[_HASH]
-        for key, _ in list(table.raw_items()):
-            table.delete_elem(key)
-        for number in HASH_KEYS:
-            table.update_elem(number.to_bytes(8, "little"), SHAPES[_HASH].initial(number))
+        for fd in HASHES:
+            table: HashMap = self.maps[fd]
+            for key, _ in list(table.raw_items()):
+                table.delete_elem(key)
+            for number in HASH_KEYS:
+                table.update_elem(number.to_bytes(8, "little"), SHAPES[fd].initial(number))
         for fd in ARRAYS:
             for index in range(SHAPES[fd].max_entries):
                 self.maps[fd].update_elem(index.to_bytes(4, "little"), SHAPES[fd].initial(index))
@@ -164,7 +165,7 @@ class NativeSide:
 
     def _contents(self) -> Memory:
         found = {}
-        for fd in (_HASH, *ARRAYS):
+        for fd in (*HASHES, *ARRAYS):
             for key, value in self.maps[fd].raw_items():
                 found[f"{fd}[{key.hex()}]"] = value[: SHAPES[fd].value_size]
         for number, record in enumerate(self.maps[_RING].consume()):

@@ -15,7 +15,7 @@ from typing import Any
 from fastrtp.isa import Insn
 from fastrtp.uapi import MAX_TAIL_CALL_CNT
 
-from .shapes import ARRAYS, CTX, HASH_KEYS, SHAPES, Memory
+from .shapes import ARRAYS, CTX, HASH_KEYS, HASHES, SHAPES, Memory
 from .targets import TARGETS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -85,9 +85,10 @@ class Shadow(Interpreter):
                 at = self._array_base(fd) + index * SHAPES[fd].value_size
                 self.regions[at] = bytearray(SHAPES[fd].initial(index))
                 self.values[fd][index.to_bytes(4, "little")] = at
-        self.values[1] = {}
-        for number in HASH_KEYS:
-            self._insert(number.to_bytes(8, "little"), SHAPES[1].initial(number))
+        for fd in HASHES:
+            self.values[fd] = {}
+            for number in HASH_KEYS:
+                self._insert(fd, number.to_bytes(8, "little"), SHAPES[fd].initial(number))
         self.values[12] = {bytes(4): _HANDLE + self.shift + SHAPES[12].inner}
         self._walk(0, None)
         return self.regs[0]
@@ -171,16 +172,18 @@ class Shadow(Interpreter):
 
     def memory(self) -> Memory:
         """Map contents."""
-        found = {f"{fd}[{key.hex()}]": bytes(self.regions[at]) for fd in (1, *ARRAYS) for key, at in self.values[fd].items()}
+        found = {
+            f"{fd}[{key.hex()}]": bytes(self.regions[at]) for fd in (*HASHES, *ARRAYS) for key, at in self.values[fd].items()
+        }
         for number, (at, size) in enumerate(self.ring):
             found[f"ring[{number}]"] = bytes(self.regions[at][:size])
         return found
 
-    def _insert(self, key: bytes, value: bytes) -> None:
+    def _insert(self, fd: int, key: bytes, value: bytes) -> None:
         self.inserted = getattr(self, "inserted", 0) + 1
-        at = self._array_base(1) + self.inserted * 0x1000
+        at = self._array_base(fd) + self.inserted * 0x1000
         self.regions[at] = bytearray(value)
-        self.values[1][key] = at
+        self.values[fd][key] = at
 
     def _bytes(self, address: int, size: int) -> bytes:
         region, at = self._find(self.at, address, size)
@@ -206,7 +209,7 @@ class Shadow(Interpreter):
         there = key in self.values[fd]
         if r4 > 2:
             return -_EINVAL
-        if fd != 1 and not there:
+        if fd not in HASHES and not there:
             return -_E2BIG
         if there and r4 == 1:
             return -_EEXIST
@@ -214,18 +217,18 @@ class Shadow(Interpreter):
             return -_ENOENT
         if there:
             self.regions[self.values[fd][key]][:] = value
-        elif len(self.values[1]) == SHAPES[1].max_entries:
+        elif len(self.values[fd]) == SHAPES[fd].max_entries:
             return -_E2BIG
         else:
-            self._insert(key, value)
+            self._insert(fd, key, value)
         return 0
 
     def delete(self, r1: int, r2: int, *_: int) -> int:
         fd = self._map(r1)
         key = self._bytes(r2, SHAPES[fd].key_size)
-        if fd != 1:
+        if fd not in HASHES:
             return -_EINVAL
-        return 0 if self.values[1].pop(key, 0) else -_ENOENT
+        return 0 if self.values[fd].pop(key, 0) else -_ENOENT
 
     def probe_read(self, r1: int, r2: int, r3: int, *_: int) -> int:
         size = r2 & 0xFFFFFFFF

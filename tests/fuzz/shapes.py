@@ -16,7 +16,7 @@ CTX_WORDS = (0, 1, 7, 8, 40, 255, 0x80000000, 0xFFFFFFFF, 0x1111111111111111, 0x
 CTX = struct.pack("<12Q", *CTX_WORDS)
 """What every program runs on: numbers at the edges of ranges."""
 HASH_KEYS = (0, 1, 5)
-"""Keys that the hash map has before a run."""
+"""Keys that the maps of HASHES have before a run."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,12 @@ SHAPES = {
     15: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 24, 2, btf_value_type_id=IDS["timed"]),
     16: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 16, 2, btf_value_type_id=IDS["owner"]),
     17: Shape(T.BPF_MAP_TYPE_ARRAY, 4, 40, 1, btf_value_type_id=IDS["roots"]),
+    18: Shape(T.BPF_MAP_TYPE_LRU_HASH, 8, 48, 256),
 }
 ARRAYS = (2, 6, 7, 9)
-"""Those whose values are compared after a run, beside the hash map."""
+"""Those whose values are compared after a run, beside those of HASHES."""
+HASHES = (1, 18)
+"""The maps with keys of eight bytes and values of 48; the latter has room for more than any program adds."""
 
 Memory = dict[str, bytes]
 """Contents after a run: "fd[key]" to value, "ring[n]" to record."""

@@ -92,7 +92,52 @@ def _locked(g: Generator) -> None:
         g.emit(0xB7, r)
 
 
+def _area(g: Generator) -> None:
+    """Memory of a kernel object, mostly, for a helper that reads it."""
+    rng = g.rng
+    register, off = rng.choice((7, 7, 7, 8)), _offset(g, 4)
+    size = rng.choice((1, 4, 8, 8, 16, 16, 64)) if not g.rarely() else rng.choice((0, 4096))
+    if rng.random() < 0.6:
+        g.emit(0x18, 1, 1, imm=3)
+        g.emit(0)
+        _pointer(g, 2, register, off)
+        _size(g, 3, size)
+        g.emit(0xB7, 4)
+        g.emit(0x85, imm=130)
+    elif rng.random() < 0.7:
+        _pointer(g, 1, register, off)
+        _size(g, 2, size)
+        g.emit(0xB7, 3)
+        g.emit(0xBF, 4, 10)
+        g.emit(0x07, 4, imm=-16)
+        g.emit(0x85, imm=105)
+    else:
+        g.emit(0xBF, 1, 10)
+        g.emit(0x07, 1, imm=-32)
+        g.emit(0xB7, 2, imm=16)
+        _pointer(g, 3, register, off)
+        g.emit(0x85, imm=113)
+    for r in (0, 1, 2, 3, 4, 5):
+        g.emit(0xB7, r)
+
+
+def _pointer(g: Generator, to: int, register: int, off: int) -> None:
+    g.emit(0xBF, to, register)
+    g.emit(0x07, to, imm=off)
+
+
+def _size(g: Generator, register: int, size: int) -> None:
+    """A number, or anything up to it."""
+    if g.rng.random() < 0.7:
+        g.emit(0xB7, register, imm=size)
+    else:
+        g.emit(0x79, register, 6, 8 * g.rng.choice((2, 3)) if not g.rarely() else 0)
+        g.emit(0x57, register, imm=max(size - 1, 1))
+        if g.rng.random() < 0.6:
+            g.emit(0x15, register, 0, 9999, 0)
+
+
 STATEMENTS = (
-    *[_argument] * 2, *[_load] * 5, *[_follow] * 2, *[_null_check] * 2, _number, _locked, _compare, owned.timer, owned.kptr,
-    owned.task, owned.node,
+    *[_argument] * 2, *[_load] * 5, *[_follow] * 2, *[_null_check] * 2, *[_area] * 2, _number, _locked, _compare,
+    owned.timer, owned.kptr, owned.task, owned.node,
 )  # fmt: skip
