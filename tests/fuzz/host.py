@@ -107,7 +107,7 @@ class HostKernel:
         told = [line for line in lines if not line.startswith(("processed", "verification time", "stack depth"))]
         return fd, Verdict(-fd, told[-1].strip() if told else "", places[-1] if places else -1)
 
-    def log(self, program: Program, level: int, size: int = 1 << 16) -> tuple[int, str]:
+    def log(self, program: Program, level: int, size: int = 1 << 22) -> tuple[int, str]:
         """(errno, log) of a load at a log level; 4: the statistics alone. ENOSPC where there is more than `size` bytes."""
         log = ctypes.create_string_buffer(size)
         fd = self._load(program, log, level)

@@ -24,7 +24,9 @@ from interpreter import MEM_BASE, STACK_SIZE, Frame, Interpreter, InterpreterErr
 __all__ = ["InterpreterError", "Shadow", "TooLong"]
 
 U64 = (1 << 64) - 1
-_HANDLE, _VALUES = 0x40_0000_0000, 0x50_0000_0000
+_HANDLE = 0x40_0000_0000
+_VALUES = (0x50_0000_0000, 0x0F_0000_0000)
+"""Values of maps in either variant: above the stack, and below it."""
 _E2BIG, _EEXIST, _EFAULT, _EINVAL, _ENOENT, _ERANGE = 7, 17, 14, 22, 2, 34
 _RING_SIZE, _USER_END = 4096, (1 << 47) + 4096
 _FINISHED = -2
@@ -67,7 +69,7 @@ class Shadow(Interpreter):
                 yield index, index + insn.imm + 1
 
     def _array_base(self, fd: int) -> int:
-        return _VALUES + self.shift + (fd << 24) & U64
+        return _VALUES[self.variant % 2] + self.shift + (fd << 24) & U64
 
     def run(self) -> int:
         """r0 at exit. InterpreterError for an access outside, TooLong."""
