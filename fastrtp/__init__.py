@@ -25,6 +25,7 @@ from fastrtp.errors import (
     AsmError,
     BpfError,
     BtfError,
+    CompilerError,
     FastrtpError,
     JitError,
     ObjectError,
@@ -52,7 +53,9 @@ _LAZY = {
     "Tracepoint": "fastrtp.trace",
     "default_kernel": "fastrtp.default",
 }
-_MODULES = frozenset({"btf", "isa", "jit", "kernel", "maps", "obj", "programs", "record", "replay", "trace", "uapi", "verifier"})
+_MODULES = frozenset(
+    {"btf", "cc", "isa", "jit", "kernel", "maps", "obj", "programs", "record", "replay", "trace", "uapi", "verifier"}
+)
 
 
 _importing = RLock()
@@ -77,7 +80,7 @@ def TRACE_EVENT(name: str, proto: str, *, kernel: Kernel | None = None, **option
 
 
 __all__ = [
-    "TRACE_EVENT", "AsmError", "BpfError", "BtfError", "FastrtpError", "JitError", "Kernel", "ObjectError", "ObjectWarning",
-    "Recording", "RecordingError", "ReplayError", "ReplayReport", "Tracepoint", "UnknownNameError", "VerifierError",
-    "default_kernel", "jit",
+    "TRACE_EVENT", "AsmError", "BpfError", "BtfError", "CompilerError", "FastrtpError", "JitError", "Kernel", "ObjectError",
+    "ObjectWarning", "Recording", "RecordingError", "ReplayError", "ReplayReport", "Tracepoint", "UnknownNameError",
+    "VerifierError", "default_kernel", "jit",
 ]  # fmt: skip

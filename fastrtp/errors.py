@@ -47,6 +47,15 @@ class ObjectError(FastrtpError, ValueError):
         self.errno = errno
 
 
+class CompilerError(ObjectError):
+    """C source that cannot be compiled: no compiler for BPF here, or its refusal; `diagnostics` are the compiler's own words."""
+
+    def __init__(self, message: str, diagnostics: str = "") -> None:
+        super().__init__(f"{message}\n{diagnostics}".rstrip())
+        self.summary = message
+        self.diagnostics = diagnostics
+
+
 class UnknownNameError(ObjectError, AttributeError):
     """A variable, member, map or program that the object does not have; the message says which there are."""
 

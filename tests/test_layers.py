@@ -22,6 +22,7 @@ LAYERS = (
     ("native",),
     ("maps",),
     ("helpers",),
+    ("cc",),
     ("verifier",),
     ("effects",),
     ("jit",),

@@ -1,6 +1,6 @@
 /* What a raw tracepoint program commonly does, one program each. ctx: { u64 key, u64 value, u32 flags }. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

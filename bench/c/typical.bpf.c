@@ -1,6 +1,7 @@
 /* A program as tools have them: one map of rows, a histogram of powers of two in each. The load suite loads it. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -41,7 +42,7 @@ SEC("raw_tp/sched_switch")
 int typical(__u64 *ctx)
 {
 	struct task_struct *prev = (struct task_struct *)ctx[1];
-	__u32 pid = CORE_READ(prev, pid), slot;
+	__u32 pid = BPF_CORE_READ(prev, pid), slot;
 	__u64 now = bpf_ktime_get_ns(), delta;
 	struct row *row = bpf_map_lookup_elem(&rows, &pid);
 

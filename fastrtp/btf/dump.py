@@ -29,6 +29,8 @@ _BUILTIN_NAMES = frozenset(
 )  # fmt: skip
 _COMPILER_TYPEDEFS = frozenset(("__builtin_va_list",))
 """Typedefs that a C compiler has built in, for another machine than the kernel's: they get another name."""
+_DEFINED = frozenset((*COMPOSITES, *ENUMS, BtfKind.TYPEDEF, BtfKind.INT, BtfKind.FWD))
+"""Kinds that have a definition of their own; the others only say how these are used."""
 _INT_SPELLING = {"__int128 unsigned": "unsigned __int128", "_Bool": "bool"}
 
 VMLINUX_H_BEGIN = """#ifndef __VMLINUX_H__
@@ -54,9 +56,10 @@ def dump_types(btf: Btf, roots: Iterable[int] | None = None) -> list[str]:
     dumper = _Dumper(btf)
     enums: list[int] = []
     for root in roots if roots is not None else range(1, len(btf)):
-        if btf.kind(root) in ENUMS and not btf.type(root).name:
+        kind = btf.kind(root)
+        if kind in ENUMS and not btf.type(root).name:
             enums.append(root)
-        else:
+        elif roots is not None or kind in _DEFINED:
             dumper.define(root)
     for root in enums:
         dumper.define_constants(root)
@@ -300,17 +303,22 @@ class _Dumper:
         """Alignment in bytes on a 64-bit machine, as the C text of the type gives it."""
         if depth > 4 * _MAX_NESTING:
             raise BtfError(f"type [{type_id}]: nested deeper than {_MAX_NESTING}")
+        known = self._aligns.get(type_id)
+        if known is not None:
+            return known
         record = self._btf.type(self._btf.strip(type_id))
         if record.kind == BtfKind.PTR:
-            return 8
-        if record.kind == BtfKind.ARRAY:
-            return self._align(record.type, depth + 1)
-        if record.kind not in COMPOSITES:
-            return min(record.size, 16) or 1
-        known = self._aligns.get(record.id)
-        if known is None:
+            known = 8
+        elif record.kind == BtfKind.ARRAY:
+            known = self._align(record.type, depth + 1)
+        elif record.kind not in COMPOSITES:
+            known = min(record.size, 16) or 1
+        elif record.id != type_id:
+            known = self._align(record.id, depth + 1)
+        else:
             natural = 1 if self._is_packed(record, depth + 1) else self._members_align(record, depth + 1)
-            known = self._aligns[record.id] = max(natural, self._over_alignment(record, depth + 1))
+            known = max(natural, self._over_alignment(record, depth + 1))
+        self._aligns[type_id] = known
         return known
 
     def _members_align(self, record: BtfType, depth: int = 0) -> int:

@@ -18,12 +18,13 @@ from typing import Any, NoReturn
 import click
 
 from fastrtp import __version__
-from fastrtp.errors import BpfError, FastrtpError, ObjectWarning
+from fastrtp.errors import BpfError, CompilerError, FastrtpError, ObjectWarning
 
 COMMANDS = {
     "demo": "demo",
     "replay": "replay",
     "check": "check",
+    "cc": "cc",
     "import": "recordings",
     "info": "recordings",
     "events": "events",
@@ -95,6 +96,11 @@ class Fastrtp(click.Group):
             return STATUS_INTERRUPTED
         except BrokenPipeError:
             return _pipe_closed()
+        except CompilerError as error:
+            if error.diagnostics:
+                click.echo(error.diagnostics, err=True)
+            say(error.summary)
+            return STATUS_ERROR
         except (FastrtpError, OSError) as error:
             say(describe(error))
             return STATUS_ERROR

@@ -11,9 +11,10 @@ import click
 
 from fastrtp.cli.objects import read_spec
 from fastrtp.cli.recordings import open_recording
-from fastrtp.cli.replay import make_kernel
+from fastrtp.cli.replay import make_kernel, types_of
 from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, table
+from fastrtp.cli.tracepoints import kernel_types
 from fastrtp.entry_cache import temporary_folder
 from fastrtp.errors import ReplayError
 
@@ -55,7 +56,7 @@ def bench_command(
 
     Rounds take turns, and the best of each counts. A cold load verifies and compiles everything, a cached one finds it.
     """
-    data, spec = read_spec(obj)
+    data, spec = read_spec(obj, lambda: types_of(btf, recording) if recording is not None else kernel_types(btf))
     if not any(program.attach_name for program in spec.programs.values()):
         raise ReplayError(f"{obj}: no program that names its tracepoint, so none to replay events for")
     if recording is None:

@@ -9,7 +9,7 @@ import click
 
 from fastrtp.cli.objects import read_spec
 from fastrtp.cli.recordings import open_recording
-from fastrtp.cli.replay import explained, make_kernel
+from fastrtp.cli.replay import explained, make_kernel, types_of
 from fastrtp.cli.selection import Selection, selection_options
 from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import console, number, plain, table
@@ -50,7 +50,7 @@ def check_command(
     it can read whether that is exact (recorded with this very event), derived (and by which rule), from context (told by
     other events), or missing, and what is read then.
     """
-    data, _spec = read_spec(obj)
+    data, _spec = read_spec(obj, lambda: types_of(btf, recording))
     opened = selection.of(open_recording(recording, instance))
     kernel = make_kernel(btf, opened, version=setup.version)
     try:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @setup_options
 def dump_command(obj: Path, prog: str | None, what: str, btf: str | None, setup: Setup) -> None:
     """Print PROG of OBJ, or all its programs; what cannot run here is named on standard error."""
-    data, spec = read_spec(obj)
+    data, spec = read_spec(obj, lambda: kernel_types(btf))
     check_programs(spec, obj, [prog] if prog is not None else [])
     names = [prog] if prog is not None else list(spec.programs)
     if setup.programs:

@@ -16,6 +16,7 @@ import click
 
 from fastrtp.cli.objects import read_spec, tell_skipped
 from fastrtp.cli.setup import Setup, setup_options, setup_params
+from fastrtp.cli.tracepoints import kernel_types
 from fastrtp.errors import BpfError, ReplayError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Words:
     def __init__(self, words: Sequence[str]) -> None:
         self._words = list(words)
 
-    def __bool__(self) -> bool:
-        return bool(self._words)
+    def __len__(self) -> int:
+        return len(self._words)
 
     def take(self, what: str, among: Sequence[str] = ()) -> str:
         """The next word. UsageError when there is none, or one that is not `among` these (bpftool lets words be cut short)."""
@@ -104,6 +105,15 @@ def run_words(kernel: Kernel, line: str | Sequence[str]) -> Answer:
     return verbs[verb](kernel, left, bpffs)
 
 
+def stand_alone(noun: str, words: Sequence[str]) -> Answer | None:
+    """The answer to words that ask no kernel, None for others. UsageError."""
+    if noun != "btf":
+        return None
+    from fastrtp.cli.introspect_btf import dump_file
+
+    return dump_file(Words(words))
+
+
 def _verbs(noun: str) -> dict[str, Verb]:
     """Verb -> function; a noun's module is imported when it is asked for."""
     if noun == "prog":
@@ -140,11 +150,16 @@ def _command(noun: str, what: str) -> click.Command:
         from fastrtp.cli.terminal import need_native
         from fastrtp.kernel import Kernel
 
+        form = "pretty" if pretty else "json" if json else "plain"
+        answer = stand_alone(noun, words)
+        if answer is not None:
+            click.echo(as_text(answer, form))
+            return
         if session is not None and (objects or attach or btf):
             raise click.UsageError("a session brings its object, types and links: no -o, --attach or --btf with it")
         if setup and len(objects) != 1:
             raise click.UsageError("--set, --max-entries, --program and --kconfig are for one object: give one -o")
-        read = [(path, read_spec(path)[0]) for path in objects]
+        read = [(path, read_spec(path, lambda: kernel_types(btf))[0]) for path in objects]
         need_native()
         with restore(session) if session is not None else Kernel(btf, version=setup.version) as kernel:
             for path, data in read:
@@ -156,7 +171,7 @@ def _command(noun: str, what: str) -> click.Command:
                         raise ReplayError(f"{path} has no program that names its tracepoint")
                     loaded.attach()
             answer = run_words(kernel, [noun, *words, *(["-f"] if bpffs else [])])
-        text = as_text(answer, "pretty" if pretty else "json" if json else "plain")
+        text = as_text(answer, form)
         if text:
             click.echo(text)
 

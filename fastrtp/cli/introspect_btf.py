@@ -50,8 +50,10 @@ def btf_show(kernel: Kernel, words: Words, _bpffs: bool) -> Answer:
 
 
 def btf_dump(kernel: Kernel, words: Words, _bpffs: bool) -> Answer:
-    """`btf dump id N [format raw|c]`, `btf dump prog id N`, `btf dump map id N [key|value|kv|all]`."""
-    source = words.take("source", ["id", "prog", "map"])
+    """`btf dump id N [format raw|c]`, `btf dump prog id N`, `btf dump map id N [key|value|kv|all]`, `btf dump file F`."""
+    source = words.take("source", ["id", "prog", "map", "file"])
+    if source == "file":
+        return _dumped(_file_btf(words.take("file")), None, words)
     roots: list[int] | None = None
     if source == "id":
         held = kernel.btfs.find(number := words.number("id"))
@@ -67,17 +69,52 @@ def btf_dump(kernel: Kernel, words: Words, _bpffs: bool) -> Answer:
             roots = _map_roots(bpf_map, words) if bpf_map is not None else None
     if held is None:
         raise no_such("btf", f"{source} {number} has none" if source != "id" else f"id {number}")
+    return _dumped(held.btf, roots, words)
+
+
+def dump_file(words: Words) -> Answer | None:
+    """The answer to `btf dump file F [format raw|c]`, which asks no kernel; None for other words."""
+    asked = [words.take("verb"), words.take("source")] if len(words) >= 3 else []
+    if not asked or not ("dump".startswith(asked[0]) and "file".startswith(asked[1])):
+        return None
+    return _dumped(_file_btf(words.take("file")), None, words)
+
+
+def _dumped(btf: Btf, roots: list[int] | None, words: Words) -> Answer:
     form = words.take("format", ["raw", "c"]) if words and words.take("option", ["format"]) else "raw"
     words.end()
     if form == "c":
         from fastrtp.btf.dump import dump_header
 
-        text = dump_header(held.btf, roots)
+        text = dump_header(btf, roots)
         return Answer({"c": text}, text.rstrip("\n"))
-    base = held.btf.base
-    ids = roots if roots is not None else range(len(base) if base is not None else 1, len(held.btf))
-    rows = [_type_row(held.btf, held.btf.type(number)) for number in ids]
+    base = btf.base
+    ids = roots if roots is not None else range(len(base) if base is not None else 1, len(btf))
+    rows = [_type_row(btf, btf.type(number)) for number in ids]
     return Answer({"types": rows}, "\n".join(map(_type_text, rows)))
+
+
+def _file_btf(name: str) -> Btf:
+    """The BTF of a file: raw, compressed, or the section of an object; a module's with the kernel's below it, as in sysfs.
+
+    OSError, BtfError, ObjectError. Kernel: tools/bpf/bpftool/btf.c:do_dump
+    """
+    from pathlib import Path
+
+    from fastrtp.btf import load_btf, parse_btf
+    from fastrtp.errors import BtfError
+    from fastrtp.obj.elf import ElfFile
+
+    path = Path(name)
+    with path.open("rb") as file:
+        if file.read(4) != b"\x7fELF":
+            vmlinux = path.parent / "vmlinux"
+            in_sysfs = str(path.absolute()).startswith("/sys/kernel/btf/") and path.name != "vmlinux"
+            return load_btf(path, load_btf(vmlinux) if in_sysfs else None)
+    section = ElfFile(path.read_bytes()).section(".BTF")
+    if section is None:
+        raise BtfError(f"{name}: no .BTF section")
+    return parse_btf(section.data, name)
 
 
 def _map_roots(bpf_map: Any, words: Words) -> list[int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +12,32 @@ from fastrtp.cli.terminal import plain
 from fastrtp.errors import ObjectError
 
 if TYPE_CHECKING:
+    from fastrtp.btf import Btf
     from fastrtp.obj import ObjectSpec
 
 
-def read_spec(path: Path) -> tuple[bytes, ObjectSpec]:
-    """An object file's bytes, and what it says. OSError; ObjectError with the path in front."""
+def read_spec(path: Path, types: Callable[[], Btf] | None = None) -> tuple[bytes, ObjectSpec]:
+    """An object file's bytes, and what it says; C source is compiled, with `types` (None: the shipped ones) as its vmlinux.h.
+
+    What the compiler remarks goes to standard error. OSError; ObjectError with the path in front; CompilerError.
+    """
     from fastrtp.obj import ObjectSpec
 
-    data = path.read_bytes()
+    data = compiled(path, types) if path.name.endswith(".c") else path.read_bytes()
     try:
         return data, ObjectSpec.parse(data, path.name)
     except ObjectError as error:
         raise ObjectError(f"{path}: {error}") from error
+
+
+def compiled(path: Path, types: Callable[[], Btf] | None = None) -> bytes:
+    """The object that a source is compiled to. OSError, CompilerError."""
+    from fastrtp.cc import compile_source
+
+    found = compile_source(path, types() if types is not None else None)
+    if found.diagnostics:
+        click.echo(found.diagnostics, err=True)
+    return found.data
 
 
 def check_programs(spec: ObjectSpec, path: Path, programs: Iterable[str]) -> None:

@@ -17,11 +17,13 @@ from fastrtp.cli.selection import Selection, selection_options
 from fastrtp.cli.session import save as save_session
 from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import Bar, console, number, plain, scaled, seconds, table
+from fastrtp.cli.tracepoints import kernel_types
 from fastrtp.errors import BpfError, FastrtpError, ObjectError, ReplayError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fastrtp.btf import Btf
     from fastrtp.cli.introspect import Answer
     from fastrtp.kernel import Kernel
     from fastrtp.kernel.object import BpfObject, ObjectMap
@@ -183,7 +185,7 @@ def replay_command(
         every,
     )
     check_words(then)
-    data, spec = read_spec(obj)
+    data, spec = read_spec(obj, lambda: types_of(btf, recording))
     _check_names(spec, obj, options)
     opened = selection.of(open_recording(recording, instance))
     kernel = make_kernel(btf, opened, perf_map, setup.version)
@@ -220,6 +222,11 @@ def make_kernel(btf: str | None, recording: Recording, perf_map: str | None = No
         raise click.UsageError(str(error)) from error
     options = {name: value for name, value in (("btf", btf), ("version", code)) if value is not None}
     return kernel_of(recording, perf_map=perf_map, **options)
+
+
+def types_of(btf: str | None, recording: Path) -> Btf:
+    """The types that `make_kernel` takes for a recording."""
+    return kernel_types(btf if btf is not None else chosen_btf(open_recording(recording)))
 
 
 def chosen_btf(recording: Recording) -> str | None:

@@ -14,6 +14,7 @@ from fastrtp.cli import verify_table
 from fastrtp.cli.objects import check_programs, read_spec
 from fastrtp.cli.setup import Setup, setup_options
 from fastrtp.cli.terminal import console, need_native, plain
+from fastrtp.cli.tracepoints import kernel_types
 from fastrtp.cli.verify_effects import effect_rows, print_effects
 from fastrtp.errors import BpfError, ObjectError
 
@@ -120,7 +121,7 @@ def verify_command(
     verify_table.keep([], filters)
     old = verify_table.read_rows(compare) if compare is not None else []
     paths, programs = _split(objects)
-    specs = [(path, *read_spec(path)) for path in paths]
+    specs = [(path, *read_spec(path, lambda: kernel_types(btf))) for path in paths]
     wanted = _wanted(specs, [*programs, *_named(specs, setup.programs)])
     need_native()
     with Kernel(btf, version=setup.version) as kernel:
@@ -155,7 +156,7 @@ def _split(arguments: tuple[str, ...]) -> tuple[list[Path], list[str]]:
     """Paths, and programs' names. The first is a path."""
     paths, programs = [Path(arguments[0])], []
     for text in arguments[1:]:
-        if "/" in text or text.endswith(".o") or Path(text).is_file():
+        if "/" in text or text.endswith((".o", ".c")) or Path(text).is_file():
             paths.append(Path(text))
         else:
             programs.append(text)

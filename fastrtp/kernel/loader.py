@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fastrtp.cc import compile_source, is_source
 from fastrtp.errors import BpfError, JitError, ObjectError, ObjectWarning, UnknownNameError
 from fastrtp.obj import ObjectSpec
 from fastrtp.uapi import BpfMapType
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
 def open_object(
     process: Process, source: str | os.PathLike[str] | bytes, *, name: str = "", kconfig: ConfigSource | None = None
 ) -> BpfObject:
-    """An object, to be set up and then loaded. ObjectError for a file that is no such object, or options that do not fit."""
-    data, name = _read(source, name)
+    """An object, to be set up and then loaded; C source (a path that ends in .c) is compiled first.
+
+    ObjectError for a file that is no such object, or options that do not fit; CompilerError.
+    """
+    data, name = _read(process, source, name)
     return BpfObject(process, ObjectSpec.parse(data, name), kconfig)
 
 
@@ -59,12 +63,18 @@ def load(
     return obj.load(strict=strict)
 
 
-def _read(source: str | os.PathLike[str] | bytes, name: str) -> tuple[bytes, str]:
+def _read(process: Process, source: str | os.PathLike[str] | bytes, name: str) -> tuple[bytes, str]:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), name
+    name = name or os.path.basename(os.fspath(source))
     try:
+        if is_source(source):
+            compiled = compile_source(source, process.kernel.btf)
+            if compiled.diagnostics:
+                warnings.warn(f"{name}: the compiler says\n{compiled.diagnostics}", ObjectWarning, stacklevel=_users_level())
+            return compiled.data, name
         with open(source, "rb") as file:
-            return file.read(), name or os.path.basename(os.fspath(source))
+            return file.read(), name
     except OSError as error:
         raise ObjectError(f"{os.fspath(source)}: {(error.strerror or str(error)).lower()}") from error
 

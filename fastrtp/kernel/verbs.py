@@ -73,7 +73,8 @@ class Verbs:
     def open(
         self, source: str | os.PathLike[str] | bytes, *, name: str = "", kconfig: ConfigSource | None = None
     ) -> BpfObject:  # fmt: skip
-        """Open a BPF ELF object (a path, or its bytes) to set it up before it is loaded, as libbpf's skeletons do:
+        """Open a BPF ELF object (a path, or its bytes) to set it up before it is loaded, as libbpf's skeletons do. C source (a
+        path that ends in .c) is compiled, with vmlinux.h and the other headers that the package brings (`fastrtp.cc`).
 
             obj = kernel.open("x.bpf.o")
             obj.rodata.targ_pid = 5
@@ -81,7 +82,7 @@ class Verbs:
             obj.programs["extra"].autoload = False
             obj.load()
 
-        ObjectError.
+        ObjectError; CompilerError with the compiler's words.
         """
         from .loader import open_object
 
@@ -93,7 +94,7 @@ class Verbs:
         bss: Mapping[str, Any] | None = None, max_entries: Mapping[str, int] | None = None,
         kconfig: ConfigSource | None = None, strict: bool = True,
     ) -> BpfObject:  # fmt: skip
-        """Open a BPF ELF object (a path, or its bytes), set it up, and load it as libbpf does.
+        """Open a BPF ELF object (a path, or its bytes; or the path of its C source), set it up, and load it as libbpf does.
 
         `programs`: names or patterns of those to load; `autoload`: the same, exactly, by names or by a test of their
         ProgramSpecs; None: as their sections say. `rodata`, `data`, `bss`: values of variables. `max_entries`: by map.

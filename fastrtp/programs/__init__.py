@@ -1,7 +1,7 @@
 """BPF programs that come with the package: C sources, each with its compiled object beside it.
 
 `runqlat` run-queue latency histograms, `syscount` system calls by process, `switches` the context-switch matrix.
-`python -m fastrtp.programs.build` compiles them again; using them needs no compiler.
+`fastrtp cc -f -mcpu=v1 fastrtp/programs` compiles them again; using them needs no compiler.
 """
 
 from __future__ import annotations

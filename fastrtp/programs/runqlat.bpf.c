@@ -1,6 +1,7 @@
 /* Run-queue latency: how long tasks wait for a CPU after they become runnable, as log2 histograms of microseconds per task. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 #define SLOTS 32
 #define TASK_COMM_LEN 16
@@ -41,14 +42,14 @@ static __always_inline long task_state(struct task_struct *task)
 {
 	struct task_struct___before_5_14 *old = (void *)task;
 
-	if (core_field_exists(old, state))
-		return CORE_READ(old, state);
-	return CORE_READ(task, __state);
+	if (bpf_core_field_exists(old->state))
+		return BPF_CORE_READ(old, state);
+	return BPF_CORE_READ(task, __state);
 }
 
 static __always_inline void enqueue(struct task_struct *task)
 {
-	__u32 pid = CORE_READ(task, pid);
+	__u32 pid = BPF_CORE_READ(task, pid);
 	__u64 now = bpf_ktime_get_ns();
 
 	if (pid)
@@ -86,7 +87,7 @@ SEC("raw_tp/sched_switch")
 int on_switch(__u64 *ctx)
 {
 	struct task_struct *prev = (struct task_struct *)ctx[1], *next = (struct task_struct *)ctx[2];
-	__u32 pid = CORE_READ(next, pid), key = per_task ? pid : 0, slot;
+	__u32 pid = BPF_CORE_READ(next, pid), key = per_task ? pid : 0, slot;
 	struct hist *hist;
 	__u64 *since, us;
 
@@ -107,7 +108,7 @@ int on_switch(__u64 *ctx)
 		if (!hist)
 			return 0;
 		if (per_task)
-			CORE_READ_STR(&hist->comm, next, comm);
+			BPF_CORE_READ_STR_INTO(&hist->comm, next, comm);
 	}
 	slot = log2_slot(us);
 	__sync_fetch_and_add(&hist->count, 1);

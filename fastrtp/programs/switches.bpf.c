@@ -1,6 +1,7 @@
 /* The context-switch matrix: how often each task gave its CPU to each other one. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 #define TASK_COMM_LEN 16
 
@@ -27,10 +28,10 @@ int on_switch(__u64 *ctx)
 	struct pair pair = {};
 	__u64 one = 1, *count;
 
-	pair.prev_pid = CORE_READ(prev, pid);
-	pair.next_pid = CORE_READ(next, pid);
-	CORE_READ_STR(&pair.prev_comm, prev, comm);
-	CORE_READ_STR(&pair.next_comm, next, comm);
+	pair.prev_pid = BPF_CORE_READ(prev, pid);
+	pair.next_pid = BPF_CORE_READ(next, pid);
+	BPF_CORE_READ_STR_INTO(&pair.prev_comm, prev, comm);
+	BPF_CORE_READ_STR_INTO(&pair.next_comm, next, comm);
 	count = bpf_map_lookup_elem(&switches, &pair);
 	if (count)
 		__sync_fetch_and_add(count, 1);

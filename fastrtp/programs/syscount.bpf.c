@@ -1,6 +1,6 @@
 /* System calls by process: how many, how many failed, and the time spent in them. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 #define TASK_COMM_LEN 16
 #define MAX_ERRNO 4095

@@ -1,6 +1,7 @@
 /* One program with everything that a replay can show: records, lines of the trace pipe, per-CPU structs, enums, globals. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -71,8 +72,8 @@ int outputs(__u64 *ctx)
 		return 0;
 	event->time = bpf_ktime_get_ns();
 	event->kind = kind;
-	event->pid = CORE_READ(prev, pid);
-	CORE_READ_STR(&event->comm, prev, comm);
+	event->pid = BPF_CORE_READ(prev, pid);
+	BPF_CORE_READ_STR_INTO(&event->comm, prev, comm);
 	last = *event;
 	bpf_ringbuf_submit(event, 0);
 	return 0;

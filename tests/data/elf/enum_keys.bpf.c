@@ -1,6 +1,6 @@
 /* A map that the kernel refuses with its types, and takes without them (test_kernel_forgives.py). */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

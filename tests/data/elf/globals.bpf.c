@@ -1,6 +1,6 @@
 /* Global variables in every section that becomes a map, and kernel options. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 __u32 VERSION SEC("version") = 0x60100;

@@ -1,6 +1,6 @@
 /* Maps of maps with initialisers, and attributes that only __ulong can carry. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

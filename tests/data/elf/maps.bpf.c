@@ -1,6 +1,6 @@
 /* Map definitions by BTF, with an initialised program array. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

@@ -1,10 +1,8 @@
 /* Options of a kernel's configuration, in every type that they may have (test_kernel_externs.py). */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
-
-enum libbpf_tristate { TRI_NO = 0, TRI_YES = 1, TRI_MODULE = 2 };
 
 extern int CONFIG_HZ __kconfig;
 extern bool CONFIG_BPF_SYSCALL __kconfig;

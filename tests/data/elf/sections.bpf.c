@@ -1,6 +1,6 @@
 /* Every section name that is a raw tracepoint, and some that are not. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "MIT";
 

@@ -1,6 +1,6 @@
 /* Everything that can be set between open and load (test_kernel_setup.py). */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

@@ -1,6 +1,6 @@
 /* Subprograms: static, global, hidden, shared by programs, in other sections, as callbacks. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

@@ -1,6 +1,6 @@
 /* The same logic twice: as raw tracepoint programs, and as classic tracepoint programs on the events' records. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

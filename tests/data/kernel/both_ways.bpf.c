@@ -1,6 +1,7 @@
 /* The same counts twice: raw_tp with CO-RE reads, and tp_btf with direct loads. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -34,11 +35,11 @@ SEC("raw_tp/sched_switch")
 int by_raw(__u64 *ctx)
 {
 	struct task_struct *prev = (struct task_struct *)ctx[1], *next = (struct task_struct *)ctx[2];
-	struct task_struct *parent = CORE_READ(next, real_parent);
-	struct transition key = { .prev = CORE_READ(prev, pid), .next = CORE_READ(next, pid), .prio = CORE_READ(next, prio),
-			   .parent = CORE_READ(parent, pid) };
+	struct task_struct *parent = BPF_CORE_READ(next, real_parent);
+	struct transition key = { .prev = BPF_CORE_READ(prev, pid), .next = BPF_CORE_READ(next, pid), .prio = BPF_CORE_READ(next, prio),
+			   .parent = BPF_CORE_READ(parent, pid) };
 
-	CORE_READ_STR(&key.comm, next, comm);
+	BPF_CORE_READ_STR_INTO(&key.comm, next, comm);
 	count(&raw, &key);
 	return 0;
 }
@@ -59,11 +60,11 @@ SEC("tp_btf/sched_switch")
 int by_both(__u64 *ctx)
 {
 	struct task_struct *prev = (struct task_struct *)ctx[1], *next = (struct task_struct *)ctx[2];
-	struct transition key = { .prev = prev->pid, .next = CORE_READ(next, pid), .prio = next->prio };
-	struct task_struct *parent = CORE_READ(next, real_parent);
+	struct transition key = { .prev = prev->pid, .next = BPF_CORE_READ(next, pid), .prio = next->prio };
+	struct task_struct *parent = BPF_CORE_READ(next, real_parent);
 
-	key.parent = CORE_READ(parent, pid);
-	CORE_READ_STR(&key.comm, next, comm);
+	key.parent = BPF_CORE_READ(parent, pid);
+	BPF_CORE_READ_STR_INTO(&key.comm, next, comm);
 	count(&mixed, &key);
 	return 0;
 }

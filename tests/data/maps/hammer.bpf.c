@@ -1,9 +1,6 @@
 /* What several CPUs may do to one map at a time, one program each. ctx: { u64 key, u64 value, u32 flags }. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
-
-static long (*bpf_spin_lock)(struct bpf_spin_lock *lock) = (void *)93;
-static long (*bpf_spin_unlock)(struct bpf_spin_lock *lock) = (void *)94;
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

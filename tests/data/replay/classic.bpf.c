@@ -1,6 +1,6 @@
 /* Classic tracepoint programs: records as recorded, and single system calls (test_replay_classic.py). */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

@@ -1,6 +1,7 @@
 /* What a tier of replay could get wrong: own stacks, faults, nesting, tail calls, per-CPU values, casts, clocks. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -88,7 +89,7 @@ int behind_printing(__u64 *ctx)
 {
 	struct task_struct *child = (struct task_struct *)ctx[1];
 
-	add(TASKS, CORE_READ(child, pid));
+	add(TASKS, BPF_CORE_READ(child, pid));
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* What the maps in churn/ hold, counted again: switches, wake-ups, latencies, system calls by thread and number. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -41,7 +42,7 @@ static __always_inline void add(void *map, void *key, __u64 amount)
 
 static __always_inline int wake(struct task_struct *task)
 {
-	__u32 pid = CORE_READ(task, pid);
+	__u32 pid = BPF_CORE_READ(task, pid);
 	__u64 now = bpf_ktime_get_ns();
 
 	bpf_map_update_elem(&woken, &pid, &now, BPF_ANY);
@@ -65,7 +66,7 @@ SEC("raw_tp/sched_switch")
 int on_switch(__u64 *ctx)
 {
 	struct task_struct *prev = (struct task_struct *)ctx[1], *next = (struct task_struct *)ctx[2];
-	struct pair pair = { .prev = CORE_READ(prev, pid), .next = CORE_READ(next, pid) };
+	struct pair pair = { .prev = BPF_CORE_READ(prev, pid), .next = BPF_CORE_READ(next, pid) };
 	struct hist *hist, zero = {};
 	__u64 *since, waited;
 	__u32 slot = 0;
@@ -78,7 +79,7 @@ int on_switch(__u64 *ctx)
 	bpf_map_delete_elem(&woken, &pair.next);
 	hist = bpf_map_lookup_elem(&runq, &pair.next);
 	if (!hist) {
-		CORE_READ_STR(&zero.comm, next, comm);
+		BPF_CORE_READ_STR_INTO(&zero.comm, next, comm);
 		bpf_map_update_elem(&runq, &pair.next, &zero, BPF_NOEXIST);
 		hist = bpf_map_lookup_elem(&runq, &pair.next);
 		if (!hist)
@@ -107,7 +108,7 @@ int on_sys_enter(__u64 *ctx)
 	__u64 key = call_key(ctx[1]);
 
 	add(&syscalls, &key, 1);
-	add(&sysargs, &key, CORE_READ(regs, dx));
+	add(&sysargs, &key, BPF_CORE_READ(regs, dx));
 	return 0;
 }
 
@@ -115,7 +116,7 @@ SEC("raw_tp/sys_exit")
 int on_sys_exit(__u64 *ctx)
 {
 	struct pt_regs *regs = (struct pt_regs *)ctx[0];
-	__u64 key = call_key(CORE_READ(regs, orig_ax));
+	__u64 key = call_key(BPF_CORE_READ(regs, orig_ax));
 
 	add(&sysrets, &key, ctx[1]);
 	return 0;

@@ -1,6 +1,7 @@
 /* Latency of block requests by operation, from insertion or from issue to completion. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include "tools.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -64,7 +65,7 @@ static __noinline int complete(struct request *rq, unsigned int bytes)
 		return 0;
 	delta = bpf_ktime_get_ns() - *since;
 	if (per_operation)
-		key.op = CORE_READ(rq, cmd_flags) & REQ_OP_MASK;
+		key.op = BPF_CORE_READ(rq, cmd_flags) & REQ_OP_MASK;
 	hist = bpf_map_lookup_elem(&hists, &key);
 	if (!hist) {
 		bpf_map_update_elem(&hists, &key, &zero, BPF_NOEXIST);

@@ -1,6 +1,6 @@
 /* On-CPU time of tasks as histograms in a per-CPU array that is filled by pid modulo; a summary by bpf_for_each_map_elem. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 #include "tools.h"
 
 char LICENSE[] SEC("license") = "GPL";

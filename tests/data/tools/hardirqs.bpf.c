@@ -1,6 +1,7 @@
 /* Interrupt handlers by name: how often, how long, a histogram. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include "tools.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -38,7 +39,7 @@ static struct info *info_of(struct irqaction *action)
 	struct irq_key key = {};
 	struct info *info;
 
-	bpf_probe_read_kernel_str(&key.name, sizeof(key.name), CORE_READ(action, name));
+	bpf_probe_read_kernel_str(&key.name, sizeof(key.name), BPF_CORE_READ(action, name));
 	info = bpf_map_lookup_elem(&infos, &key);
 	if (!info) {
 		bpf_map_update_elem(&infos, &key, &zero, BPF_NOEXIST);

@@ -1,6 +1,6 @@
 /* Time that tasks spend off the CPU, by pid, in a per-CPU hash; how they left it as a pair of global counters. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

@@ -1,6 +1,7 @@
 /* Run queue latency as one histogram per process or per task, the wakeups and the switches by tp_btf or by raw_tp. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include "tools.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -99,7 +100,7 @@ int raw_wakeup(__u64 *ctx)
 {
 	struct task_struct *p = (void *)ctx[0];
 
-	return trace_enqueue(CORE_READ(p, tgid), CORE_READ(p, pid));
+	return trace_enqueue(BPF_CORE_READ(p, tgid), BPF_CORE_READ(p, pid));
 }
 
 SEC("raw_tp/sched_wakeup_new")
@@ -107,7 +108,7 @@ int raw_wakeup_new(__u64 *ctx)
 {
 	struct task_struct *p = (void *)ctx[0];
 
-	return trace_enqueue(CORE_READ(p, tgid), CORE_READ(p, pid));
+	return trace_enqueue(BPF_CORE_READ(p, tgid), BPF_CORE_READ(p, pid));
 }
 
 SEC("raw_tp/sched_switch")
@@ -115,6 +116,6 @@ int raw_switch(__u64 *ctx)
 {
 	struct task_struct *prev = (void *)ctx[1], *next = (void *)ctx[2];
 
-	return handle_switch(prev, next, CORE_READ(prev, __state) == 0, CORE_READ(prev, pid), CORE_READ(next, pid),
-			     per_thread ? CORE_READ(next, pid) : CORE_READ(next, tgid));
+	return handle_switch(prev, next, BPF_CORE_READ(prev, __state) == 0, BPF_CORE_READ(prev, pid), BPF_CORE_READ(next, pid),
+			     per_thread ? BPF_CORE_READ(next, pid) : BPF_CORE_READ(next, tgid));
 }

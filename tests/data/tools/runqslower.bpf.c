@@ -1,6 +1,6 @@
 /* Tasks that waited for a CPU for longer than a threshold: a record each, through a ring buffer. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 #define TASK_COMM_LEN 16
 

@@ -1,6 +1,6 @@
 /* Time in soft interrupts by vector: counts, nanoseconds and a histogram, in globals, begun per CPU. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 #include "tools.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -1,6 +1,7 @@
 /* System calls by number: how many, how many failed with which errno first, time; pids may be picked in a table. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -86,7 +87,7 @@ int raw_exit(__u64 *ctx)
 {
 	struct pt_regs *regs = (struct pt_regs *)ctx[0];
 
-	return account(bpf_get_current_pid_tgid(), CORE_READ(regs, orig_ax), ctx[1]);
+	return account(bpf_get_current_pid_tgid(), BPF_CORE_READ(regs, orig_ax), ctx[1]);
 }
 
 SEC("tp_btf/sys_exit")

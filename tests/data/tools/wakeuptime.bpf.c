@@ -1,6 +1,7 @@
 /* How long tasks slept, by who woke them: (name of the waker, name of the woken). */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 #define TASK_COMM_LEN 16
 
@@ -32,10 +33,10 @@ SEC("raw_tp/sched_switch")
 int switched(__u64 *ctx)
 {
 	struct task_struct *prev = (struct task_struct *)ctx[1];
-	__u32 pid = CORE_READ(prev, pid);
+	__u32 pid = BPF_CORE_READ(prev, pid);
 	__u64 now;
 
-	if (!pid || !CORE_READ(prev, __state))
+	if (!pid || !BPF_CORE_READ(prev, __state))
 		return 0;
 	now = bpf_ktime_get_ns();
 	bpf_map_update_elem(&start, &pid, &now, BPF_ANY);
@@ -46,7 +47,7 @@ SEC("raw_tp/sched_wakeup")
 int woken(__u64 *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx[0];
-	__u32 pid = CORE_READ(task, pid);
+	__u32 pid = BPF_CORE_READ(task, pid);
 	__u64 *since = bpf_map_lookup_elem(&start, &pid), *total, delta;
 	struct pair_key key = {};
 
@@ -56,7 +57,7 @@ int woken(__u64 *ctx)
 	bpf_map_delete_elem(&start, &pid);
 	if (delta < min_block_ns)
 		return 0;
-	CORE_READ_STR(&key.target, task, comm);
+	BPF_CORE_READ_STR_INTO(&key.target, task, comm);
 	key.waker_pid = bpf_get_current_pid_tgid();
 	total = bpf_map_lookup_elem(&slept, &key);
 	if (total)

@@ -1,13 +1,9 @@
 /* Global functions and calls of them. A program's verdict is in the comment above its SEC: `expect: ERRNO last line`, or nothing where
  * it is accepted. Verdicts and lines are those of Linux 6.18. */
 #include "vmlinux.h"
-#include "bpf_helpers.h"
+#include <bpf/bpf_helpers.h>
 
 #define __arg(tag) __attribute__((btf_decl_tag("arg:" #tag)))
-static long (*const bpf_copy_from_user)(void *dst, __u32 size, const void *user) = (void *)148;
-
-static long (*const bpf_dynptr_from_mem)(void *data, __u32 size, __u64 flags, struct bpf_dynptr *ptr) = (void *)197;
-static long (*const bpf_dynptr_read)(void *dst, __u32 len, struct bpf_dynptr *src, __u32 offset, __u64 flags) = (void *)201;
 
 #define use(x) asm volatile("" : "+r"(x))
 
