@@ -187,6 +187,13 @@ int p(struct bpf_raw_tracepoint_args *ctx)
         assert list(ObjectSpec.parse(found.data, "p").programs) == ["p"]
 
 
+def test_errors_have_their_numbers(tmp_path: Path) -> None:
+    """Where sources look for them, with and without a C library."""
+    for header in ("errno.h", "linux/errno.h", "asm/errno.h", "asm-generic/errno.h"):
+        text = f'#include "vmlinux.h"\n#include <{header}>\n_Static_assert(EEXIST == 17 && ENOTSUPP == 524, "");\n'
+        assert compile_source(write(tmp_path, text)).diagnostics == ""
+
+
 def test_vmlinux_h_has_what_programs_may_use_and_older_kernels_did_not_have() -> None:
     """Objects and map types of later kernels, for types of Linux 6.1."""
     assert default_btf().find("bpf_rb_root") is None

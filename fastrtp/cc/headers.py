@@ -7,6 +7,7 @@ and an older kernel's BTF does not have (objects of programs, map types) is adde
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -18,13 +19,14 @@ from enum import IntEnum
 from importlib import resources
 from pathlib import Path
 
-from fastrtp import uapi
 from fastrtp.btf import Btf, BtfKind
 from fastrtp.btf.dump import VMLINUX_H_BEGIN, VMLINUX_H_END, dump_types
 from fastrtp.btf.types import COMPOSITES, ENUMS
 from fastrtp.entry_cache import cache_folder
+from fastrtp.errors import ENOTSUPP
 from fastrtp.helpers.signatures import SIGNATURES
 from fastrtp.provenance import made_by
+from fastrtp.uapi import BpfAttachType, BpfMapType, BpfProgType
 
 _KEPT = 6
 """Folders of headers in the cache, one for each kernel whose types were used last."""
@@ -83,12 +85,15 @@ def headers_version(btf: Btf) -> str:
 
 def write_headers(folder: Path, btf: Btf) -> None:
     """Write all headers into a folder. BtfError, OSError."""
-    for name in ("bpf", "linux"):
+    for name in ("bpf", "linux", "asm", "asm-generic"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "vmlinux.h").write_text(vmlinux_h(btf))
     (folder / "linux" / "bpf.h").write_text(uapi_h(btf))
     for name in ("types.h", "ptrace.h", "bpf_common.h"):
         (folder / "linux" / name).write_text("#include <linux/bpf.h>\n")
+    (folder / "asm-generic" / "errno.h").write_text(errno_h())
+    for name in ("errno.h", "linux/errno.h", "asm/errno.h", "asm-generic/errno-base.h"):
+        (folder / name).write_text("#include <asm-generic/errno.h>\n")
     (folder / "bpf" / "bpf_helper_defs.h").write_text(helper_defs_h())
     for name, text in _own().items():
         (folder / "bpf" / name).write_text(text)
@@ -141,9 +146,16 @@ def _additions(btf: Btf) -> Iterator[str]:
 
 def _enums() -> Iterator[type[IntEnum]]:
     """The enumerations of bpf(2) that programs name constants of."""
-    yield uapi.BpfMapType
-    yield uapi.BpfProgType
-    yield uapi.BpfAttachType
+    yield BpfMapType
+    yield BpfProgType
+    yield BpfAttachType
+
+
+def errno_h() -> str:
+    """Numbers of errors, for sources that tell what a helper returned. Kernel: include/uapi/asm-generic/errno.h"""
+    numbers = {"ENOTSUPP": ENOTSUPP, **{name: number for number, name in errno.errorcode.items()}}
+    numbers |= {"EWOULDBLOCK": errno.EAGAIN, "EDEADLOCK": errno.EDEADLK}
+    return "\n".join(["#pragma once", *(f"#define {name} {number}" for name, number in sorted(numbers.items())), ""])
 
 
 def helper_defs_h() -> str:
