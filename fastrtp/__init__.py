@@ -1,13 +1,14 @@
 """fastrtp: Linux raw tracepoint programs in user space, verified, compiled to native code, and fed with recordings.
 
-    import fastrtp as rtp
-
-    kernel = rtp.Kernel()
-    obj = kernel.load("runqlat.bpf.o")
-    with obj.attach():
-        report = kernel.replay("trace.dat")
-    for key, value in obj.maps["hists"].items():
-        ...
+    >>> import fastrtp as rtp
+    >>> kernel = rtp.Kernel()
+    >>> obj = kernel.load("runqlat.bpf.o")      # or its source, "runqlat.bpf.c"
+    >>> with obj.attach():
+    ...     report = kernel.replay("trace.dat")
+    >>> report.events
+    66152
+    >>> obj.maps["runqlat"][125]["count"]
+    829
 
 Everything is imported when it is first used, so that `import fastrtp` costs next to nothing. Threads that come first get it here
 one after the other. (Python takes the lock of a module before that of the package that it is in: threads that import the modules
@@ -72,8 +73,17 @@ def __getattr__(name: str) -> Any:
         return value
 
 
+def __dir__() -> list[str]:
+    """What there is, whether it was imported already or not: help(fastrtp) and completion show it."""
+    return sorted({"__version__", "__doc__", "__all__", *__all__, *_MODULES})
+
+
 def TRACE_EVENT(name: str, proto: str, *, kernel: Kernel | None = None, **options: Any) -> Tracepoint:  # noqa: N802 - the kernel's name
-    """Add a tracepoint to `kernel` (the default one where None). `proto` is TP_PROTO as C text: "int a, u64 b, const char *c"."""
+    """Add a tracepoint to `kernel` (the default one where None). `proto` is TP_PROTO as C text: "int a, u64 b, const char *c".
+
+    >>> rtp.TRACE_EVENT("queue_full", "int queue, u64 length", kernel=kernel).name
+    'queue_full'
+    """
     from fastrtp.default import default_kernel
 
     return (kernel if kernel is not None else default_kernel()).trace_event(name, proto, **options)

@@ -8,5 +8,9 @@ from fastrtp.once import once
 
 @once
 def default_kernel() -> Kernel:
-    """The kernel of those who need only one; made on first use."""
+    """The kernel of those who need only one; made on first use.
+
+    >>> rtp.default_kernel() is rtp.default_kernel()
+    True
+    """
     return Kernel()

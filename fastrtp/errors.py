@@ -11,6 +11,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from fastrtp.shown import Shown
+
 
 class FastrtpError(Exception):
     """Root of the tree."""
@@ -95,14 +97,24 @@ class BpfError(FastrtpError, OSError):
         self.log = log
 
 
-class VerifierError(BpfError):
-    """A program that the verifier refused; `str()` shows the tail of the log, `log` all of it.
+class VerifierError(BpfError, Shown):
+    """A program that the verifier refused; `str()` shows the tail of the log, `log` all of it, a traceback the report.
 
     `report` (fastrtp.verifier.report.Report) has the source line, the branches, the register's history and a hint; None where
     the program was refused before the verifier looked at it.
     """
 
-    report: Any = None
+    _report: Any = None
+
+    @property
+    def report(self) -> Any:
+        """Why, for people; setting it lets tracebacks show it."""
+        return self._report
+
+    @report.setter
+    def report(self, found: Any) -> None:
+        self._report = found
+        self.__notes__ = [] if found is None else [str(found)]
 
     def __str__(self) -> str:
         return f"[Errno {self.errno}] {self.strerror}"

@@ -1,4 +1,4 @@
-"""fastrtp in notebooks: `%load_ext fastrtp.notebook` lets reports, maps, objects, recordings and tracepoints show as tables.
+"""fastrtp in notebooks: reports, maps, objects, recordings and tracepoints show as tables.
 
     from fastrtp.notebook import frame, plot_log2, replay
 
@@ -7,7 +7,7 @@
     frame(obj.maps["runqlat"])                 # a map as one, with the integer widths of the BTF
     plot_log2(slots, unit="us")                # a log2 histogram with matplotlib
 
-A program that the verifier refuses shows its report, and the log folded by source line.
+With `%load_ext fastrtp.notebook` a program that the verifier refuses shows its report, and the log folded by source line.
 
 IPython, pandas and matplotlib (the `notebook` extra) are imported when they are used; the layers below know nothing of them.
 """
@@ -41,19 +41,11 @@ _PAINT_EVERY = 0.1
 
 def load_ipython_extension(shell: Any) -> None:
     """%load_ext fastrtp.notebook"""
-    formatters = shell.display_formatter.formatters
-    for (module, name), function in _FORMATTERS.items():
-        formatters["text/html"].for_type_by_name(module, name, function)
-    formatters["text/plain"].for_type_by_name(*_RECORDING, _recording_text)
     shell.set_custom_exc((VerifierError,), _refused)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """%unload_ext fastrtp.notebook"""
-    formatters = shell.display_formatter.formatters
-    for module, name in _FORMATTERS:
-        formatters["text/html"].pop(f"{module}.{name}", None)
-    formatters["text/plain"].pop(".".join(_RECORDING), None)
     shell.set_custom_exc((), None)
 
 
@@ -324,9 +316,13 @@ def tracepoint_html(tracepoint: Any) -> str:
     return table_html(("argument", "name", "bytes", "kind"), rows, f"{tracepoint.name}: {len(tracepoint.funcs)} probes")
 
 
-def _recording_text(recording: Recording, printer: Any, cycle: bool) -> None:
-    """For text/plain: the columns themselves say nothing to a reader."""
-    printer.text(f"<Recording {recording.events:,} events of {len(recording.tables)} kinds, {recording.cpus} cpus>")
+def html_of(shown: Any) -> str:
+    """What a notebook shows of one of our things."""
+    for one in type(shown).__mro__:
+        function = _FORMATTERS.get((one.__module__, one.__qualname__))
+        if function is not None:
+            return function(shown)
+    raise TypeError(f"{type(shown).__name__} has no table")
 
 
 _RECORDING = ("fastrtp.record.recording", "Recording")

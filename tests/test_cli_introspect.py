@@ -92,7 +92,7 @@ def test_xlated_dump_with_opcodes_line_numbers_and_as_a_file(tmp_path: Path):
     assert run("prog", "-o", RUNQLAT, "dump", "xlated", "id", "1", "file", str(path)).exit_code == 0
     assert opcodes == {"code": "0xb7", "src_reg": "0x0", "dst_reg": "0x2", "off": ["0x00", "0x00"],
                        "imm": ["0x70", "0x09", "0x00", "0x00"]}  # fmt: skip
-    assert "runqlat.bpf.c line_num:72 line_col:0]" in lines
+    assert "runqlat.bpf.c line_num:73 line_col:0]" in lines
     assert len(path.read_bytes()) == 176
 
 
@@ -113,10 +113,10 @@ def test_jited_dump_has_the_source_and_the_instructions_that_code_is_for():
     text = run("prog", "-o", RUNQLAT, "dump", "jited", "id", "1", "linum", "bpf").stdout
     call = next(insn for insn in function["insns"] if insn.get("disasm") == "(85) call bpf_ktime_get_ns#5")
 
-    assert function["insns"][0]["line_num"] == 72
+    assert function["insns"][0]["line_num"] == 73
     assert call["index"] == 9
     assert all(len(byte) == 4 for byte in call["opcodes"])
-    assert "line_num:72 line_col:0]\n   0: (b7) r2 = 2416\n\t" in text
+    assert "line_num:73 line_col:0]\n   0: (b7) r2 = 2416\n\t" in text
     assert run("prog", "-o", RUNQLAT, "dump", "jited", "id", "1", "nonsense").exit_code == 2
 
 

@@ -14,7 +14,7 @@ import fastrtp
 PACKAGE = Path(fastrtp.__file__).parent
 
 LAYERS = (
-    ("errors", "uapi", "once", "entry_cache", "provenance"),
+    ("errors", "uapi", "once", "shown", "entry_cache", "provenance"),
     ("isa",),
     ("btf",),
     ("obj",),

@@ -9,7 +9,7 @@ import click
 from fastrtp.cli.tracepoints import kernel_types
 
 
-@click.command("cc", short_help="Compile C source to an object, with nothing installed but a compiler.")
+@click.command("cc", short_help="Compile C source to a BPF object.")
 @click.argument("sources", nargs=-1, metavar="SOURCE...", type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file. [default: beside each source]")
 @click.option("--include", "-I", multiple=True, metavar="DIR", help="Look for headers there, too: before those of the package.")

@@ -51,7 +51,8 @@ _FP = 10
 def effects_of(verified: VerifiedProgram, prog_type: int) -> Effects:
     """Effects of an accepted program of a BPF_PROG_TYPE_*.
 
-    >>> effects_of(obj.programs["on_switch"].prog.verified, BPF_PROG_TYPE_RAW_TRACEPOINT).accesses
+    >>> effects_of(obj.programs["on_switch"].prog.verified, 17).accesses[0].what
+    <What.READ: 'reads it'>
     """
     return Flow(verified, prog_type).effects()
 

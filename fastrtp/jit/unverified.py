@@ -47,6 +47,10 @@ def compile(insns: bytes) -> Callable[[int, int], int]:
 
 
 def run(insns: bytes, mem: bytes = b"") -> int:
-    """Run instructions on a copy of `mem`; r0 as an unsigned 64-bit number."""
+    """Run instructions on a copy of `mem`; r0 as an unsigned 64-bit number.
+
+    >>> rtp.jit.run(bytes.fromhex("bf 20 00 00 00 00 00 00  95 00 00 00 00 00 00 00"), bytes(5))    # r0 = r2; exit
+    5
+    """
     buffer = ctypes.create_string_buffer(mem, max(len(mem), 1))
     return Compiled(insns)(ctypes.addressof(buffer), len(mem))

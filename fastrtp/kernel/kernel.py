@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastrtp.btf import DEFAULT_RELEASE, Btf, default_btf, host_btf, load_btf, shipped_config, tracepoints
 from fastrtp.btf.types import COMPOSITES
-from fastrtp.errors import BpfError, BtfError
+from fastrtp.errors import BpfError, BtfError, ReplayError
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.native.perf_map import PerfMap, requested
@@ -42,6 +42,12 @@ from .version import HOST_BTF, default_version, file_release, file_version, host
 if TYPE_CHECKING:
     from fastrtp.obj.kconfig import Config
     from fastrtp.record import Recording
+    from fastrtp.replay import Progress, ReplayReport
+    from fastrtp.replay.bind import Policy
+    from fastrtp.replay.consumer import Consumer
+    from fastrtp.replay.fused import Tier
+    from fastrtp.replay.order import Order
+    from fastrtp.replay.windows import Cpus, Window
     from fastrtp.trace.live import TraceFunction
     from fastrtp.trace.tracepoint import Tracepoint
 
@@ -81,6 +87,13 @@ class Kernel(Verbs):
 
     The verbs (map_create, prog_load, ...) are system calls of `current`, the process that stands for the caller.
     A context manager: on exit it is shut down.
+
+    >>> with rtp.Kernel() as kernel:
+    ...     obj = kernel.load("runqlat.bpf.o")
+    ...     with obj.attach():
+    ...         report = kernel.replay("trace.dat")
+    ...     print(len(obj.maps["runqlat"]), "threads")
+    33 threads
     """
 
     def __init__(
@@ -99,6 +112,7 @@ class Kernel(Verbs):
         self.version = _version(btf) if version is None else version_code(version) if isinstance(version, str) else version
         self.cpus = cpus = max(_MIN_POSSIBLE_CPUS, os.cpu_count() or 1) if cpus is None else cpus
         self.lock = threading.RLock()
+        self.is_shut_down = self._is_freed = False
         self._compiling = threading.local()
         self.memory = Memory(cpus)
         wanted = requested() if perf_map is None else perf_map
@@ -126,6 +140,8 @@ class Kernel(Verbs):
         self._set_current(self.current)
 
     def __repr__(self) -> str:
+        if self.is_shut_down:
+            return "<Kernel, shut down>"
         counts = (f"{len(self.progs)} programs", f"{len(self.maps)} maps", f"{len(self.links)} links")
         return f"<Kernel {len(self.tracepoints)} tracepoints, {', '.join(counts)}>"
 
@@ -136,19 +152,29 @@ class Kernel(Verbs):
         self.shutdown()
 
     def shutdown(self) -> None:
-        """End all processes, drop all pins, free all memory. The kernel is not to be used afterwards."""
+        """End all processes, drop all pins, free all memory. What is asked of it afterwards, or of what belonged to it, is an
+        error. Nothing happens the second time.
+        """
         with self.lock:
+            self.is_shut_down = self.memory.ended = True
             for process in list(self.processes.values()):
                 process.exit()
             self.bpffs.unmount()
-            if not (self.progs or self.maps or self.links):
+            if not (self.progs or self.maps or self.links or self._is_freed):
+                self._is_freed = True
                 self.objects.close()
                 self.memory.close()
+
+    def check_running(self) -> None:
+        """ReplayError when it was shut down."""
+        if self.is_shut_down:
+            raise ReplayError("the kernel was shut down (by shutdown(), or at the end of `with Kernel()`): make another one")
 
     # the system call
 
     @property
     def _process(self) -> Process:
+        self.check_running()
         return self.current
 
     def bpf(self, cmd: int, attr: Any, size: int | None = None) -> int:
@@ -157,7 +183,7 @@ class Kernel(Verbs):
 
         Returns what the system call returns; where that is -1, raises BpfError with its errno.
         """
-        return self.current.bpf(cmd, attr, size)
+        return self._process.bpf(cmd, attr, size)
 
     # loading
 
@@ -222,10 +248,12 @@ class Kernel(Verbs):
         """Let the timers of programs fire that are due by the host's clock; how many did. They also do before every event that
         is fired and every test run; a replay has them fire at the time that it has come to.
         """
+        self.check_running()
         return self.memory.lib.machine_run_timers(self.memory.machine_address)
 
     def signals(self) -> list[Signal]:
         """Signals that programs asked for since the last call, oldest first. None is ever sent to anything."""
+        self.check_running()
         return [
             Signal(int(row["time"]), int(row["cpu"]), int(row["pid"]), int(row["tgid"]), int(row["signal"]), bool(row["thread"]))
             for row in self.memory.take_signals()
@@ -237,20 +265,56 @@ class Kernel(Verbs):
         self.memory.keep_stats(on=self._stats_holders > 0)
 
     @classmethod
-    def of(cls, recording: Any, **options: Any) -> Kernel:
-        """A kernel like the one that made a recording (a path, or a Recording that is open): see
-        `fastrtp.replay.recorded_kernel.kernel_of`.
+    def of(
+        cls,
+        recording: str | os.PathLike[str] | Recording,
+        *,
+        btf: Btf | str | os.PathLike[str] | None = None,
+        cpus: int | None = None,
+        perf_map: bool | str | None = None,
+        version: str | int | None = None,
+        kconfig: ConfigSource | None = None,
+    ) -> Kernel:
+        """A kernel like the one that made a recording (a path, or a Recording that is open), with its CPUs: its types where they
+        are at hand, else the nearest version's; its version, as far as the recording or the types tell. What is given goes first.
         """
         from fastrtp.record import Recording
         from fastrtp.replay.recorded_kernel import kernel_of
 
+        given = {"btf": btf, "cpus": cpus, "perf_map": perf_map, "version": version, "kconfig": kconfig}
+        options = {name: value for name, value in given.items() if value is not None}
         return kernel_of(recording if isinstance(recording, Recording) else Recording.open(recording), **options)
 
-    def replay(self, path: str | os.PathLike[str] | Recording, **options: Any) -> Any:
-        """Replay a recording through what is attached; the report. See `fastrtp.replay.replay`."""
+    def replay(
+        self,
+        source: str | os.PathLike[str] | Recording,
+        *,
+        missing: Policy = "zero",
+        progress: Progress | None = None,
+        interruptible: bool = False,
+        chunk: int | None = None,
+        tier: Tier = "auto",
+        cpus: Cpus | None = None,
+        window: Window = 1 << 16,
+        order: Order = "exact",
+        consumer: Consumer | str | int | None = None,
+        keep: int | None = None,
+    ) -> ReplayReport:
+        """Replay a recording (a path, or a Recording that is open) through what is attached; what it did.
+
+        >>> with kernel.load("runqlat.bpf.o") as obj, obj.attach():
+        ...     kernel.replay("trace.dat", missing="strict").fired
+        7956
+
+        The options are those of `fastrtp.replay.replay`, which says what each does. RecordingError, OrderError, ReplayError.
+        """
         from fastrtp.replay import replay
 
-        return replay(self, path, **options)
+        self.check_running()
+        return replay(
+            self, source, missing=missing, progress=progress, interruptible=interruptible, chunk=chunk, tier=tier, cpus=cpus,
+            window=window, order=order, consumer=consumer, keep=keep,
+        )  # fmt: skip
 
     # tracepoints
 
@@ -260,20 +324,28 @@ class Kernel(Verbs):
     ) -> Tracepoint:  # fmt: skip
         """Add a tracepoint: TRACE_EVENT(name, TP_PROTO(proto)). `proto` is C text: "int a, u64 b, const char *c".
 
+        >>> kernel.trace_event("request_done", "int status, u64 ns").name
+        'request_done'
+
         BtfError for text that is no prototype, or has types that the kernel's BTF does not know; BpfError EEXIST, EINVAL.
         """
         from .trace_event import define
 
+        self.check_running()
         with self.lock:
             return define(self, name, proto, writable_size=writable_size, regfunc=regfunc, unregfunc=unregfunc)
 
     def trace(self, name: str, cpu: int = 0) -> TraceFunction:
         """trace_<name>: call it with TP_PROTO's arguments to fire the event on a CPU; `.njit` is its form for numba code.
 
+        >>> fire = kernel.trace("irq_handler_exit")
+        >>> fire(9, 0, 1)
+
         BpfError ENOENT for a name that is no tracepoint.
         """
         from fastrtp.trace.live import TraceFunction
 
+        self.check_running()
         if name not in self.tracepoints:
             raise BpfError(errno.ENOENT, f"ENOENT: no tracepoint {name!r}")
         return TraceFunction(self.tracepoints[name], self.memory, cpu, self.prototype(name), self._structs(name))
@@ -287,7 +359,11 @@ class Kernel(Verbs):
         return shim_report(self)
 
     def prototype(self, name: str) -> str:
-        """A tracepoint's name and TP_PROTO as C text: "sched_switch(bool preempt, ...)". KeyError."""
+        """A tracepoint's name and TP_PROTO as C text. KeyError.
+
+        >>> kernel.prototype("task_rename")
+        'task_rename(struct task_struct *, const char *)'
+        """
         module = self.modules.get(name)
         btf = module.btf if module is not None else self.btf
         return f"{name}({', '.join(btf.c_decl(arg.type_id, arg.name) for arg in self.tracepoints.proto(name).args)})"
@@ -297,6 +373,7 @@ class Kernel(Verbs):
         """Events that have records: what ftrace, perf and tracepoint programs work on."""
         from .trace_event_call import TraceEvents
 
+        self.check_running()
         return TraceEvents(self)
 
     @once_property
@@ -304,6 +381,7 @@ class Kernel(Verbs):
         """The trace buffer: kernel.ftrace.enable("sched_switch")."""
         from .ftrace import Ftrace
 
+        self.check_running()
         return Ftrace(self)
 
     def _structs(self, name: str) -> frozenset[int]:

@@ -153,4 +153,5 @@ def wrapped(stage: str, error: BpfError, why: str = "") -> BpfError:
     out = kind(error.errno or 0, f"{stage}: {why or error.strerror}", log=error.log)
     if isinstance(error, VerifierError) and isinstance(out, VerifierError):
         out.report = error.report
+        error.__notes__ = []  # a traceback shows both errors, and the report once
     return out

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError, ObjectError, UnknownNameError
 from fastrtp.obj.externs import KCONFIG_SECTION
+from fastrtp.shown import Shown
 
 from .config import ConfigSource, config_from
 from .externs import Options
@@ -30,7 +31,7 @@ _SECTIONS = ("rodata", "data", "bss", "kconfig")
 _FIELDS = ("programs", "maps", "skipped")
 
 
-class BpfObject:
+class BpfObject(Shown):
     """An object. `programs`, `maps`: by name, once it is loaded those that were loaded and created.
 
     `skipped`: program -> why it was not loaded. `warnings`: what was left out, or is known less well than it looks.
@@ -51,8 +52,9 @@ class BpfObject:
         self.kconfig = kconfig
 
     def __repr__(self) -> str:
-        state = "" if self.is_loaded else "open, "
-        return f"<BpfObject {self.name} {state}programs {list(self.programs)} maps {list(self.maps)}>"
+        state = "" if self.is_loaded else " open,"
+        skipped = f", {len(self.skipped)} left out" if self.skipped else ""
+        return f"<BpfObject {self.name}:{state} {len(self.programs)} programs, {len(self.maps)} maps{skipped}>"
 
     def __enter__(self) -> BpfObject:
         return self

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import copy
 import errno
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError, ObjectError
 from fastrtp.obj import MapSpec
 from fastrtp.obj.types_fixup import resize_datasec
+from fastrtp.shown import Shown
 from fastrtp.uapi import BpfMapType
+
+from .map_elements import MapElements
 
 if TYPE_CHECKING:
     from fastrtp.btf import Btf
@@ -41,8 +43,10 @@ class _Setting:
         held.set(self._name, value)
 
 
-class ObjectMap:
+class ObjectMap(MapElements, Shown):
     """A map of an object. `fd`: its descriptor, -1 while there is none; `map`: its contents (fastrtp.maps.Map).
+
+    Loaded, it is a mapping whose keys and values are typed by BTF: `m[5]`, `5 in m`, `len(m)`, `m.frame()` (`MapElements`).
 
     Until the object is loaded, what it will be created with can be set; `autocreate` False leaves it out, `pin_path` pins it, or
     takes the map that is pinned there.
@@ -69,7 +73,13 @@ class ObjectMap:
         """Variables that were set by name."""
 
     def __repr__(self) -> str:
-        return f"<ObjectMap {self.name} {self.map!r}>" if self._bpf_map is not None else f"<ObjectMap {self.name} not created>"
+        kind = self.map_type.name.removeprefix("BPF_MAP_TYPE_").lower()
+        if self._bpf_map is None:
+            return f"<ObjectMap {self.name} {kind}, not created>"
+        if self._bpf_map.is_released:
+            return f"<ObjectMap {self.name} {kind}, gone>"
+        held = f"{len(self):,} of {self.max_entries:,} entries" if hasattr(self.map, "__len__") else f"{self.max_entries:,}"
+        return f"<ObjectMap {self.name} {kind}, {held}>"
 
     # before it is created
 
@@ -170,9 +180,11 @@ class ObjectMap:
 
     @property
     def bpf_map(self) -> BpfMap:
-        """The kernel's object. ObjectError before the object is loaded."""
+        """The kernel's object. ObjectError before the object is loaded, and when it is gone."""
         if self._bpf_map is None:
             raise ObjectError(f"map {self.name} is not created yet: load the object")
+        if self._bpf_map.is_released:
+            raise ObjectError(f"map {self.name} is gone: its object was closed, or its kernel shut down")
         return self._bpf_map
 
     @property
@@ -204,20 +216,6 @@ class ObjectMap:
         with self.map.turn():
             self.map.values()[0, offset : offset + len(data)] = list(data)
 
-    def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
-        """(key, value) as bytes; per-CPU: all CPUs' values, each rounded up to 8."""
-        return iter(self.map.raw_items())
-
-    def items(self) -> Iterator[tuple[Any, Any]]:
-        """(key, value) decoded by BTF."""
-        return iter(self.map.items())
-
-    def __len__(self) -> int:
-        return len(self.map)
-
-    def __bool__(self) -> bool:
-        return True
-
     def lookup(self, key: bytes, flags: int = 0) -> bytes:
         """The value. BpfError ENOENT."""
         return self._process.map_lookup_elem(self.fd, key, flags)
@@ -229,13 +227,6 @@ class ObjectMap:
     def delete(self, key: bytes) -> None:
         """Remove the key. BpfError ENOENT."""
         self._process.map_delete_elem(self.fd, key)
-
-    def consume(self) -> Iterator[bytes]:
-        """Records of a ring buffer, or samples of a perf event array, as bytes; consumed."""
-        consume = getattr(self.map, "consume", None)
-        if consume is None:
-            raise TypeError(f"map {self.name} is a {self.map.map_type.name}: only rings have records to consume")
-        return iter(consume())
 
 
 class ObjectMaps(dict[str, ObjectMap]):

@@ -133,9 +133,11 @@ class ObjectProgram:
 
     @property
     def prog(self) -> BpfProg:
-        """The kernel's object. ObjectError before the object is loaded."""
+        """The kernel's object. ObjectError before the object is loaded, and when it is gone."""
         if self._prog is None:
             raise ObjectError(f"program {self.name} is not loaded yet: load the object")
+        if self._prog.is_released:
+            raise ObjectError(f"program {self.name} is gone: its object was closed, or its kernel shut down")
         return self._prog
 
     @property

@@ -51,6 +51,9 @@ class Process(Verbs):
         """bpf(2) as this process: see `Kernel.bpf`."""
         from .syscall import sys_bpf
 
+        if self.exited:
+            why = "its kernel was shut down" if self.kernel.is_shut_down else "it makes no system calls any more"
+            raise BpfError(errno.ESRCH, f"ESRCH: process {self.pid} has ended: {why}")
         return sys_bpf(self, cmd, attr, size)
 
     # descriptors

@@ -27,6 +27,11 @@ class RefCounted:
         if self.refcnt == 0:
             self.release()
 
+    @property
+    def is_released(self) -> bool:
+        """Whether the last reference is given back: nothing of it may be used any more."""
+        return self.refcnt <= 0
+
     def release(self) -> None:
         """Give back what the object holds. Overridden; never called directly."""
         raise NotImplementedError

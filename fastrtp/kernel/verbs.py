@@ -76,11 +76,12 @@ class Verbs:
         """Open a BPF ELF object (a path, or its bytes) to set it up before it is loaded, as libbpf's skeletons do. C source (a
         path that ends in .c) is compiled, with vmlinux.h and the other headers that the package brings (`fastrtp.cc`).
 
-            obj = kernel.open("x.bpf.o")
-            obj.rodata.targ_pid = 5
-            obj.maps["start"].max_entries = 10240
-            obj.programs["extra"].autoload = False
-            obj.load()
+        >>> obj = kernel.open("runqlat.bpf.o")
+        >>> obj.rodata.per_task = False
+        >>> obj.maps["enqueued"].max_entries = 10240
+        >>> obj.programs["on_wakeup_new"].autoload = False
+        >>> obj.load()
+        <BpfObject runqlat: 2 programs, 3 maps, 1 left out>
 
         ObjectError; CompilerError with the compiler's words.
         """
@@ -100,6 +101,9 @@ class Verbs:
         ProgramSpecs; None: as their sections say. `rodata`, `data`, `bss`: values of variables. `max_entries`: by map.
         `kconfig`: options of the kernel's configuration: a mapping, a file or its text. `strict` False: refused programs are
         left out, and are in `.skipped`.
+
+        >>> kernel.load("runqlat.bpf.o", rodata={"per_task": False}, max_entries={"enqueued": 512}, programs=["on_*"])
+        <BpfObject runqlat: 3 programs, 3 maps>
 
         ObjectError, BpfError, VerifierError, JitError, each with the stage; ObjectWarning for what is done without.
         """

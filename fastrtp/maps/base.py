@@ -23,6 +23,7 @@ from fastrtp.maps.fields import FieldKind, FieldRow
 from fastrtp.maps.ops import MapOps, NativeCall
 from fastrtp.native.layout import MAP
 from fastrtp.native.memory import Memory
+from fastrtp.shown import Shown
 from fastrtp.uapi import BPF_EXIST, BPF_F_LOCK, BpfMapType
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -33,7 +34,7 @@ def round_up(size: int, to: int) -> int:
     return -(-size // to) * to
 
 
-class Map:
+class Map(Shown):
     """One map. `address`: its native descriptor; `value_size_user`: bytes of a value as system calls see it.
 
     `TYPES`: the map types that a class is for, each with its row; `ops`: the map's own row.

@@ -70,6 +70,7 @@ class Memory:
         self.clock_lock = threading.Lock()  # held while a recording's time is the machine's
         self.clock_holder = 0
         self.parallel = 0  # parallel replays that are under way: programs run in their form for several CPUs
+        self.ended = False  # its kernel was shut down
         self.parked: list[Callable[[], bool]] = []
         self.set_clock(virtual=False)
         if hasattr(os, "getuid"):

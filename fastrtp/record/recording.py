@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fastrtp.errors import RecordingError
+from fastrtp.shown import Shown
 
 from .columns import EventTable
 from .kallsyms import Kallsyms
@@ -46,8 +47,8 @@ class EventCount(int):
         return int, (int(self),)
 
 
-@dataclass
-class Recording:
+@dataclass(repr=False)
+class Recording(Shown):
     """A recording.
 
     `time`: ns (or the units of `clock`), `cpu`, `pid` (common_pid), `event` (index into `tables`) and `row` (within that
@@ -86,6 +87,9 @@ class Recording:
 
         `progress(done_bytes, total_bytes)` is called now and then. `instance`: one of the trace instances, "" the top one;
         None: all that have events.
+
+        >>> rtp.Recording.open("trace.dat")
+        <Recording 66,152 events of 37 kinds, 2 cpus>
         """
         from .perf_data import is_perf_data
 
@@ -185,6 +189,9 @@ class Recording:
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def __repr__(self) -> str:
+        return f"<Recording {self.events:,} events of {len(self.tables)} kinds, {self.cpus} cpus>"
 
     def table(self, name: str) -> EventTable:
         """The table of an event, by "name" or "system:name". KeyError when the recording has none."""

@@ -33,6 +33,7 @@ class Consumer:
     ReplayError for both at once, and for numbers below 1.
 
     >>> kernel.replay("trace.dat", consumer=Consumer(every_events=1000)).dropped
+    {}
     """
 
     every_events: int | None = None

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastrtp.shown import Shown
+
 if TYPE_CHECKING:
     from .fidelity import ReadFidelity
     from .recorded_kernel import KernelMatch
@@ -20,8 +22,8 @@ class ProgramReport:
     recursion_misses: int
 
 
-@dataclass(frozen=True)
-class ReplayReport:
+@dataclass(frozen=True, repr=False)
+class ReplayReport(Shown):
     """Result of Kernel.replay.
 
     `events`: events of the recording that were played; `fired`: those whose tracepoint had a program; `seconds`: wall
@@ -55,6 +57,15 @@ class ReplayReport:
     notes: Sequence[str] = ()
     kernels: KernelMatch | None = None
     series: Mapping[str, MapTable] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        runs = ", ".join(f"{name} {row.run_cnt:,}" for name, row in self.programs.items())
+        notes = f", {len(self.missing)} reads of what is not recorded" if self.missing else ""
+        notes += f", {sum(self.dropped.values()):,} records dropped" if any(self.dropped.values()) else ""
+        notes += f", {sum(self.lost.values()):,} events lost by the recorder" if any(self.lost.values()) else ""
+        rate = f"{self.events_per_second / 1e6:,.1f} M events/s"
+        interrupted = ", interrupted" if self.interrupted else ""
+        return f"<ReplayReport {self.events:,} events, {rate}; runs: {runs or 'none'}{notes}{interrupted}>"
 
     @property
     def events_per_second(self) -> float:

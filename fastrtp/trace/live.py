@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrtp.errors import ReplayError
 from fastrtp.native.memory import Memory
 from fastrtp.once import once_property
 
@@ -45,9 +46,13 @@ class TraceFunction:
         return f"<trace_{self.prototype}>"
 
     def __call__(self, *args: Any) -> None:
-        """Fire the event. TypeError for a wrong number or kind of arguments, with the prototype in the message."""
+        """Fire the event. TypeError for a wrong number or kind of arguments, with the prototype in the message; ReplayError when
+        the kernel was shut down.
+        """
         if len(args) != self.tp.num_args:
             raise TypeError(f"trace_{self.prototype} takes {self.tp.num_args} arguments, not {len(args)}")
+        if self.memory.ended:
+            raise ReplayError(f"the kernel was shut down: trace_{self.tp.name} fires nothing any more")
         if not self.tp.enabled:
             return
         strings: list[int] = []

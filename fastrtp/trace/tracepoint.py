@@ -19,6 +19,7 @@ import numpy as np
 from fastrtp.errors import BpfError
 from fastrtp.native.layout import TRACEPOINT, TRACEPOINT_FUNC
 from fastrtp.native.memory import Memory
+from fastrtp.shown import Shown
 
 if TYPE_CHECKING:
     from fastrtp.btf import TracepointProto
@@ -35,7 +36,7 @@ class TracepointFunc:
     prio: int = TRACEPOINT_DEFAULT_PRIO
 
 
-class Tracepoint:
+class Tracepoint(Shown):
     """One tracepoint of a kernel. `regfunc` and `unregfunc` run on the 0 -> 1 and 1 -> 0 transitions of its probes.
 
     The native record is made with the first probe, so that a thousand idle tracepoints cost nothing.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastrtp.isa import Insn
+from fastrtp.shown import Shown
 
 
 class MapLike(Protocol):
@@ -123,7 +124,7 @@ class VerifierStats:
 
 
 @dataclass
-class VerifiedProgram:
+class VerifiedProgram(Shown):
     """An accepted program. `insns` keep their indices; a ld_imm64 of a map has the index in `used_maps` in `imm`."""
 
     insns: list[Insn]
