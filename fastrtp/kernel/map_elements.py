@@ -191,7 +191,7 @@ class MapElements:
 
     def _taken(self, struct: str) -> tuple[list[bytes], Btf, int]:
         """What the ring held, and its type; where that is not known nothing is taken."""
-        waiting = [*self._untyped, *self.consume()]
+        waiting = list(self.consume())
         self._untyped = waiting
         btf, type_id = self._record_type(struct, waiting)
         self._untyped = []
