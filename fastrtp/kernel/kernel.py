@@ -299,6 +299,7 @@ class Kernel(Verbs):
         order: Order = "exact",
         consumer: Consumer | str | int | None = None,
         keep: int | None = None,
+        every: int | str | None = None,
     ) -> ReplayReport:
         """Replay a recording (a path, or a Recording that is open) through what is attached; what it did.
 
@@ -313,7 +314,7 @@ class Kernel(Verbs):
         self.check_running()
         return replay(
             self, source, missing=missing, progress=progress, interruptible=interruptible, chunk=chunk, tier=tier, cpus=cpus,
-            window=window, order=order, consumer=consumer, keep=keep,
+            window=window, order=order, consumer=consumer, keep=keep, every=every,
         )  # fmt: skip
 
     # tracepoints
