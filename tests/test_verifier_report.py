@@ -119,7 +119,6 @@ def test_common_mistakes(mistake: str, text: str) -> None:
 ELSEWHERE = [
     ("lock held", "function calls are not allowed while holding a lock"),
     ("lock held", "use static function instead"),
-    ("not implemented", "helper bpf_snprintf_btf is not implemented yet"),
     ("licence", "cannot call GPL-restricted function from non-GPL compatible program"),
     ("argument of a global function", "arg#0 is expected to be non-NULL\nCaller passes invalid args into func#1 ('f')"),
     ("argument of a global function", "R1 type=???\nCaller passes invalid args into func#1 ('f')"),

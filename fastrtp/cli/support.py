@@ -72,12 +72,10 @@ def _map_rows() -> Iterator[Row]:
 
 def _helper_rows() -> Iterator[Row]:
     from fastrtp.helpers.sources import HELPER_SOURCES
-    from fastrtp.helpers.table import HELPERS, PENDING
+    from fastrtp.helpers.table import HELPERS
 
     for proto in HELPERS.values():
-        if proto.name in PENDING:
-            yield Row("helper", f"bpf_{proto.name}", "no", "not written yet")
-        elif proto.never:
+        if proto.never:
             yield Row("helper", f"bpf_{proto.name}", "refused", proto.never)
         elif proto.proto:
             yield Row("helper", f"bpf_{proto.name}", "yes", HELPER_SOURCES[proto.name])

@@ -287,7 +287,4 @@ HELPERS: Mapping[int, HelperProto] = MappingProxyType(_table())
 HELPER_IDS: Mapping[str, int] = MappingProxyType({proto.name: number for number, proto in HELPERS.items()})
 """Number by name (without `bpf_`)."""
 
-PENDING = frozenset({"snprintf_btf"})
-"""Helpers that have no body yet."""
-
-__all__ = ["HELPERS", "HELPER_IDS", "PENDING", "RAW_TP", "TP_BTF", "ArgType", "HelperProto", "RetType"]
+__all__ = ["HELPERS", "HELPER_IDS", "RAW_TP", "TP_BTF", "ArgType", "HelperProto", "RetType"]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError
+from fastrtp.helpers.table import HELPER_IDS
 from fastrtp.uapi import (
     BPF_COMPLEXITY_LIMIT_INSNS,
     BPF_F_ANY_ALIGNMENT,
@@ -50,6 +51,7 @@ _FLAGS = (
     | BPF_F_XDP_HAS_FRAGS | BPF_F_XDP_DEV_BOUND_ONLY | BPF_F_TEST_REG_INVARIANTS | BPF_F_TOKEN_FD
 )  # fmt: skip
 _LICENSE_SIZE = 128
+_CALL, _SNPRINTF_BTF = 0x85, HELPER_IDS["snprintf_btf"]
 _LOG_TRUE_SIZE_END = 144
 _BTF_MAX_TYPE = 0x000FFFFF
 _BY_BTF_ID = frozenset({
@@ -180,6 +182,9 @@ def _load(call: Call, code: bytes, license_text: str, name: str, aux: ProgAux) -
     if failure is not None:
         raise failure
     assert verified is not None
+    if any(insn.code == _CALL and not insn.src_reg and insn.imm == _SNPRINTF_BTF for insn in insns):
+        words, offsets = call.kernel.btf.records
+        call.kernel.memory.publish_types(words, call.kernel.btf.strings, offsets)
     used_maps = [found[contents.id] for contents in verified.used_maps]
     wait = not call.kernel.compiles_later
     maps = [bpf_map.map for bpf_map in used_maps]

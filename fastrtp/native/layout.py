@@ -33,9 +33,13 @@ MACHINE = np.dtype(
         ("drains", I8),  # a replay that loses nothing is under way: what is full is emptied into its backlog on the spot
         ("keep", I8),  # bytes that backlogs may take yet
         ("rings", I8),  # first of the MAPs that are rings for user space, linked through next_ring
+        ("btf", I8),  # BTF_TYPES, once a program has asked for it
     ]
 )
 """One per Kernel: what all its CPUs share."""
+
+BTF_TYPES = np.dtype([("words", I8), ("strings", I8), ("count", I8), ("offsets", I8)])
+"""The kernel's types: the type section, the strings, how many there are, and where each one's record is, in words (u32[])."""
 
 STATS_TIMED = 1
 """BPF_ENABLE_STATS is held: run_time_ns and run_cnt are kept."""

@@ -11,14 +11,30 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrtp.mem.arena import Arena
 from fastrtp.native import library
-from fastrtp.native.layout import BACKLOG, ENV, ENV_STRIDE, HEAP, MACHINE, NEVER, PRINTK, SIGNALS, STATS_SMP, STATS_TIMED, TIMERS
+from fastrtp.native.layout import (
+    BACKLOG,
+    BTF_TYPES,
+    ENV,
+    ENV_STRIDE,
+    HEAP,
+    MACHINE,
+    NEVER,
+    PRINTK,
+    SIGNALS,
+    STATS_SMP,
+    STATS_TIMED,
+    TIMERS,
+)
 from fastrtp.native.perf_map import PerfMap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _PRINTK_SIZE = 1 << 20
 _PRINTK_TEXT = 1024
@@ -103,6 +119,18 @@ class Memory:
     def env_of(self, cpu: int) -> int:
         """Address of a CPU's ENV record."""
         return self.env_address + cpu * ENV_STRIDE
+
+    def publish_types(self, words: NDArray[np.uint32], strings: bytes, offsets: NDArray[np.uint32]) -> None:
+        """Let programs show objects by these types: a type section, its strings, and where each record begins, in words."""
+        if self.machine["btf"][0]:
+            return
+        address, record = self.record(BTF_TYPES)
+        for field, data in (("words", words.tobytes()), ("strings", strings), ("offsets", offsets.astype("<u4").tobytes())):
+            place = self.arena.alloc(len(data))
+            self.arena.view(place, len(data))[:] = np.frombuffer(data, np.uint8)
+            record[field] = place
+        record["count"] = len(offsets) + 1
+        self.machine["btf"] = address
 
     def set_clock(self, *, virtual: bool) -> None:
         """Say which clock bpf_ktime_get_ns reads: the events' (virtual) or the host's CLOCK_MONOTONIC."""

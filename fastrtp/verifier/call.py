@@ -13,7 +13,7 @@ import numpy as np
 from fastrtp.btf import BtfKind
 from fastrtp.errors import BtfError
 from fastrtp.helpers.argtype import MEM_RDONLY, PTR_MAYBE_NULL, ArgType, RetType
-from fastrtp.helpers.table import HELPER_IDS, HELPERS, PENDING, HelperProto
+from fastrtp.helpers.table import HELPER_IDS, HELPERS, HelperProto
 from fastrtp.isa import Insn, func_id_name
 from fastrtp.once import once
 from fastrtp.uapi import BPF_F_SLEEPABLE
@@ -106,8 +106,6 @@ def check_helper_call(env: BpfVerifierEnv, insn: Insn) -> None:
         env.reject(EINVAL, "helper call might sleep in a non-sleepable prog")
     if func_id == _FN["get_func_ip"]:
         refuse_func_ip(env, f"{func_id_name(func_id)}#{func_id}")
-    if fn.name in PENDING:
-        env.reject(EINVAL, f"helper bpf_{fn.name} is not implemented yet")
     env.insn_table["flags"][env.insn_idx] |= CALL_ALLOWED
     if fn.members:
         env.aux[env.insn_idx].operands = ",".join(str(offset) for offset in member_offsets(env.attr.kernel_btf, fn))

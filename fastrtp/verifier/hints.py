@@ -84,7 +84,6 @@ HINTS: tuple[tuple[str, str, Advice], ...] = (
      "programs on raw tracepoints do not have this helper, nor has Linux it for them"),
     ("licence", r"cannot call GPL-restricted function",
      'the helper is for GPL-compatible programs: `char LICENSE[] SEC("license") = "GPL";`'),
-    ("not implemented", r"is not implemented yet", "Linux has this helper, fastrtp does not have it yet"),
     ("poisoned relocation", r"invalid func unknown#195896080",
      "a CO-RE relocation found no such field or type in the kernel's BTF: guard it with bpf_core_field_exists()"),
     ("unknown helper", r"invalid func unknown#",
