@@ -83,7 +83,8 @@ class Recording(Shown):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], progress: Progress | None = None, instance: str | None = None) -> Recording:
-        """Read a trace.dat or perf.data file, or map a folder that `save` wrote. RecordingError: what is wrong with it and where.
+        """Read a trace.dat or perf.data file, or what ftrace, `trace-cmd report`, `perf script` or systrace print, or map a
+        folder that `save` wrote. RecordingError: what is wrong with it and where.
 
         `progress(done_bytes, total_bytes)` is called now and then. `instance`: one of the trace instances, "" the top one;
         None: all that have events.
@@ -102,6 +103,10 @@ class Recording(Shown):
             from .columnar import open_folder
 
             return open_folder(path)
+        from .trace_text import import_trace_text, is_trace_text
+
+        if is_trace_text(path):
+            return import_trace_text(path)
         from .import_trace_dat import import_trace_dat
 
         return import_trace_dat(path, progress, instance)
