@@ -58,7 +58,7 @@ def wants_order(prog: BpfProg) -> bool:
         if insn.src_reg == 0 and insn.imm in _HELPERS:
             return True
         known = KFUNCS.get(aux.kfunc)
-        if known is not None and known.family in _FAMILIES:
+        if known is not None and (known.family in _FAMILIES or known.name.startswith("bpf_cpumask_")):
             return True
     return False
 

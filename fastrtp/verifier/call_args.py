@@ -23,7 +23,7 @@ from fastrtp.verifier.mem import check_map_access, check_ptr_alignment, check_ty
 from fastrtp.verifier.records import VCall, VEnv
 from fastrtp.verifier.regtype import CONST_PTR_TO_DYNPTR, PTR_TO_BTF_ID, PTR_TO_MAP_VALUE, base_type
 from fastrtp.verifier.section import check_spin_lock
-from fastrtp.verifier.state import BpfRegState, register_is_null
+from fastrtp.verifier.state import BpfRegState
 
 
 class _Told:
@@ -74,6 +74,8 @@ def check_func_arg(env: BpfVerifierEnv, arg: int, meta: CallArgMeta, fn: HelperP
     wanted = fn.arg_btf.get(arg) if base_type(reg.type) == PTR_TO_BTF_ID else None
     if wanted is not None and not btf_struct_ids_match(env.attr.kernel_btf, reg.num, reg.off, wanted):
         env.reject(EACCES, f"R{regno} is of type {btf_name(env, reg.num)} but {wanted} is expected")
+    if meta.kptr_field is not None and base_type(reg.type) == PTR_TO_BTF_ID:
+        match_kptr_type(env, regno, reg, meta.kptr_btf, meta.kptr_field)
     reason = env.lib.verifier_func_arg(env.address, fn.id, arg)
     if reason == why.DO_ARG:
         ARG_CHECKS[arg_type & 0xFF](env, regno, reg, arg_type, meta, fn)
@@ -138,8 +140,7 @@ def _check_kptr_dest(
 
 
 def _check_btf_arg(env: BpfVerifierEnv, regno: int, reg: BpfRegState, arg_type: int, meta: CallArgMeta, fn: HelperProto) -> None:
-    if meta.kptr_field is not None and not register_is_null(reg):
-        match_kptr_type(env, regno, reg, meta.kptr_btf, meta.kptr_field)
+    """Its type says it all: that was looked at before."""
 
 
 _ArgCheck = Callable[[BpfVerifierEnv, int, BpfRegState, int, CallArgMeta, HelperProto], None]
