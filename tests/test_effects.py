@@ -211,7 +211,7 @@ def test_a_refusal_names_map_instruction_and_line(demo: Recording) -> None:
 
         row = refused.value.conflicts[0]
         assert (row.map, row.map_type, row.program, row.insn) == ("enqueued", 1, "on_wakeup", 19)
-        assert row.source == "runqlat.bpf.c:55: bpf_map_update_elem(&enqueued, &pid, &now, BPF_ANY);"
+        assert row.source == "runqlat.bpf.c:56: bpf_map_update_elem(&enqueued, &pid, &now, BPF_ANY);"
         assert 'order="relaxed"' in str(refused.value)
         assert list(obj.maps["runqlat"].items()) == []
         assert kernel.replay(demo, cpus="recorded", order="relaxed").threads == 2
@@ -358,4 +358,4 @@ def test_the_command_line_shows_them() -> None:
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     assert "looks keys up in it" in told
-    assert "map switches: on_switch, instruction 56 (switches.bpf.c:38: bpf_map_update_elem" in told
+    assert "map switches: on_switch, instruction 56 (switches.bpf.c:39: bpf_map_update_elem" in told
