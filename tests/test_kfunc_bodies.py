@@ -178,6 +178,7 @@ RUN = {
         "kcall bpf_probe_read_kernel_str_dynptr\nexit", 3),
     "memory of a process": (D + P + "r2 = 1\nr3 = 8\nr4 = 8\nkcall bpf_probe_read_user_dynptr\nexit", -errno.EFAULT),
     "a string of a process": (D + P + "r2 = 1\nr3 = 8\nr4 = 8\nkcall bpf_probe_read_user_str_dynptr\nexit", -errno.EFAULT),
+    "elements of a map that has none": ("r1 = RING\nkcall bpf_map_sum_elem_count\nexit", 0),
     "a string on the stack": ("*(u64 *)(r10 -8) = 0x616161\nr1 = r10\nr1 += -8\nkcall bpf_strlen\nexit", 3),
     "a string at 0": ("r1 = 0\nkcall bpf_strlen\nexit", -errno.ERANGE),
     "a string that is not there": ("r1 = -4096\nkcall bpf_strlen\nexit", -errno.EFAULT),
@@ -219,6 +220,37 @@ REFUSED = {
     "what is for tracing": ("r1 = 1\nkcall bpf_task_from_pid\nexit", "calling kernel function bpf_task_from_pid is not allowed"),
 }  # fmt: skip
 """Raw tracepoint program: the last line of the log."""
+
+
+COUNTED = "r1 = map[fd:{}]\nkcall bpf_map_sum_elem_count\nexit"
+HASHES = [BpfMapType.BPF_MAP_TYPE_HASH, BpfMapType.BPF_MAP_TYPE_PERCPU_HASH, BpfMapType.BPF_MAP_TYPE_LRU_HASH]
+
+
+@pytest.mark.parametrize("kind", HASHES)
+def test_elements_of_hashes(ours: Ours, kind: BpfMapType) -> None:
+    fd = ours.kernel.map_create(kind, 4, 8, 100)
+    size = 16 if kind == BpfMapType.BPF_MAP_TYPE_PERCPU_HASH else 8
+    prog, message = ours.load(COUNTED.format(fd))
+    for key in (1, 2, 3, 2):
+        ours.kernel.map_update_elem(fd, struct.pack("<I", key), bytes(size))
+    ours.kernel.map_delete_elem(fd, struct.pack("<I", 3))
+
+    assert message == ""
+    assert ours.run(prog) == 2
+
+
+@pytest.mark.parametrize("kind", HASHES)
+def test_elements_of_hashes_of_the_running_kernel(linux: Linux, kind: BpfMapType) -> None:
+    fd = host_object.bpf(BpfCmd.BPF_MAP_CREATE, map_type=kind, key_size=4, value_size=8, max_entries=100)
+    prog, message = linux.load(COUNTED.format(fd))
+    for key in (1, 2, 3, 2):
+        host_object.bpf(BpfCmd.BPF_MAP_UPDATE_ELEM, map_fd=fd, key=struct.pack("<I", key), value=bytes(8 * 64))
+    host_object.bpf(BpfCmd.BPF_MAP_DELETE_ELEM, map_fd=fd, key=struct.pack("<I", 3))
+    counted = linux.run(prog)
+    os.close(fd)
+
+    assert message == ""
+    assert counted == 2
 
 
 @pytest.mark.parametrize("name", RUN)

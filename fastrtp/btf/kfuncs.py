@@ -104,7 +104,6 @@ _NOT_HERE: dict[str, str] = {
     "bpf_modify_return_test_tp": "for the kernel's own tests",
     "css_rstat_updated": "cgroups have no statistics here",
     "bpf_cgroup_from_id": "cgroups are known by the events that name them, not by number",
-    "bpf_map_sum_elem_count": _LATER,
     "bpf_send_signal_task": "signals are noted for the running task only",
     "bpf_cast_to_kern_ctx": _LATER,
     **dict.fromkeys(
@@ -176,6 +175,7 @@ BODIES = frozenset((
     *(name for name, family in _FAMILIES.items() if family not in _NEVER),
     *_group("bpf_task_", "acquire release from_pid from_vpid under_cgroup get_cgroup1"),
     *_group("bpf_cgroup_", "acquire release ancestor"),
+    "bpf_map_sum_elem_count",
     *_group("bpf_dynptr_", "adjust clone copy is_null is_rdonly memset size slice slice_rdwr"),
     *(f"bpf_probe_read_{kind}_dynptr" for kind in ("kernel", "kernel_str", "user", "user_str")),
     *_group("bpf_str", "casecmp chr chrnul cmp cspn len nchr nlen nstr rchr spn str"),

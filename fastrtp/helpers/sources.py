@@ -74,6 +74,7 @@ HELPER_SOURCES: Mapping[str, str] = MappingProxyType({
 
 KFUNC_SOURCES: tuple[tuple[str, str], ...] = (
     ("bpf_dynptr_*", _DYNPTR),
+    ("bpf_map_*", _MAP),
     ("bpf_probe_read_user_*", _USER),
     ("bpf_probe_read_kernel_*", _KERNEL),
     ("bpf_str*", "memory of programs, and strings as events told them"),

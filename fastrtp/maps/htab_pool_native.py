@@ -178,3 +178,13 @@ def htab_swap_out(map: int, own: int, new: int, old: int, elem_size: int) -> Non
         store64(pool + _POOL_EXTRA, old)
     else:
         htab_push(map, pool, old, elem_size)
+
+
+@native()
+def bpf_map_sum_elem_count(map: int, env: int) -> int:
+    """Elements of a hash map, 0 for a map of another family. Kernel: kernel/bpf/map_iter.c:bpf_map_sum_elem_count"""
+    count = 0
+    if load64(map + _POOLS) != 0:
+        for cpu in range(load64(map + _CPUS)):
+            count += load64(load64(map + _POOLS) + cpu * _POOL_SIZE + _POOL_COUNT)
+    return count
