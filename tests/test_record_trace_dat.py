@@ -193,7 +193,11 @@ def test_larger_sub_buffers(form: str, tmp_path: Path) -> None:
 
 REFUSED = [
     (b"", "empty file"),
-    (b"\x7fELF" + bytes(100), "neither a trace.dat nor a perf.data file"),
+    (b"\x7fELF" + bytes(100), r"neither a trace.dat nor a perf.data file: it is a program or object \(ELF\)"),
+    (b"something else", "neither a trace.dat nor a perf.data file: begins b'something '"),
+    (b"\xc1\x1f\xfc\xc1" + bytes(100), "it is a CTF trace, .*: not read; record the same events with trace-cmd or perf"),
+    (b"\x28\xb5\x2f\xfd" + bytes(100), r"it is compressed: unpack it first \(zstd\)"),
+    (b"PAR1" + bytes(100), "it is a table \\(Parquet\\): Recording.from_table reads it"),
     (b"\x17\x08\x44tracing" + b"5\0", "version '5' is not supported: 6 and 7 are"),
     (b"\x17\x08\x44tracing" + b"6\0\x01\x08", "a big-endian recording"),
     (b"\x17\x08\x44tracing" + b"6\0\x00\x07", "size of a long is 7"),
@@ -413,3 +417,11 @@ def test_written_files_are_trace_cmds(form: str, tmp_path: Path) -> None:
     )
     assert [int(s) * 10**9 + int(ns) for _, _, s, ns, *_ in lines] == recording.time.tolist()
     assert [name.decode() for *_, name, _ in lines] == [recording.tables[event].name for event in recording.event]
+
+
+def test_a_folder_of_ctf_is_named(tmp_path: Path) -> None:
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernel" / "metadata").write_text("/* CTF 1.8 */")
+
+    with pytest.raises(RecordingError, match="a CTF trace, as LTTng"):
+        Recording.open(tmp_path)

@@ -13,6 +13,7 @@ from fastrtp.mem.arena import Arena
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.record import Recording
 from fastrtp.replay.bind import BoundRecording, BoundStore, bind
+from fastrtp.replay.task_changes import PF_EXITING
 
 PROTOS = tracepoints(default_btf())
 SIGCHLD, SIGTERM, SIGKILL, SIGSEGV = 17, 15, 9, 11
@@ -158,6 +159,31 @@ def test_a_pid_that_is_used_again_has_the_end_of_its_second_life(objects: Object
     codes = [played.to("sched_process_exit", nth).process(6, "group_exit_code") for nth in (0, 1)]
 
     assert codes == [1 << 8, 2 << 8]
+
+
+def test_a_pid_that_is_used_again_has_nothing_of_its_first_life(objects: ObjectSpace) -> None:
+    played = Played(
+        objects,
+        call(5, 34),
+        call(9, 34),
+        fork(5, 6),
+        call(6, 231, 1),
+        leave(6),
+        switch(6, 0x10, 5),
+        fork(9, 6),
+        call(6, 34),
+        switch(6, 1, 5),
+    )
+    members = ("exit_code", "exit_state", "thread_pid", "mm", "nvcsw", "real_parent")
+    first = {member: played.to("sched_process_fork").task(6, member) for member in members}
+
+    played.to("sched_switch")
+    assert (played.task(6, "exit_code"), played.task(6, "exit_state"), played.task(6, "mm")) == (1 << 8, 0x10, 0)
+    assert played.to("task_newtask", 1).task(6, "exit_code") == 0
+    again = {member: played.to("sched_process_fork", 1).task(6, member) for member in members}
+    assert again == {**first, "real_parent": objects.task(9)}
+    assert (played.task(6, "flags") & PF_EXITING, played.process(6, "group_exit_code")) == (0, 0)
+    assert played.to("sched_switch", 1).task(6, "nvcsw") == 1
 
 
 def test_who_is_left_of_a_process(objects: ObjectSpace) -> None:

@@ -23,6 +23,7 @@ from fastrtp.errors import RecordingError
 from .columns import LOCATION, EventTable
 from .event_format import EventFormat, parse_event_format
 from .recording import Recording
+from .unknown import name_of_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -182,6 +183,9 @@ def open_folder(folder: Path) -> Recording:
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
     path = folder / METADATA
+    named = "" if path.exists() else name_of_folder(folder)
+    if named:
+        raise RecordingError(f"{folder}: {named}")
     try:
         data = json.loads(path.read_text())
     except OSError as error:

@@ -19,6 +19,7 @@ from .compression import check_algorithm, decompress
 from .reader import ByteReader, map_file
 from .trace_dat_options import CpuBuffer, TraceBuffer, TraceOptions
 from .trace_dat_sections import FormatText, HeaderPage
+from .unknown import name_of
 
 MAGIC = b"\x17\x08\x44tracing"
 _SECTION_NAMES = {
@@ -52,7 +53,9 @@ class TraceDat:
         self._kallsyms: Callable[[], bytes] = bytes
         reader = ByteReader(self.data, "initial format")
         if bytes(reader.data[: len(MAGIC)]) != MAGIC:
-            raise RecordingError(f"{self.path}: neither a trace.dat nor a perf.data file: begins {bytes(reader.data[:10])!r}")
+            named = name_of(bytes(reader.data[:64]), self.path)
+            kind = f"it is {named}" if named else f"begins {bytes(reader.data[:10])!r}"
+            raise RecordingError(f"{self.path}: neither a trace.dat nor a perf.data file: {kind}")
         reader.offset = len(MAGIC)
         number = reader.string("version", 16)
         if number not in ("6", "7"):

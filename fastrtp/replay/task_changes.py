@@ -2,6 +2,7 @@
 
     sched_switch          thread_info.cpu of both tasks is the event's CPU; a thread that is dead has no thread_pid any more;
                           nvcsw and nivcsw of tasks that were forked in the recording
+    task_newtask, sched_process_fork    a pid that is used again has nothing of the task that exited
     sched_process_fork    the child has PF_FORKNOEXEC and the registers that its parent entered the kernel with
     sched_process_exec    the registers of user space are 0, PF_FORKNOEXEC is gone
     sys_exit              behind rt_sigreturn(2), the registers are those that the signal's handler interrupted
@@ -63,6 +64,7 @@ class TaskChanges:
         self.told = []
         make = {
             "sched_switch": self._switch,
+            "task_newtask": self._new_task,
             "sched_process_fork": self._fork,
             "sched_process_exec": self._exec,
             "sched_process_exit": self._exit,
@@ -145,7 +147,8 @@ class TaskChanges:
         if not table.has_integers("child_pid"):
             return []
         child = self.index.of_pids(table.fields["child_pid"], self.index.cpu_of(number))
-        found = self._store(self._task(plans, table, "child_pid", number), "task_struct", "flags", PF_FORKNOEXEC, PF_FORKNOEXEC)
+        found = self._again(number, child)
+        found += self._store(self._task(plans, table, "child_pid", number), "task_struct", "flags", PF_FORKNOEXEC, PF_FORKNOEXEC)
         entered = self._entered(number, self.index.of_current(number))
         if entered is None:
             return found
@@ -158,6 +161,40 @@ class TaskChanges:
                     found += self._store(base, "pt_regs", name, np.ascontiguousarray(arguments[row, place]))
             found += self._store(base, "pt_regs", "orig_ax", np.ascontiguousarray(enter.fields["id"][row]))
         return found
+
+    def _new_task(self, number: int, table: EventTable, plans: Sequence[Argument | None]) -> list[Store]:
+        if not table.has_integers("pid"):
+            return []
+        return self._again(number, self.index.of_pids(table.fields["pid"], self.index.cpu_of(number)))
+
+    def _again(self, number: int, child: NDArray[np.int64]) -> list[Store]:
+        """A pid that is used again: its task has nothing of the one that exited."""
+        left = self.events.table("sched_process_exit")
+        if left is None or not len(left[1]):
+            return []
+        exits = self.index.of_current(left[0])
+        reborn, _ = self.events.last(left[0], exits, child, self.index.rows(number).astype(np.int64))
+        if not reborn.any():
+            return []
+
+        def of(objects: NDArray[np.uint64]) -> NDArray[np.uint64]:
+            return np.where(reborn, objects[child], np.uint64(0))
+
+        task, parent = of(self.index.tasks), self.index.tasks[self.index.of_current(number)]
+        user = np.where(self.index.kernel_threads[child], np.uint64(0), task)
+        pids = np.zeros(len(self.index.tasks), np.uint64)
+        pids[self.index.cpus :] = self.objects.objects("pid", [("pid of", pid) for pid in self.index.pids.tolist()])
+        found: list[Store] = []
+        for member in ("exit_state", "exit_code", "nvcsw", "nivcsw"):
+            found += self._store(task, "task_struct", member, 0)
+        found += self._store(task, "task_struct", "flags", 0, PF_EXITING)
+        found += self._store(task, "task_struct", "thread_pid", pids[child])
+        found += self._store(user, "task_struct", "mm", self.index.per_group("mm_struct")[child])
+        leaders = np.where(self.exits.groups[child] == child, task, np.uint64(0))
+        for member in ("real_parent", "parent"):
+            found += self._store(leaders, "task_struct", member, parent)
+        process = np.where(self.exits.groups[child] == child, of(self.index.per_group("signal_struct")), np.uint64(0))
+        return found + self._store(process, "signal_struct", "group_exit_code", 0)
 
     def _exec(self, number: int, table: EventTable, plans: Sequence[Argument | None]) -> list[Store]:
         current = self.index.of_current(number)
