@@ -73,10 +73,9 @@ def negated(condition: Any) -> Any:
 class Executor:
     """Interprets native functions.
 
-    `width`: bits of a number, `half`: bits of its low part. `hooks`: functions that are not interpreted but modelled;
-    `invariants`: of a function's while loop, the condition over its variables that a turn keeps (given, the loop is proved by
-    induction: see `obligations`). `assumptions`: what the models may be relied on for; `obligations`: (name, condition) that
-    have to be proved beside the theorem.
+    `width`: bits of a number, `half`: bits of its low part. `hooks`: functions that are not interpreted but modelled.
+    `assumptions`: what the models may be relied on for; `obligations`: (name, condition) that have to be proved beside the
+    theorem.
     """
 
     replaced: ClassVar[dict[Any, ast.FunctionDef]] = {}
@@ -87,7 +86,6 @@ class Executor:
         self.half = width // 2
         self.memory: dict[tuple[str, int, int], Any] = {}
         self.hooks: dict[Any, Callable[..., Any]] = {}
-        self.invariants: dict[str, Callable[[dict[str, Any]], Any]] = {}
         self.assumptions: list[Any] = []
         self.obligations: list[tuple[str, Any]] = []
         self.reached: dict[Any, Any] = {}  # the condition under which a hooked function was called last
@@ -384,44 +382,20 @@ class Executor:
         frame.loops.pop()
 
     def loop(self, frame: Frame, node: ast.While) -> None:
-        """A while loop: by induction where its function has an invariant, else turn by turn."""
-        invariant = self.invariants.get(frame.function.__name__)
-        if invariant is None:
-            frame.loops.append([True, True])
-            for turn in range(2 * self.width):
-                self._paths.append(frame.loops[-1][0])
-                condition = self.truth(self.value(frame, node.test))
-                self._paths.pop()
-                frame.loops[-1][0] = folded(both(frame.loops[-1][0], condition))
-                if frame.loops[-1][0] is False or (turn >= self.width and not self.possible(frame.loops[-1][0])):
-                    break
-                frame.loops[-1][1] = True
-                self.block(frame, node.body)
-            else:
-                raise Unsupported(f"a loop of {frame.function.__name__} that does not end")
-            frame.loops.pop()
-            return
-        name = frame.function.__name__
-        changed = sorted({n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)})
-        self.obligations.append(
-            (f"{name}: the invariant holds before the loop", implied(self.guard(), invariant(frame.variables)))
-        )
-        for way in ("turn", "after"):
-            for variable in changed:
-                if variable in frame.variables:
-                    frame.variables[variable] = self.fresh(f"{variable}.{way}")
-            self.assumptions.append(implied(self.guard(), invariant(frame.variables)))
-            if way == "turn":
-                frame.loops.append([True, True])
-                self._paths.append(self.truth(self.value(frame, node.test)))
-                self.block(frame, node.body)
-                self._paths.pop()
-                frame.loops.pop()
-                held = implied(both(self.guard(), frame.live), invariant(frame.variables))
-                self.obligations.append((f"{name}: a turn keeps the invariant", held))
-        for variable in changed:  # what the loop alone knows is not known behind it
-            if variable not in frame.variables:
-                raise Unsupported(f"{variable} is first set in a loop")
+        """A while loop, turn by turn."""
+        frame.loops.append([True, True])
+        for turn in range(2 * self.width):
+            self._paths.append(frame.loops[-1][0])
+            condition = self.truth(self.value(frame, node.test))
+            self._paths.pop()
+            frame.loops[-1][0] = folded(both(frame.loops[-1][0], condition))
+            if frame.loops[-1][0] is False or (turn >= self.width and not self.possible(frame.loops[-1][0])):
+                break
+            frame.loops[-1][1] = True
+            self.block(frame, node.body)
+        else:
+            raise Unsupported(f"a loop of {frame.function.__name__} that does not end")
+        frame.loops.pop()
 
     def possible(self, condition: Any) -> bool:
         """Whether a condition can hold: asked where a loop should have ended."""
