@@ -174,6 +174,11 @@ _MAX_DEPTH = 64
 """Structs within structs; a program's own BTF may claim anything."""
 
 
+def _said(name: str) -> str:
+    """Kernel: __btf_name_by_offset."""
+    return name or "(anon)"
+
+
 def btf_struct_walk(env: BpfVerifierEnv, btf: Any, type_id: int, off: int, size: int) -> Walk:
     """Follow a load of `size` bytes at `off` of a struct down to the member. Errors: EACCES, EINVAL."""
     in_union = False
@@ -184,7 +189,7 @@ def btf_struct_walk(env: BpfVerifierEnv, btf: Any, type_id: int, off: int, size:
             start, element = _flexible_array(btf, record)
             kind = btf.type(element).kind
             if start < 0 or off < start or kind not in (*_STRUCTS, BtfKind.INT) or not btf.sizeof(element):
-                env.reject(EACCES, f"access beyond struct {record.name} at off {off} size {size}")
+                env.reject(EACCES, f"access beyond struct {_said(record.name)} at off {off} size {size}")
             if kind == BtfKind.INT:
                 return _NUMBER
             type_id, off = element, (off - start) % btf.sizeof(element)
@@ -229,7 +234,7 @@ def _member_at(env: BpfVerifierEnv, btf: Any, record: Any, off: int, size: int, 
             return type_id, within
         if inner.kind == BtfKind.PTR:
             if within or size != btf.sizeof(type_id):
-                text = f"cannot access ptr member {member.name} with moff {off - within} in struct {record.name}"
+                text = f"cannot access ptr member {_said(member.name)} with moff {off - within} in struct {_said(record.name)}"
                 env.reject(EACCES, f"{text} with off {off} size {size}")
             target = btf.strip(inner.type) if inner.type else 0
             if target and btf.type(target).kind in _STRUCTS:
@@ -237,10 +242,10 @@ def _member_at(env: BpfVerifierEnv, btf: Any, record: Any, off: int, size: int, 
                 return Walk(target, member.name, first.name if first.kind == BtfKind.TYPE_TAG else "", in_union)
         # an integer, or an array of them, may be read in any way within its end
         if off + size > end and not in_union:
-            text = f"access beyond the end of member {member.name} (mend:{end}) in struct {record.name}"
+            text = f"access beyond the end of member {_said(member.name)} (mend:{end}) in struct {_said(record.name)}"
             env.reject(EACCES, f"{text} with off {off} size {size}")
         return _NUMBER
-    raise Refusal(EINVAL, f"struct {record.name} doesn't have field at offset {off}")
+    raise Refusal(EINVAL, f"struct {_said(record.name)} doesn't have field at offset {off}")
 
 
 def check_map_ptr_access(env: BpfVerifierEnv, regno: int, reg: BpfRegState, off: int, size: int, access: int) -> BpfRegState:

@@ -432,14 +432,14 @@ def _set_return_value(env: VEnv, r0: VReg, row: VHelper) -> None:
         _set_integer(env, r0, flags)
         return
     kind = PTR_TO_MEM | (ret & ~0xFF)
-    ident = new_id(env) if ret & PTR_MAYBE_NULL else 0
     ref = 0
     if base == RET_MAP_VALUE:
         kind = PTR_TO_MAP_VALUE | (ret & ~0xFF)
         if _is_known_element(env, flags):
             kind &= ~PTR_MAYBE_NULL
-            ident = new_id(env) if _map_at(env).kind & OBJECT_LOCK else 0
-    elif flags & HELPER_ACQUIRES:
+    locked = base == RET_MAP_VALUE and (_map_at(env).kind & OBJECT_LOCK) != 0
+    ident = new_id(env) if kind & PTR_MAYBE_NULL or locked else 0
+    if base != RET_MAP_VALUE and flags & HELPER_ACQUIRES:
         ref = acquire_reference(env, env.cur, env.insn_idx, KIND_PTR)
         ident = ref
     reg_clear(r0, kind)

@@ -9,6 +9,7 @@ from fastrtp.isa import (
     BPF_ATOMIC,
     BPF_CALL,
     BPF_CMPXCHG,
+    BPF_END,
     BPF_EXIT,
     BPF_FETCH,
     BPF_JA,
@@ -250,7 +251,7 @@ def _use(insn: VInsn, helpers: int) -> int:
                 used = (insn.flags >> 8) & 0x3E
             return used | (CALLER_SAVED << 16)
         return dst | (src if code & BPF_X else 0)
-    read = src if code & BPF_X else 0
+    read = src if code & BPF_X and (code & 0xF0) != BPF_END else 0
     if (code & 0xF0) != BPF_MOV:
         read |= dst
     return read | (dst << 16)

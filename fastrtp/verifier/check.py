@@ -168,7 +168,7 @@ def _do_check_logged(env: BpfVerifierEnv) -> None:
         reason = run(address, why.RUN_ENTER, 1)
         if reason == why.OK:
             env.insn_log.insn(idx, env.insns[idx])
-            env.log_pos = env.log.position()
+            env.log_pos = env.log.mark()
             reason = run(address, why.RUN_STEP, 1)
             while reason not in (why.OK, why.PATH_DONE):
                 reason = _do_work(env, reason)

@@ -35,6 +35,8 @@ def held_dynptr(env: BpfVerifierEnv, reg: BpfRegState) -> BpfRegState | None:
     if first.slot_type[7] != STACK_DYNPTR or second.slot_type[7] != STACK_DYNPTR or not first.spilled_ptr.num & 1:
         return None
     env.lib.verifier_mark_stack_read(env.address, frame.frameno, spi, 2)
+    if env.log.enabled and frame.frameno == env.frame.frameno:
+        env.insn_log.scratch_slot(spi)
     return first.spilled_ptr
 
 

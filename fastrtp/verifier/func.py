@@ -77,6 +77,8 @@ def push_callback_call(env: BpfVerifierEnv, subprogno: int, fill: SetCalleeState
     state.callback_unroll_depth += 1
     state.frames[-2].callback_depth += 1
     env.frame.callback_depth = 0
+    if env.log.enabled:
+        env.insn_log.scratch_state()
 
 
 def prepare_func_exit(env: BpfVerifierEnv) -> int:
@@ -118,7 +120,10 @@ def push_tail_call(env: BpfVerifierEnv) -> int:
     env.push_stack(env.insn_idx + 1)
     env.regs[0] = REG_UNKNOWN
     env.frame.deps[0] = 0
-    return prepare_func_exit(env)
+    target = prepare_func_exit(env)
+    if env.log.enabled:
+        env.insn_log.scratch_r0()
+    return target
 
 
 def check_max_stack_depth(env: BpfVerifierEnv) -> None:

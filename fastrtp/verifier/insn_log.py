@@ -11,6 +11,7 @@ from fastrtp.isa import (
     BPF_CALL,
     BPF_CLASS,
     BPF_JMP,
+    BPF_JMP32,
     BPF_LDX,
     BPF_MODE,
     BPF_PSEUDO_CALL,
@@ -44,7 +45,7 @@ class InsnLog:
         self._slots: frozenset[int] | None = None
         """Slots to print, None: all."""
         self._insn_line = _NO_LINE
-        self._called = False
+        self._called = self._jumped = False
         self._before: FrameImage = env.frame.copy()
 
     def begin(self) -> None:
@@ -53,8 +54,13 @@ class InsnLog:
         self.scratch_all()
 
     def scratch_all(self) -> None:
-        """Every register counts as changed."""
-        self._regs, self._slots, self._insn_line = _ALL_REGS, None, _NO_LINE
+        """Every register counts as changed, on a line of its own."""
+        self.scratch_state()
+        self._insn_line = _NO_LINE
+
+    def scratch_state(self) -> None:
+        """Every register and slot counts as changed. Kernel: mark_verifier_state_scratched."""
+        self._regs, self._slots = _ALL_REGS, None
 
     def live_registers(self) -> None:
         """The table of registers that may be read before each instruction (level 2). Kernel: compute_live_registers."""
@@ -81,7 +87,7 @@ class InsnLog:
         if log.was_reset:
             log.was_reset = False
             self.scratch_all()
-        if env.print_state and env.prev_insn_idx >= 0:
+        if env.print_state and env.prev_insn_idx >= 0 and log.level & 2:
             log.line(f"\nfrom {env.prev_insn_idx} to {idx}: {self._frame(env.frame)}")
         env.print_state = False
         self._print_changes(idx)
@@ -92,7 +98,9 @@ class InsnLog:
         self._insn_line = log.position()
         log.line(f"{idx}: {self._text(idx, insn)}")
         self._before = env.frame.copy()
-        self._called = insn.code == BPF_JMP | BPF_CALL and insn.src_reg == BPF_PSEUDO_CALL
+        is_call = insn.code == BPF_JMP | BPF_CALL
+        self._called = is_call and insn.src_reg == BPF_PSEUDO_CALL
+        self._jumped = BPF_CLASS(insn.code) in (BPF_JMP, BPF_JMP32) and not is_call
         self._note(idx, insn)
 
     def safe(self, idx: int) -> None:
@@ -106,7 +114,8 @@ class InsnLog:
     def _print_changes(self, idx: int) -> None:
         env, log = self._env, self._log
         regs, slots = self._regs, self._slots
-        if slots is not None and not self._called and env.frame.frameno == self._before.frameno:
+        # what a comparison says of a number that was spilled is known of the slot, too, but not shown
+        if slots is not None and not self._called and not self._jumped and env.frame.frameno == self._before.frameno:
             slots |= {spi for spi, slot in env.frame.stack.items() if self._before.stack.get(spi) is not slot}
         self._regs, self._slots = 0, frozenset()
         if not regs and slots is not None and not slots:
@@ -116,7 +125,7 @@ class InsnLog:
             line = log.lines[-1]
             width = max(len(line) + 1 + _MIN_ALIGNMENT // 2, _ALIGNMENT)
             width = -(-width // _MIN_ALIGNMENT) * _MIN_ALIGNMENT - 2
-            log.lines[-1] = f"{line:<{width}}; {text}" if text else line
+            log.lines[-1] = f"{line:<{width}}; {text}".rstrip()
         else:
             log.line(f"{idx}: {text}".rstrip())
 
@@ -152,3 +161,12 @@ class InsnLog:
         self._log.line(f" {self._frame(caller)}")
         self._regs, self._slots = 0, frozenset()
         self._before = caller.copy()
+
+    def scratch_slot(self, spi: int) -> None:
+        """A slot of the frame that runs counts as changed. Kernel: mark_stack_slot_scratched."""
+        if self._slots is not None:
+            self._slots |= {spi}
+
+    def scratch_r0(self) -> None:
+        """R0 counts as changed: a tail call in a function that is left by it."""
+        self._regs |= 1

@@ -93,7 +93,9 @@ def _set_result(env: BpfVerifierEnv, proto: KfuncProto, call: _Call) -> None:
         env.frame.deps[0] = 0
         return
     kind = made.type | (PTR_MAYBE_NULL if proto.ret_null else 0)
-    ident = env.acquire_reference(env.insn_idx) if proto.acquire else env.new_id() if proto.ret_null else 0
+    ident = env.new_id() if proto.ret_null else 0
+    if proto.acquire:
+        ident = env.acquire_reference(env.insn_idx)
     env.regs[0] = BpfRegState(kind, ZERO, 0, ident, ident if proto.acquire else 0, made.map, made.num)
     env.frame.deps[0] = 0
 

@@ -131,6 +131,7 @@ def kptr_of_arg(env: BpfVerifierEnv, regno: int, reg: BpfRegState) -> tuple[Any,
 def kptr_xchg_result(env: BpfVerifierEnv, types: Any, field: BtfField) -> BpfRegState:
     """What was in the kptr: now the program's, or NULL."""
     btf, type_id = pointee(env, types, field)
+    env.new_id()  # of a pointer that may be NULL; the reference's takes its place
     ident = env.acquire_reference(env.insn_idx)
     flags = PTR_MAYBE_NULL | (MEM_ALLOC if btf is not None else 0)
     return BpfRegState(PTR_TO_BTF_ID | flags, ZERO, id=ident, ref_obj_id=ident, map=btf, num=type_id)

@@ -51,6 +51,9 @@ class Refusal(Exception):  # noqa: N818  not an error of ours: the program's
         self.message = message
 
 
+_LENGTH_BITS = 32
+
+
 class VerifierLog:
     """Lines of one run at one level (0: nothing is kept)."""
 
@@ -60,12 +63,18 @@ class VerifierLog:
         self.lines: list[str] = []
         self.was_reset = False
         """A path was ended since this was last looked at."""
+        self._open = False
+        """What comes next goes on in the last line."""
         self.kept: list[str] = []
         """What is left of level 1 when the program is accepted."""
 
     def line(self, text: str) -> None:
         """Add a line."""
         if self.enabled:
+            if self._open:
+                self._open = False
+                self.lines[-1] += f" {text}"
+                return
             self.lines.append(text)
             if len(self.lines) > MAX_LOG_LINES:
                 del self.lines[: MAX_LOG_LINES // 2]
@@ -80,11 +89,22 @@ class VerifierLog:
         """Where the log ends now."""
         return len(self.lines)
 
-    def reset(self, position: int) -> None:
-        """A path is done: forget what was said since `position`. Kernel: bpf_vlog_reset."""
+    def mark(self) -> int:
+        """The place to come back to: how many lines there are, and how long the last one is."""
+        return len(self.lines) << _LENGTH_BITS | (len(self.lines[-1]) if self.lines else 0)
+
+    def reset(self, mark: int) -> None:
+        """A path is done: forget what was said since `mark`.
+
+        Where the last line was gone on with since, Linux has a space where it ended, and goes on in it. Kernel: bpf_vlog_reset.
+        """
         self.was_reset = True
         if not self.level & 2:
-            del self.lines[position:]
+            count, length = mark >> _LENGTH_BITS, mark & (1 << _LENGTH_BITS) - 1
+            del self.lines[count:]
+            self._open = bool(self.lines) and len(self.lines[-1]) > length
+            if self._open:
+                self.lines[-1] = self.lines[-1][:length]
 
 
 def snum(value: int) -> str:
@@ -184,7 +204,8 @@ def print_slot(slot: BpfStackState, frameno: int, precise: bool = False, btf: An
     """One stack slot, as after `fp-8=` in the log."""
     kept = slot.spilled_ptr
     if slot.slot_type[7] == STACK_DYNPTR:
-        parts = [f"{name}={value}" for name, value in (("id", kept.id), ("ref_id", kept.ref_obj_id)) if value]
+        facts = (("id", kept.id), ("ref_id", kept.ref_obj_id), ("dynptr_id", 1))  # the last: that it is the first half
+        parts = [f"{name}={value}" for name, value in facts if value]
         return f"dynptr_{_dynptr_type(kept)}({','.join(parts)})"
     if slot.slot_type[7] == STACK_ITER:
         return f"iter_num(ref_id={kept.ref_obj_id},state={_ITER_STATES[kept.num]},depth={kept.off})"

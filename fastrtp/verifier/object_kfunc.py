@@ -52,7 +52,9 @@ def _finish(env: BpfVerifierEnv, proto: KfuncProto, reg: BpfRegState) -> None:
     """R0 with the reference and the doubt that the flags say."""
     clear_caller_saved_regs(env.frame)
     kind = reg.type | (PTR_MAYBE_NULL if proto.ret_null else 0)
-    ident = env.acquire_reference(env.insn_idx) if proto.acquire else env.new_id() if proto.ret_null else reg.id
+    ident = env.new_id() if proto.ret_null else reg.id
+    if proto.acquire:
+        ident = env.acquire_reference(env.insn_idx)
     env.regs[0] = BpfRegState(kind, reg.bounds, reg.off, ident, ident if proto.acquire else 0, reg.map, reg.num)
 
 
