@@ -24,7 +24,8 @@ PROGRAMS = {
         f"r9 = 1\nr8 = *(u64 *)(r1 +0)\nif r8 & 1 goto on\nr0 = 0\nexit\non:\n{BAD}"
     ),
     "a number in two slots": (
-        f"r9 = 1\nr8 = *(u64 *)(r1 +0)\n*(u64 *)(r10 -8) = r8\n*(u64 *)(r10 -16) = r8\nif r8 > 8 goto on\n{BAD}on:\nr0 = 0\nexit\n"
+        "r9 = 1\nr8 = *(u64 *)(r1 +0)\n*(u64 *)(r10 -8) = r8\n*(u64 *)(r10 -16) = r8\n"
+        f"if r8 > 8 goto on\n{BAD}on:\nr0 = 0\nexit\n"
     ),
     "a callback": (
         f"r9 = 1\n*(u64 *)(r10 -8) = 5\nr1 = 4\nr2 = subprog[cb]\nr3 = 0\nr4 = 0\ncall bpf_loop#181\n{BAD}cb:\nr0 = 0\nexit\n"
