@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 
 from fastrtp.jit.program import NativeText
-from fastrtp.native.layout import TRACEPOINT, at
+from fastrtp.native.records import TracepointRecord
 
 _REPEAT = """
 define i64 @loop(i64 %n, i64 %function, i64 %memory, i64 %length) {
@@ -82,7 +82,7 @@ def _events(arity: int, *, made: bool, fired: bool) -> Callable[..., int]:
     """loop(events, keys, arguments, tracepoint, env)."""
     args = "getelementptr i8, ptr %made, i64 0" if made else "inttoptr i64 %given to ptr"
     text = _EVENTS.format(
-        args=args, key=at(TRACEPOINT, "key"), make=_MAKE if made else "", arity=arity,
+        args=args, key=TracepointRecord.layout.at("key"), make=_MAKE if made else "", arity=arity,
         fire=_FIRE.format(arity=arity) if fired else _NOBODY,
     )  # fmt: skip
     return _compiled(text, 5)[1]

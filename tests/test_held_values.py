@@ -19,7 +19,7 @@ from host_object import bpf, test_run, usable
 
 from fastrtp.jit.link import map_call
 from fastrtp.kernel import Kernel
-from fastrtp.native.layout import IN_PLACE
+from fastrtp.maps.records import IN_PLACE
 from fastrtp.uapi import BPF_F_NO_PREALLOC, BpfCmd, BpfMapType
 
 T = BpfMapType

@@ -13,7 +13,7 @@ from native_code import Facts, NativeCode
 from fastrtp.errors import JitError
 from fastrtp.isa import OPCODES, Insn, Kind, assemble
 from fastrtp.jit.lower import CallTarget, LowerInput, find_subprogs, lower
-from fastrtp.native.layout import ENV
+from fastrtp.native.records import Env
 
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
 TAIL = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
@@ -203,7 +203,7 @@ def test_a_tail_call_in_a_subprogram_returns_to_its_caller() -> None:
 def test_a_btf_load_is_checked(at: int, bits: int, result: int | None) -> None:
     """Inside the arena it is a load; a byte outside makes it 0 and counts a fault."""
     arena = np.arange(0x10, 0x20, dtype=np.uint8)
-    env = np.zeros(1, ENV)
+    env = np.zeros(1, Env.layout.dtype)
     env["arena_base"], env["arena_size"] = arena.ctypes.data, arena.size
     insns = assemble(f"r3 = *(u64 *)(r1 +0)\nr0 = *(u{bits} *)(r3 -100)\nr4 = 0\nif r0 == 0 goto +1\nr4 = 1\nexit")
     aux = facts(insns)
@@ -218,7 +218,7 @@ def test_a_btf_load_is_checked(at: int, bits: int, result: int | None) -> None:
 @pytest.mark.parametrize("value", [0, 1, 4095, (1 << 64) - 1, 1 << 63])
 def test_a_btf_load_of_any_address_is_safe(value: int) -> None:
     """NULL, the first page, the last byte: 0."""
-    env = np.zeros(1, ENV)
+    env = np.zeros(1, Env.layout.dtype)
     env["arena_base"], env["arena_size"] = 0x7000_0000_0000, 1 << 36
     insns = assemble("r3 = *(u64 *)(r1 +0)\nr0 = *(u64 *)(r3 +0)\nexit")
     aux = facts(insns)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastrtp.errors import ENOTSUPP, BpfError
 from fastrtp.maps import ArrayMap, HashMap, Map, MapAttr, PerfEventArray, RingBuf, map_create
-from fastrtp.native.layout import HTAB_BUCKET
+from fastrtp.maps.records import HtabBucket
 from fastrtp.native.memory import Memory
 from fastrtp.uapi import (
     BPF_ANY,
@@ -323,6 +323,8 @@ def test_hashes_spread_over_the_whole_table(memory: Memory) -> None:
     assert isinstance(hash_map, HashMap)
     for number in range(1024):
         hash_map.update_elem(u32(number), bytes(8))
-    buckets = memory.arena.view(int(hash_map.record["slots"][0]), hash_map.slots * HTAB_BUCKET.itemsize).view(HTAB_BUCKET)
+    buckets = memory.arena.view(int(hash_map.record["slots"][0]), hash_map.slots * HtabBucket.layout.size).view(
+        HtabBucket.layout.dtype
+    )
 
     assert np.count_nonzero(buckets["first"]) > 700

@@ -37,7 +37,9 @@ CPUS = 2
 EVENTS = int(os.environ.get("FASTRTP_STRESS_EVENTS", "200000"))
 
 SHARED = {
-    "helpers/bprintf_native": "alone",
+    "helpers/bprintf_native": "alone", "helpers/cpumask_native": "ordered", "helpers/kstring_native": "alone",
+    "helpers/packet_native": "alone", "helpers/perf_native": "alone", "helpers/siphash_native": "alone",
+    "helpers/sock_native": "alone",
     "helpers/dynptr_native": "atomic", "helpers/format_native": "locked", "helpers/percpu_native": "alone",
     "helpers/probe_native": "alone", "helpers/section_native": "locked", "helpers/signal_native": "locked",
     "helpers/string_native": "alone", "helpers/tail_call_native": "alone", "helpers/task_native": "alone",
@@ -57,7 +59,7 @@ SHARED = {
     "replay/loop_native": "alone", "replay/parallel_native": "atomic", "trace/fire_native": "alone",
     "trace/ftrace_native": "alone", "trace/live_native": "alone", "trace/perf_native": "atomic",
     "trace/trampoline_native": "alone",
-    **{f"verifier/{path.stem}": "single" for path in (PACKAGE / "verifier").glob("*_native.py")},
+    **{str(path.relative_to(PACKAGE).with_suffix("")): "single" for path in (PACKAGE / "verifier").rglob("*_native.py")},
 }  # fmt: skip
 """By module: how its bodies get along with other CPUs."""
 

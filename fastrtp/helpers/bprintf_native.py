@@ -14,6 +14,7 @@ from errno import EINVAL, ENOSPC
 
 from fastrtp.helpers.probe_native import bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user_str
 from fastrtp.native.intrinsics import device, load8, load64, stack_bytes, store8, store32, store64, udiv, urem
+from fastrtp.native.records import Env
 
 BIN_ARGS = 512
 """Bytes of all arguments of a format together. Kernel: MAX_BPRINTF_BIN_ARGS."""
@@ -77,7 +78,7 @@ def put_digits(out: int, room: int, length: int, value: int, base: int, upper: b
 
 
 @device
-def _ip_text(out: int, room: int, address: int, version: int, separated: bool, env: int) -> int:
+def _ip_text(out: int, room: int, address: int, version: int, separated: bool, env: Env) -> int:
     """%pI4 1.2.3.4, %pi4 001.002.003.004, %pI6 with colons, %pi6 without; zeroes when the address can't be read."""
     data = stack_bytes(16)
     store64(data, 0)
@@ -117,7 +118,7 @@ def _ends_word(char: int) -> bool:
 
 
 @device
-def _put_string(out: int, room: int, address: int, user: bool, env: int) -> int:
+def _put_string(out: int, room: int, address: int, user: bool, env: Env) -> int:
     """Bytes taken by a string with its NUL, an empty one where it can't be read."""
     count = bpf_probe_read_user_str(out, room, address, env) if user else bpf_probe_read_kernel_str(out, room, address, env)
     if count <= 0:
@@ -127,7 +128,7 @@ def _put_string(out: int, room: int, address: int, user: bool, env: int) -> int:
 
 
 @device
-def bpf_bprintf_prepare(fmt: int, end: int, args: int, nargs: int, bins: int, env: int) -> int:
+def bpf_bprintf_prepare(fmt: int, end: int, args: int, nargs: int, bins: int, env: Env) -> int:
     """Check a format of `end` bytes and put its arguments into `bins` (BIN_ARGS bytes). 0, -EINVAL or -ENOSPC."""
     used = 0
     spot = 0

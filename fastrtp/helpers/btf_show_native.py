@@ -24,13 +24,9 @@ from fastrtp.native.intrinsics import (
     store8,
     store64,
 )
-from fastrtp.native.layout import BTF_TYPES, ENV, MACHINE, at
+from fastrtp.native.records import BtfTypes, Env
 
-_MACHINE, _BASE, _SIZE = at(ENV, "machine"), at(ENV, "arena_base"), at(ENV, "arena_size")
-_BTF = at(MACHINE, "btf")
-_WORDS, _STRINGS, _COUNT, _OFFSETS = (
-    at(BTF_TYPES, "words"), at(BTF_TYPES, "strings"), at(BTF_TYPES, "count"), at(BTF_TYPES, "offsets"),
-)  # fmt: skip
+_STRINGS = BtfTypes.layout.at("strings")
 
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, TYPEDEF, VOLATILE, CONST, RESTRICT = 1, 2, 3, 4, 5, 6, 8, 9, 10, 11
 VAR, TYPE_TAG, ENUM64 = 14, 18, 19
@@ -53,10 +49,10 @@ _SHOW_SIZE = 160 + _NAME_SIZE
 @device
 def _at(show: int, type_id: int) -> int:
     """The record of a type, 0 for none."""
-    btf = load64(show + _TYPES)
-    if type_id <= 0 or type_id >= load64(btf + _COUNT):
+    btf = BtfTypes(load64(show + _TYPES))
+    if type_id <= 0 or type_id >= btf.count:
         return 0
-    return load64(btf + _WORDS) + 4 * load32(load64(btf + _OFFSETS) + 4 * (type_id - 1))
+    return btf.words + 4 * load32(btf.offsets + 4 * (type_id - 1))
 
 
 @device
@@ -296,8 +292,8 @@ def _hexadecimal(show: int, upper: int, lower: int, least: int) -> None:
 
 @device
 def _readable(show: int, data: int, size: int) -> bool:
-    env = load64(show + _ENV)
-    if in_range(data, size, load64(env + _BASE), load64(env + _SIZE)):
+    env = Env(load64(show + _ENV))
+    if in_range(data, size, env.arena_base, env.arena_size):
         return True
     here = stack_bytes(16)
     return in_range(data, size, here, stack_room(here, env))
@@ -559,26 +555,26 @@ def _show(show: int, type_id: int, data: int, first: int, level: int) -> int:
 
 
 @native()
-def bpf_snprintf_btf(out: int, room: int, ptr: int, ptr_size: int, flags: int, env: int) -> int:
+def bpf_snprintf_btf(out: int, room: int, ptr: int, ptr_size: int, flags: int, env: Env) -> int:
     """The text of {void *ptr, u32 type_id, u32 flags}: its whole length, of which `room` has what fits. -EINVAL, -ENOENT, and
     -ERANGE or -EFAULT for an object that cannot be read.
     """
     room &= _U32
-    types = load64(load64(env + _MACHINE) + _BTF)
-    if flags & ~_ALL_FLAGS or ptr_size & _U32 != 16 or types == 0:
+    types = BtfTypes(env.machine.btf)
+    if flags & ~_ALL_FLAGS or ptr_size & _U32 != 16 or not types:
         return -EINVAL
     type_id = (load32(ptr + 8) ^ 0x80000000) - 0x80000000
     if type_id == 0:
         return -EINVAL
-    if type_id < 0 or type_id >= load64(types + _COUNT):
+    if type_id < 0 or type_id >= types.count:
         return -ENOENT
     show = stack_bytes(256)
     memset(show, 0, _SHOW_SIZE)
     store64(show + _OUT, out)
     store64(show + _ROOM, max(room - 1, 0))
     store64(show + _FLAGS, flags)
-    store64(show + _TYPES, types)
-    store64(show + _ENV, env)
+    store64(show + _TYPES, int(types))
+    store64(show + _ENV, int(env))
     _show(show, type_id, load64(ptr), 0, 0)
     length = load64(show + _LENGTH)
     if length != 0 and room != 0:

@@ -13,34 +13,30 @@ from fastrtp.maps.field_rows_native import FIELD_REFCOUNT
 from fastrtp.maps.object_native import object_drop_all, object_put
 from fastrtp.native.heap_native import HEADER, heap_alloc
 from fastrtp.native.intrinsics import device, load8, load64, memcpy, memset, native, stack_bytes, store8, store32, store64
-from fastrtp.native.layout import ENV, MACHINE, at
+from fastrtp.native.records import Env
 from fastrtp.native.smp_native import add32
 
-_BASE = at(ENV, "arena_base")
-_SIZE = at(ENV, "arena_size")
-_MACHINE = at(ENV, "machine")
-_CPUS = at(MACHINE, "cpus")
 _U32 = 0xFFFFFFFF
 _FEW = 32
 """Bytes of a mask so small that all its bits are looked at. Kernel: include/linux/cpumask.h:small_cpumask_bits"""
 
 
 @device
-def _cpus(env: int) -> int:
+def _cpus(env: Env) -> int:
     """nr_cpu_ids."""
-    return load64(load64(env + _MACHINE) + _CPUS)
+    return env.machine.cpus
 
 
 @device
-def _bits(size: int, env: int) -> int:
+def _bits(size: int, env: Env) -> int:
     """Bits that are looked at."""
     return 8 * size if size <= _FEW else _cpus(env)
 
 
 @device
-def _is_there(mask: int, size: int, env: int) -> bool:
+def _is_there(mask: int, size: int, env: Env) -> bool:
     here = stack_bytes(16)
-    return in_range(mask, size, load64(env + _BASE), load64(env + _SIZE)) or in_range(mask, size, here, stack_room(here, env))
+    return in_range(mask, size, env.arena_base, env.arena_size) or in_range(mask, size, here, stack_room(here, env))
 
 
 @device
@@ -50,7 +46,7 @@ def _test(mask: int, cpu: int) -> int:
 
 
 @device
-def _readable(mask: int, size: int, env: int) -> int:
+def _readable(mask: int, size: int, env: Env) -> int:
     return mask if _is_there(mask, size, env) else 0
 
 
@@ -61,9 +57,9 @@ def _put(mask: int, cpu: int, value: int) -> None:
 
 
 @native()
-def bpf_cpumask_create(env: int, size: int, usage: int, mask_size: int) -> int:
+def bpf_cpumask_create(env: Env, size: int, usage: int, mask_size: int) -> int:
     """An empty mask of one owner, or 0."""
-    made = heap_alloc(load64(env + _MACHINE), size, 1)
+    made = heap_alloc(env.machine, size, 1)
     if made != 0:
         store64(made - HEADER - 8, FIELD_REFCOUNT << 32 | usage)
         store32(made + usage, 1)
@@ -71,7 +67,7 @@ def bpf_cpumask_create(env: int, size: int, usage: int, mask_size: int) -> int:
 
 
 @native()
-def bpf_cpumask_acquire(mask: int, env: int) -> int:
+def bpf_cpumask_acquire(mask: int, env: Env) -> int:
     """Another owner."""
     row = load64(mask - HEADER - 8)
     add32(mask + (row & _U32), 1)
@@ -79,14 +75,14 @@ def bpf_cpumask_acquire(mask: int, env: int) -> int:
 
 
 @native()
-def bpf_cpumask_release(mask: int, env: int) -> int:
+def bpf_cpumask_release(mask: int, env: Env) -> int:
     """One owner less; the last one takes it away."""
-    object_drop_all(load64(env + _MACHINE), object_put(mask, 0))
+    object_drop_all(env.machine, object_put(mask, 0))
     return 0
 
 
 @device
-def _first(one: int, other: int, both: int, value: int, size: int, env: int) -> int:
+def _first(one: int, other: int, both: int, value: int, size: int, env: Env) -> int:
     """The first CPU that is in a mask (`value` 1) or is not; of `both`, that is in the other, too. As many as there are: none."""
     one = _readable(one, size, env)
     other = _readable(other, size, env)
@@ -100,44 +96,44 @@ def _first(one: int, other: int, both: int, value: int, size: int, env: int) -> 
 
 
 @native()
-def bpf_cpumask_first(mask: int, env: int, size: int) -> int:
+def bpf_cpumask_first(mask: int, env: Env, size: int) -> int:
     """The first CPU in it."""
     return _first(mask, 0, 0, 1, size, env)
 
 
 @native()
-def bpf_cpumask_first_zero(mask: int, env: int, size: int) -> int:
+def bpf_cpumask_first_zero(mask: int, env: Env, size: int) -> int:
     """The first one that is not."""
     return _first(mask, 0, 0, 0, size, env)
 
 
 @native()
-def bpf_cpumask_first_and(one: int, other: int, env: int, size: int) -> int:
+def bpf_cpumask_first_and(one: int, other: int, env: Env, size: int) -> int:
     """The first one in both."""
     return _first(one, other, 1, 1, size, env)
 
 
 @native()
-def bpf_cpumask_any_distribute(mask: int, env: int, size: int) -> int:
+def bpf_cpumask_any_distribute(mask: int, env: Env, size: int) -> int:
     """A CPU in it. Differs: always the first; Linux takes the next one each time."""
     return _first(mask, 0, 0, 1, size, env)
 
 
 @native()
-def bpf_cpumask_any_and_distribute(one: int, other: int, env: int, size: int) -> int:
+def bpf_cpumask_any_and_distribute(one: int, other: int, env: Env, size: int) -> int:
     """A CPU in both. Differs: as that."""
     return _first(one, other, 1, 1, size, env)
 
 
 @native()
-def bpf_cpumask_test_cpu(cpu: int, mask: int, env: int, size: int) -> int:
+def bpf_cpumask_test_cpu(cpu: int, mask: int, env: Env, size: int) -> int:
     """Whether one is in it."""
     cpu &= _U32
     return _test(_readable(mask, size, env), cpu) if cpu < _cpus(env) and cpu < 8 * size else 0
 
 
 @native()
-def bpf_cpumask_test_and_set_cpu(cpu: int, mask: int, env: int, size: int) -> int:
+def bpf_cpumask_test_and_set_cpu(cpu: int, mask: int, env: Env, size: int) -> int:
     """Put a CPU in; whether it was."""
     cpu &= _U32
     if cpu >= _cpus(env) or cpu >= 8 * size or not _is_there(mask, size, env):
@@ -148,7 +144,7 @@ def bpf_cpumask_test_and_set_cpu(cpu: int, mask: int, env: int, size: int) -> in
 
 
 @native()
-def bpf_cpumask_test_and_clear_cpu(cpu: int, mask: int, env: int, size: int) -> int:
+def bpf_cpumask_test_and_clear_cpu(cpu: int, mask: int, env: Env, size: int) -> int:
     """Take a CPU out; whether it was in it."""
     cpu &= _U32
     if cpu >= _cpus(env) or cpu >= 8 * size or not _is_there(mask, size, env):
@@ -159,21 +155,21 @@ def bpf_cpumask_test_and_clear_cpu(cpu: int, mask: int, env: int, size: int) -> 
 
 
 @native()
-def bpf_cpumask_set_cpu(cpu: int, mask: int, env: int, size: int) -> int:
+def bpf_cpumask_set_cpu(cpu: int, mask: int, env: Env, size: int) -> int:
     """Put a CPU in."""
     bpf_cpumask_test_and_set_cpu(cpu, mask, env, size)
     return 0
 
 
 @native()
-def bpf_cpumask_clear_cpu(cpu: int, mask: int, env: int, size: int) -> int:
+def bpf_cpumask_clear_cpu(cpu: int, mask: int, env: Env, size: int) -> int:
     """Take one out."""
     bpf_cpumask_test_and_clear_cpu(cpu, mask, env, size)
     return 0
 
 
 @native()
-def bpf_cpumask_setall(mask: int, env: int, size: int) -> int:
+def bpf_cpumask_setall(mask: int, env: Env, size: int) -> int:
     """All CPUs."""
     if _is_there(mask, size, env):
         for cpu in range(min(_bits(size, env), 8 * size)):
@@ -182,7 +178,7 @@ def bpf_cpumask_setall(mask: int, env: int, size: int) -> int:
 
 
 @native()
-def bpf_cpumask_clear(mask: int, env: int, size: int) -> int:
+def bpf_cpumask_clear(mask: int, env: Env, size: int) -> int:
     """None."""
     if _is_there(mask, size, env):
         memset(mask, 0, (_bits(size, env) + 63) // 64 * 8)
@@ -190,7 +186,7 @@ def bpf_cpumask_clear(mask: int, env: int, size: int) -> int:
 
 
 @native()
-def bpf_cpumask_copy(dst: int, src: int, env: int, size: int) -> int:
+def bpf_cpumask_copy(dst: int, src: int, env: Env, size: int) -> int:
     """The same as another."""
     if _is_there(dst, size, env):
         src = _readable(src, size, env)
@@ -200,7 +196,7 @@ def bpf_cpumask_copy(dst: int, src: int, env: int, size: int) -> int:
 
 
 @device
-def _combine(dst: int, one: int, other: int, how: int, size: int, env: int) -> int:
+def _combine(dst: int, one: int, other: int, how: int, size: int, env: Env) -> int:
     """dst = one & other, one | other, one ^ other; whether any bit is set."""
     one = _readable(one, size, env)
     other = _readable(other, size, env)
@@ -221,27 +217,27 @@ def _combine(dst: int, one: int, other: int, how: int, size: int, env: int) -> i
 
 
 @native()
-def bpf_cpumask_and(dst: int, one: int, other: int, env: int, size: int) -> int:
+def bpf_cpumask_and(dst: int, one: int, other: int, env: Env, size: int) -> int:
     """What is in both; whether there is any."""
     return _combine(dst, one, other, 0, size, env)
 
 
 @native()
-def bpf_cpumask_or(dst: int, one: int, other: int, env: int, size: int) -> int:
+def bpf_cpumask_or(dst: int, one: int, other: int, env: Env, size: int) -> int:
     """What is in either."""
     _combine(dst, one, other, 1, size, env)
     return 0
 
 
 @native()
-def bpf_cpumask_xor(dst: int, one: int, other: int, env: int, size: int) -> int:
+def bpf_cpumask_xor(dst: int, one: int, other: int, env: Env, size: int) -> int:
     """What is in one of them."""
     _combine(dst, one, other, 2, size, env)
     return 0
 
 
 @device
-def _counted(one: int, other: int, how: int, size: int, env: int) -> int:
+def _counted(one: int, other: int, how: int, size: int, env: Env) -> int:
     """How many CPUs are in the first (0), in both (1), in the first alone (2), in one alone (3)."""
     one = _readable(one, size, env)
     other = _readable(other, size, env)
@@ -260,43 +256,43 @@ def _counted(one: int, other: int, how: int, size: int, env: int) -> int:
 
 
 @native()
-def bpf_cpumask_weight(mask: int, env: int, size: int) -> int:
+def bpf_cpumask_weight(mask: int, env: Env, size: int) -> int:
     """How many are in it."""
     return _counted(mask, 0, 0, size, env)
 
 
 @native()
-def bpf_cpumask_empty(mask: int, env: int, size: int) -> int:
+def bpf_cpumask_empty(mask: int, env: Env, size: int) -> int:
     """Whether none is."""
     return 1 if _counted(mask, 0, 0, size, env) == 0 else 0
 
 
 @native()
-def bpf_cpumask_full(mask: int, env: int, size: int) -> int:
+def bpf_cpumask_full(mask: int, env: Env, size: int) -> int:
     """Whether all are."""
     return 1 if _counted(mask, 0, 0, size, env) == _bits(size, env) else 0
 
 
 @native()
-def bpf_cpumask_equal(one: int, other: int, env: int, size: int) -> int:
+def bpf_cpumask_equal(one: int, other: int, env: Env, size: int) -> int:
     """Whether they are the same."""
     return 1 if _counted(one, other, 3, size, env) == 0 else 0
 
 
 @native()
-def bpf_cpumask_intersects(one: int, other: int, env: int, size: int) -> int:
+def bpf_cpumask_intersects(one: int, other: int, env: Env, size: int) -> int:
     """Whether one is in both."""
     return 1 if _counted(one, other, 1, size, env) != 0 else 0
 
 
 @native()
-def bpf_cpumask_subset(one: int, other: int, env: int, size: int) -> int:
+def bpf_cpumask_subset(one: int, other: int, env: Env, size: int) -> int:
     """Whether all of the first are in the other."""
     return 1 if _counted(one, other, 2, size, env) == 0 else 0
 
 
 @native()
-def bpf_cpumask_populate(mask: int, src: int, length: int, env: int, size: int) -> int:
+def bpf_cpumask_populate(mask: int, src: int, length: int, env: Env, size: int) -> int:
     """The bits of memory of the program. 0, or -EACCES where these are too few."""
     need = (_cpus(env) + 63) // 64 * 8
     if length < need:

@@ -14,8 +14,10 @@ from fastrtp.helpers.probe_native import (
     bpf_probe_read_user,
     bpf_probe_read_user_str,
 )
+from fastrtp.maps.records import MapRecord
 from fastrtp.maps.ringbuf_native import ring_reserve
 from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, memset, native, store8, store32, store64, ult
+from fastrtp.native.records import Env
 from fastrtp.native.smp_native import store32_shared
 from fastrtp.uapi import BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 
@@ -57,7 +59,7 @@ def _memmove(dst: int, src: int, size: int) -> None:
 
 
 @native()
-def bpf_dynptr_from_mem(data: int, size: int, flags: int, ptr: int, env: int) -> int:
+def bpf_dynptr_from_mem(data: int, size: int, flags: int, ptr: int, env: Env) -> int:
     """0, -E2BIG or -EINVAL (flags)."""
     size &= _U32
     if size > _MAX_SIZE:
@@ -71,7 +73,7 @@ def bpf_dynptr_from_mem(data: int, size: int, flags: int, ptr: int, env: int) ->
 
 
 @native()
-def bpf_dynptr_read(dst: int, length: int, ptr: int, offset: int, flags: int, env: int) -> int:
+def bpf_dynptr_read(dst: int, length: int, ptr: int, offset: int, flags: int, env: Env) -> int:
     """Copy out of the area. 0, -EINVAL or -E2BIG."""
     length &= _U32
     offset &= _U32
@@ -84,7 +86,7 @@ def bpf_dynptr_read(dst: int, length: int, ptr: int, offset: int, flags: int, en
 
 
 @native()
-def bpf_dynptr_write(ptr: int, offset: int, src: int, length: int, flags: int, env: int) -> int:
+def bpf_dynptr_write(ptr: int, offset: int, src: int, length: int, flags: int, env: Env) -> int:
     """Copy into the area. 0, -EINVAL or -E2BIG."""
     length &= _U32
     offset &= _U32
@@ -99,7 +101,7 @@ def bpf_dynptr_write(ptr: int, offset: int, src: int, length: int, flags: int, e
 
 
 @native()
-def bpf_dynptr_data(ptr: int, offset: int, length: int, env: int) -> int:
+def bpf_dynptr_data(ptr: int, offset: int, length: int, env: Env) -> int:
     """Address of a part of the area, or 0."""
     length &= _U32
     offset &= _U32
@@ -112,25 +114,25 @@ def bpf_dynptr_data(ptr: int, offset: int, length: int, env: int) -> int:
 
 
 @native(inline=True)
-def bpf_dynptr_size(ptr: int, env: int) -> int:
+def bpf_dynptr_size(ptr: int, env: Env) -> int:
     """Bytes of the area, or -EINVAL."""
     return load32(ptr + _SIZE) if load64(ptr) != 0 else -EINVAL & _U32
 
 
 @native(inline=True)
-def bpf_dynptr_is_null(ptr: int, env: int) -> int:
+def bpf_dynptr_is_null(ptr: int, env: Env) -> int:
     """Whether there is no area."""
     return 1 if load64(ptr) == 0 else 0
 
 
 @native(inline=True)
-def bpf_dynptr_is_rdonly(ptr: int, env: int) -> int:
+def bpf_dynptr_is_rdonly(ptr: int, env: Env) -> int:
     """0: there are no read-only areas."""
     return 0
 
 
 @native()
-def bpf_dynptr_adjust(ptr: int, start: int, end: int, env: int) -> int:
+def bpf_dynptr_adjust(ptr: int, start: int, end: int, env: Env) -> int:
     """From now on the part [start, end) of the area. 0, -EINVAL or -ERANGE."""
     start &= _U32
     end &= _U32
@@ -145,7 +147,7 @@ def bpf_dynptr_adjust(ptr: int, start: int, end: int, env: int) -> int:
 
 
 @native()
-def bpf_dynptr_clone(ptr: int, clone: int, env: int) -> int:
+def bpf_dynptr_clone(ptr: int, clone: int, env: Env) -> int:
     """The same area once more. 0 or -EINVAL."""
     if load64(ptr) == 0:
         _init(clone, 0, 0)
@@ -163,19 +165,19 @@ def _slice(ptr: int, offset: int, length: int) -> int:
 
 
 @native()
-def bpf_dynptr_slice(ptr: int, offset: int, buffer: int, length: int, env: int) -> int:
+def bpf_dynptr_slice(ptr: int, offset: int, buffer: int, length: int, env: Env) -> int:
     """Address of a part of the area, or 0. The buffer would be for an area in pieces."""
     return _slice(ptr, offset & _U32, length & _U32)
 
 
 @native()
-def bpf_dynptr_slice_rdwr(ptr: int, offset: int, buffer: int, length: int, env: int) -> int:
+def bpf_dynptr_slice_rdwr(ptr: int, offset: int, buffer: int, length: int, env: Env) -> int:
     """The same, to be written to."""
     return _slice(ptr, offset & _U32, length & _U32)
 
 
 @native()
-def bpf_dynptr_copy(dst: int, dst_off: int, src: int, src_off: int, size: int, env: int) -> int:
+def bpf_dynptr_copy(dst: int, dst_off: int, src: int, src_off: int, size: int, env: Env) -> int:
     """From one area to another, or within one. 0, -EINVAL or -E2BIG."""
     size &= _U32
     target = _slice(dst, dst_off & _U32, size)
@@ -190,7 +192,7 @@ def bpf_dynptr_copy(dst: int, dst_off: int, src: int, src_off: int, size: int, e
 
 
 @native()
-def bpf_dynptr_memset(ptr: int, offset: int, size: int, value: int, env: int) -> int:
+def bpf_dynptr_memset(ptr: int, offset: int, size: int, value: int, env: Env) -> int:
     """Fill a part of the area with a byte. 0 or -E2BIG."""
     size &= _U32
     target = _slice(ptr, offset & _U32, size)
@@ -201,7 +203,7 @@ def bpf_dynptr_memset(ptr: int, offset: int, size: int, value: int, env: int) ->
 
 
 @native()
-def bpf_probe_read_kernel_dynptr(ptr: int, offset: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read_kernel_dynptr(ptr: int, offset: int, size: int, src: int, env: Env) -> int:
     """Copy kernel memory into the area. 0, -E2BIG, -ERANGE or -EFAULT."""
     size &= _U32
     target = _slice(ptr, offset & _U32, size)
@@ -211,7 +213,7 @@ def bpf_probe_read_kernel_dynptr(ptr: int, offset: int, size: int, src: int, env
 
 
 @native()
-def bpf_probe_read_kernel_str_dynptr(ptr: int, offset: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read_kernel_str_dynptr(ptr: int, offset: int, size: int, src: int, env: Env) -> int:
     """Copy a string into the area: its length with the NUL, -E2BIG, -ERANGE or -EFAULT."""
     size &= _U32
     target = _slice(ptr, offset & _U32, size)
@@ -221,7 +223,7 @@ def bpf_probe_read_kernel_str_dynptr(ptr: int, offset: int, size: int, src: int,
 
 
 @native()
-def bpf_probe_read_user_dynptr(ptr: int, offset: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read_user_dynptr(ptr: int, offset: int, size: int, src: int, env: Env) -> int:
     """Copy memory of the process into the area. 0, -E2BIG or -EFAULT."""
     size &= _U32
     target = _slice(ptr, offset & _U32, size)
@@ -231,7 +233,7 @@ def bpf_probe_read_user_dynptr(ptr: int, offset: int, size: int, src: int, env: 
 
 
 @native()
-def bpf_probe_read_user_str_dynptr(ptr: int, offset: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read_user_str_dynptr(ptr: int, offset: int, size: int, src: int, env: Env) -> int:
     """Copy a string of the process into the area: its length with the NUL, -E2BIG or -EFAULT."""
     size &= _U32
     target = _slice(ptr, offset & _U32, size)
@@ -241,7 +243,7 @@ def bpf_probe_read_user_str_dynptr(ptr: int, offset: int, size: int, src: int, e
 
 
 @native()
-def bpf_ringbuf_reserve_dynptr(map: int, size: int, flags: int, ptr: int, env: int) -> int:
+def bpf_ringbuf_reserve_dynptr(map: MapRecord, size: int, flags: int, ptr: int, env: Env) -> int:
     """A record of the ring as a dynptr. 0, -EINVAL (flags, no room) or -E2BIG; it has to be given back in any case."""
     size &= _U32
     if flags != 0:
@@ -268,12 +270,12 @@ def _commit(ptr: int, discard: int) -> int:
 
 
 @native()
-def bpf_ringbuf_submit_dynptr(ptr: int, flags: int, env: int) -> int:
+def bpf_ringbuf_submit_dynptr(ptr: int, flags: int, env: Env) -> int:
     """Publish the record."""
     return _commit(ptr, 0)
 
 
 @native()
-def bpf_ringbuf_discard_dynptr(ptr: int, flags: int, env: int) -> int:
+def bpf_ringbuf_discard_dynptr(ptr: int, flags: int, env: Env) -> int:
     """Give the record up."""
     return _commit(ptr, BPF_RINGBUF_DISCARD_BIT)

@@ -39,29 +39,15 @@ from fastrtp.native.intrinsics import (
     store64,
     udiv,
 )
-from fastrtp.native.layout import ENV, PRINTK, TRACEPOINT, at
+from fastrtp.native.records import Env, Printk
 from fastrtp.native.smp_native import add64, spin_lock, spin_unlock
 
 _MOST_ARGS = 12
 _TEXT = 1024
 _MOST_NESTED = 3
 
-_PRINTK = at(ENV, "printk")
-_NEST = at(ENV, "printk_nest")
-_SCRATCH = at(ENV, "scratch")
-_CPU = at(ENV, "cpu")
-_CURRENT = at(ENV, "current")
-_PID_AT = at(ENV, "pid_at")
-_TP = at(ENV, "printk_tp")
-_RUN_CTX = at(ENV, "run_ctx")
-_MACHINE = at(ENV, "machine")
-_KEY = at(TRACEPOINT, "key")
-_DATA = at(PRINTK, "data")
-_SIZE = at(PRINTK, "size")
-_HEAD = at(PRINTK, "head")
-_LOST = at(PRINTK, "lost")
-_LOCK = at(PRINTK, "lock")
-_BACKLOG = at(PRINTK, "backlog")
+_LOST = Printk.layout.at("lost")
+_LOCK = Printk.layout.at("lock")
 
 # the conversion being written: its flags, its width (-1: none), where the format and the buffer of arguments go on
 _LEFT, _ZERO, _SIGN, _WIDTH, _AT, _ARG = 0, 8, 16, 24, 32, 40
@@ -273,7 +259,7 @@ def bstr_printf(out: int, room: int, fmt: int, end: int, bins: int) -> int:
 
 
 @native()
-def bpf_bprintf(out: int, room: int, fmt: int, size: int, args: int, nargs: int, env: int) -> int:
+def bpf_bprintf(out: int, room: int, fmt: int, size: int, args: int, nargs: int, env: Env) -> int:
     """Format into `out`, with a NUL; the length it would have (without NUL), -EINVAL or -ENOSPC and nothing written.
 
     `fmt` must hold a NUL within `size`.
@@ -292,54 +278,54 @@ _bprintf = outline("bpf_bprintf", 7)
 
 
 @device
-def _append(text: int, length: int, env: int) -> None:
+def _append(text: int, length: int, env: Env) -> None:
     """One record more; a ring that is full is emptied into its backlog while a replay drains."""
-    ring = load64(env + _PRINTK)
+    ring = env.printk
     need = (20 + length + 7) & ~7
-    spin_lock(ring + _LOCK)
-    head = load64(ring + _HEAD)
-    if head + need > load64(ring + _SIZE):
-        head = drain_array(load64(env + _MACHINE), load64(ring + _BACKLOG), load64(ring + _DATA), head)
-    if head + need > load64(ring + _SIZE):
-        add64(ring + _LOST, 1)
-        spin_unlock(ring + _LOCK)
+    spin_lock(int(ring) + _LOCK)
+    head = ring.head
+    if head + need > ring.size:
+        head = drain_array(env.machine, ring.backlog, ring.data, head)
+    if head + need > ring.size:
+        add64(int(ring) + _LOST, 1)
+        spin_unlock(int(ring) + _LOCK)
         return
-    store64(ring + _HEAD, head + need)
-    record = load64(ring + _DATA) + head
-    task = load64(env + _CURRENT)
+    ring.head = head + need
+    record = ring.data + head
+    task = env.current
     store64(record, bpf_ktime_get_ns(env))
-    store32(record + 8, load64(env + _CPU))
-    store32(record + 12, load32(task + load64(env + _PID_AT)) if task != 0 else 0)
+    store32(record + 8, env.cpu)
+    store32(record + 12, load32(task + env.pid_at) if task != 0 else 0)
     store32(record + 16, length)
     memcpy(record + 20, text, length)
-    spin_unlock(ring + _LOCK)
+    spin_unlock(int(ring) + _LOCK)
 
 
 @device
-def _emit(fmt: int, fmt_size: int, args: int, nargs: int, env: int) -> int:
+def _emit(fmt: int, fmt_size: int, args: int, nargs: int, env: Env) -> int:
     """Format one trace_printk, put it into the ring, and fire the tracepoint bpf_trace_printk."""
-    nest = load64(env + _NEST)
+    nest = env.printk_nest
     if nest >= _MOST_NESTED:
         return -EBUSY
-    store64(env + _NEST, nest + 1)
-    text = load64(env + _SCRATCH) + nest * _TEXT
-    length = _bprintf(text, _TEXT, fmt, fmt_size, args, nargs, env)
+    env.printk_nest = nest + 1
+    text = env.scratch + nest * _TEXT
+    length = _bprintf(text, _TEXT, fmt, fmt_size, args, nargs, int(env))
     if length >= 0:
         stored = length if length < _TEXT - 1 else _TEXT - 1
         _append(text, stored, env)
-        tracepoint = load64(env + _TP)
-        if tracepoint != 0 and load64(tracepoint + _KEY) != 0:
+        tracepoint = env.printk_tp
+        if tracepoint and tracepoint.key != 0:
             arguments = stack_bytes(8)
             store64(arguments, text)
-            run_ctx = load64(env + _RUN_CTX)
-            _trace_call1(tracepoint, arguments, env)
-            store64(env + _RUN_CTX, run_ctx)
-    store64(env + _NEST, nest)
+            run_ctx = env.run_ctx
+            _trace_call1(int(tracepoint), arguments, int(env))
+            env.run_ctx = run_ctx
+    env.printk_nest = nest
     return length
 
 
 @native()
-def bpf_trace_printk(fmt: int, fmt_size: int, a1: int, a2: int, a3: int, env: int) -> int:
+def bpf_trace_printk(fmt: int, fmt_size: int, a1: int, a2: int, a3: int, env: Env) -> int:
     """Format at most three arguments into the trace; the text's length, -EINVAL, -ENOSPC or -EBUSY."""
     args = stack_bytes(24)
     store64(args, a1)
@@ -349,7 +335,7 @@ def bpf_trace_printk(fmt: int, fmt_size: int, a1: int, a2: int, a3: int, env: in
 
 
 @native()
-def bpf_trace_vprintk(fmt: int, fmt_size: int, data: int, data_len: int, env: int) -> int:
+def bpf_trace_vprintk(fmt: int, fmt_size: int, data: int, data_len: int, env: Env) -> int:
     """The same with up to twelve arguments in an array of u64."""
     if data_len & 7 or data_len > 8 * _MOST_ARGS or (data_len != 0 and data == 0):
         return -EINVAL
@@ -357,11 +343,11 @@ def bpf_trace_vprintk(fmt: int, fmt_size: int, data: int, data_len: int, env: in
 
 
 @native()
-def bpf_snprintf(out: int, room: int, fmt: int, data: int, data_len: int, env: int) -> int:
+def bpf_snprintf(out: int, room: int, fmt: int, data: int, data_len: int, env: Env) -> int:
     """Format into a buffer; the length with NUL that it would have, -EINVAL, -ENOSPC or -EBUSY."""
     if data_len & 7 or data_len > 8 * _MOST_ARGS or (data_len != 0 and data == 0):
         return -EINVAL
-    if data_len != 0 and load64(env + _NEST) >= _MOST_NESTED:
+    if data_len != 0 and env.printk_nest >= _MOST_NESTED:
         return -EBUSY
-    length = _bprintf(out, room, fmt, 0x7FFFFFFF, data, data_len >> 3, env)
+    length = _bprintf(out, room, fmt, 0x7FFFFFFF, data, data_len >> 3, int(env))
     return length if length < 0 else length + 1

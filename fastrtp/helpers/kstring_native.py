@@ -9,20 +9,18 @@ from __future__ import annotations
 from errno import E2BIG, EFAULT, ENOENT, ERANGE
 
 from fastrtp.helpers.probe_native import in_range, nofault_error, stack_room
-from fastrtp.native.intrinsics import device, load8, load64, native, stack_bytes, ult
-from fastrtp.native.layout import ENV, at
+from fastrtp.native.intrinsics import device, load8, native, stack_bytes, ult
+from fastrtp.native.records import Env
 
-_BASE = at(ENV, "arena_base")
-_SIZE = at(ENV, "arena_size")
 _MOST = 65536
 _U32 = 0xFFFFFFFF
 
 
 @device
-def _room(address: int, env: int) -> int:
+def _room(address: int, env: Env) -> int:
     """Bytes that can be read from here on; -ERANGE for an address that is not the kernel's."""
-    base = load64(env + _BASE)
-    size = load64(env + _SIZE)
+    base = env.arena_base
+    size = env.arena_size
     if in_range(address, 1, base, size):
         return base + size - address
     here = stack_bytes(16)
@@ -41,7 +39,7 @@ def _lower(char: int) -> int:
 
 
 @device
-def _compare(one: int, other: int, ignore_case: int, env: int) -> int:
+def _compare(one: int, other: int, ignore_case: int, env: Env) -> int:
     room = _room(one, env)
     left = _room(other, env)
     if room < 0 or left < 0:
@@ -64,19 +62,19 @@ def _compare(one: int, other: int, ignore_case: int, env: int) -> int:
 
 
 @native()
-def bpf_strcmp(one: int, other: int, env: int) -> int:
+def bpf_strcmp(one: int, other: int, env: Env) -> int:
     """-1, 0 or 1; an error."""
     return _compare(one, other, 0, env) & _U32
 
 
 @native()
-def bpf_strcasecmp(one: int, other: int, env: int) -> int:
+def bpf_strcasecmp(one: int, other: int, env: Env) -> int:
     """The same, whatever the case."""
     return _compare(one, other, 1, env) & _U32
 
 
 @device
-def _find(string: int, count: int, char: int, or_end: int, env: int) -> int:
+def _find(string: int, count: int, char: int, or_end: int, env: Env) -> int:
     """Index of a byte among the first `count`; `or_end`: or that of the end."""
     room = _room(string, env)
     if room < 0:
@@ -96,25 +94,25 @@ def _find(string: int, count: int, char: int, or_end: int, env: int) -> int:
 
 
 @native()
-def bpf_strnchr(string: int, count: int, char: int, env: int) -> int:
+def bpf_strnchr(string: int, count: int, char: int, env: Env) -> int:
     """Index of the first such byte, -ENOENT, or another error."""
     return _find(string, count, char, 0, env) & _U32
 
 
 @native()
-def bpf_strchr(string: int, char: int, env: int) -> int:
+def bpf_strchr(string: int, char: int, env: Env) -> int:
     """The same of the whole string."""
     return _find(string, _MOST, char, 0, env) & _U32
 
 
 @native()
-def bpf_strchrnul(string: int, char: int, env: int) -> int:
+def bpf_strchrnul(string: int, char: int, env: Env) -> int:
     """Index of the first such byte, or of the end."""
     return _find(string, _MOST, char, 1, env) & _U32
 
 
 @native()
-def bpf_strrchr(string: int, char: int, env: int) -> int:
+def bpf_strrchr(string: int, char: int, env: Env) -> int:
     """Index of the last such byte, -ENOENT, or another error."""
     room = _room(string, env)
     if room < 0:
@@ -135,7 +133,7 @@ def bpf_strrchr(string: int, char: int, env: int) -> int:
 
 
 @device
-def _length(string: int, count: int, env: int) -> int:
+def _length(string: int, count: int, env: Env) -> int:
     room = _room(string, env)
     if room < 0:
         return -ERANGE
@@ -150,19 +148,19 @@ def _length(string: int, count: int, env: int) -> int:
 
 
 @native()
-def bpf_strnlen(string: int, count: int, env: int) -> int:
+def bpf_strnlen(string: int, count: int, env: Env) -> int:
     """Bytes before the NUL, at most `count`; an error."""
     return _length(string, count, env) & _U32
 
 
 @native()
-def bpf_strlen(string: int, env: int) -> int:
+def bpf_strlen(string: int, env: Env) -> int:
     """Bytes before the NUL; an error."""
     return _length(string, _MOST, env) & _U32
 
 
 @device
-def _span(string: int, chars: int, wanted: int, env: int) -> int:
+def _span(string: int, chars: int, wanted: int, env: Env) -> int:
     """How many bytes from the beginning on are among `chars` (`wanted` 1) or are not."""
     room = _room(string, env)
     left = _room(chars, env)
@@ -193,13 +191,13 @@ def _span(string: int, chars: int, wanted: int, env: int) -> int:
 
 
 @native()
-def bpf_strspn(string: int, accept: int, env: int) -> int:
+def bpf_strspn(string: int, accept: int, env: Env) -> int:
     """Length of the beginning that is made of these bytes; an error."""
     return _span(string, accept, 1, env) & _U32
 
 
 @native()
-def bpf_strcspn(string: int, reject: int, env: int) -> int:
+def bpf_strcspn(string: int, reject: int, env: Env) -> int:
     """Length of the beginning that has none of these bytes; an error."""
     return _span(string, reject, 0, env) & _U32
 
@@ -211,7 +209,7 @@ def ule_sum(one: int, other: int, limit: int) -> bool:
 
 
 @device
-def _search(string: int, part: int, length: int, env: int) -> int:
+def _search(string: int, part: int, length: int, env: Env) -> int:
     """Index of a string in the first `length` bytes of another."""
     room = _room(string, env)
     left = _room(part, env)
@@ -245,12 +243,12 @@ def _search(string: int, part: int, length: int, env: int) -> int:
 
 
 @native()
-def bpf_strstr(string: int, part: int, env: int) -> int:
+def bpf_strstr(string: int, part: int, env: Env) -> int:
     """Index of a string in another, -ENOENT, or another error."""
     return _search(string, part, _MOST, env) & _U32
 
 
 @native()
-def bpf_strnstr(string: int, part: int, length: int, env: int) -> int:
+def bpf_strnstr(string: int, part: int, length: int, env: Env) -> int:
     """The same within the first `length` bytes."""
     return _search(string, part, length, env) & _U32

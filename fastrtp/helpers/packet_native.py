@@ -10,43 +10,43 @@ from __future__ import annotations
 from errno import EFAULT, EINVAL
 
 from fastrtp.helpers.probe_native import in_range
+from fastrtp.maps.records import MapRecord
 from fastrtp.maps.ringbuf_native import perf_sample
-from fastrtp.native.intrinsics import device, load32, load64, native, store64
-from fastrtp.native.layout import ENV, at
+from fastrtp.native.intrinsics import device, load32, load64, native
+from fastrtp.native.records import Env
 
-_BASE = at(ENV, "arena_base")
-_SIZE = at(ENV, "arena_size")
-_FAULTED = at(ENV, "faulted")
 _CTXLEN_SHIFT, _CTXLEN_MASK = 32, 0xFFFFF
 _U32 = 0xFFFFFFFF
 
 
 @device
-def _readable(address: int, size: int, env: int) -> bool:
-    return in_range(address, size, load64(env + _BASE), load64(env + _SIZE))
+def _readable(address: int, size: int, env: Env) -> bool:
+    return in_range(address, size, env.arena_base, env.arena_size)
 
 
 @device
-def _word(object: int, offset: int, env: int) -> int:
+def _word(object: int, offset: int, env: Env) -> int:
     """A member of four bytes, 0 where it cannot be read."""
     return load32(object + offset) if offset >= 0 and _readable(object + offset, 4, env) else 0
 
 
 @device
-def _pointer(object: int, offset: int, env: int) -> int:
+def _pointer(object: int, offset: int, env: Env) -> int:
     return load64(object + offset) if offset >= 0 and _readable(object + offset, 8, env) else 0
 
 
 @device
-def _output(map: int, flags: int, meta: int, size: int, packet: int, extra: int, env: int) -> int:
+def _output(map: MapRecord, flags: int, meta: int, size: int, packet: int, extra: int, env: Env) -> int:
     if extra != 0 and not _readable(packet, extra, env):
         packet = 0
-        store64(env + _FAULTED, load64(env + _FAULTED) + 1)
+        env.faulted = env.faulted + 1
     return perf_sample(map, flags & _U32, meta, size, packet, extra, env)
 
 
 @native()
-def bpf_skb_output(skb: int, map: int, flags: int, meta: int, size: int, env: int, len: int, data_len: int, data: int) -> int:
+def bpf_skb_output(
+    skb: int, map: MapRecord, flags: int, meta: int, size: int, env: Env, len: int, data_len: int, data: int
+) -> int:
     """Write a sample with the packet's first bytes behind it. 0, -EINVAL, -EFAULT, and the errors of bpf_perf_event_output."""
     extra = flags >> _CTXLEN_SHIFT & _CTXLEN_MASK
     if flags & ~(_CTXLEN_MASK << _CTXLEN_SHIFT | _U32):
@@ -58,13 +58,15 @@ def bpf_skb_output(skb: int, map: int, flags: int, meta: int, size: int, env: in
 
 
 @device
-def _xdp_length(xdp: int, data: int, data_end: int, flags: int, env: int) -> int:
+def _xdp_length(xdp: int, data: int, data_end: int, flags: int, env: Env) -> int:
     """Of the linear part: what is in fragments is not known."""
     return (_pointer(xdp, data_end, env) - _pointer(xdp, data, env)) & _U32
 
 
 @native()
-def bpf_xdp_output(xdp: int, map: int, flags: int, meta: int, size: int, env: int, data: int, data_end: int, frags: int) -> int:
+def bpf_xdp_output(
+    xdp: int, map: MapRecord, flags: int, meta: int, size: int, env: Env, data: int, data_end: int, frags: int
+) -> int:
     """As bpf_skb_output, of a packet that XDP has."""
     extra = flags >> _CTXLEN_SHIFT & _CTXLEN_MASK
     if flags & ~(_CTXLEN_MASK << _CTXLEN_SHIFT | _U32):
@@ -75,6 +77,6 @@ def bpf_xdp_output(xdp: int, map: int, flags: int, meta: int, size: int, env: in
 
 
 @native()
-def bpf_xdp_get_buff_len(xdp: int, env: int, data: int, data_end: int, frags: int) -> int:
+def bpf_xdp_get_buff_len(xdp: int, env: Env, data: int, data_end: int, frags: int) -> int:
     """Bytes of a packet that XDP has."""
     return _xdp_length(xdp, data, data_end, frags, env)

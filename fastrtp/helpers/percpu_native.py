@@ -7,31 +7,28 @@ first block begins with its size: they are made by the loader; other pointers ha
 from __future__ import annotations
 
 from fastrtp.native.intrinsics import device, load64, native, ult
-from fastrtp.native.layout import ENV, ENV_ARENA_BASE, ENV_ARENA_SIZE, MACHINE, at
+from fastrtp.native.records import Env
 
-_CPU = at(ENV, "cpu")
-_MACHINE = at(ENV, "machine")
-_CPUS = at(MACHINE, "cpus")
 _STRIDE_AT = -8
 
 
 @device
-def _stride(pointer: int, env: int) -> int:
+def _stride(pointer: int, env: Env) -> int:
     """Bytes from one CPU's block to the next; 0 for an address that is none of the arena's."""
     at_stride = pointer + _STRIDE_AT
-    return load64(at_stride) if ult(at_stride - load64(env + ENV_ARENA_BASE), load64(env + ENV_ARENA_SIZE) - 8) else 0
+    return load64(at_stride) if ult(at_stride - env.arena_base, env.arena_size - 8) else 0
 
 
 @native()
-def bpf_per_cpu_ptr(pointer: int, cpu: int, env: int) -> int:
+def bpf_per_cpu_ptr(pointer: int, cpu: int, env: Env) -> int:
     """The variable's instance on `cpu`, or 0 for a CPU that there is not."""
     cpu &= 0xFFFFFFFF
-    if cpu >= load64(load64(env + _MACHINE) + _CPUS):
+    if cpu >= env.machine.cpus:
         return 0
     return pointer + cpu * _stride(pointer, env)
 
 
 @native()
-def bpf_this_cpu_ptr(pointer: int, env: int) -> int:
+def bpf_this_cpu_ptr(pointer: int, env: Env) -> int:
     """The variable's instance on this CPU."""
-    return pointer + load64(env + _CPU) * _stride(pointer, env)
+    return pointer + env.cpu * _stride(pointer, env)

@@ -12,25 +12,17 @@ from errno import EFAULT, ERANGE
 from fastrtp.native.intrinsics import (
     device,
     load8,
-    load64,
     memcpy,
     memset,
     native,
     outline,
     stack_bytes,
     store8,
-    store64,
     ule,
     ult,
 )
-from fastrtp.native.layout import ENV, at
+from fastrtp.native.records import Env
 
-_BASE = at(ENV, "arena_base")
-_SIZE = at(ENV, "arena_size")
-_USER_BASE = at(ENV, "user_base")
-_USER_SIZE = at(ENV, "user_size")
-_RUN_CTX = at(ENV, "run_ctx")
-_FAULTED = at(ENV, "faulted")
 _TASK_SIZE_MAX_SHIFT = 47
 
 
@@ -48,22 +40,22 @@ def nofault_error(address: int) -> int:
 
 
 @device
-def fault(dst: int, size: int, error: int, env: int) -> int:
+def fault(dst: int, size: int, error: int, env: Env) -> int:
     """Zero the destination, count, and give the error."""
     memset(dst, 0, size)
-    store64(env + _FAULTED, load64(env + _FAULTED) + 1)
+    env.faulted = env.faulted + 1
     return error
 
 
 @device
-def stack_room(here: int, env: int) -> int:
+def stack_room(here: int, env: Env) -> int:
     """Bytes from `here`, in the running helper's frame, to the end of what the program may name; 0 without a program."""
-    room = load64(env + _RUN_CTX) - here
+    room = int(env.run_ctx) - here
     return room if room > 0 else 0
 
 
 @native()
-def probe_read_slow(dst: int, size: int, src: int, env: int) -> int:
+def probe_read_slow(dst: int, size: int, src: int, env: Env) -> int:
     """A read that is not from the arena: the program's own stack (everything between here and stack_top), or a fault."""
     here = stack_bytes(16)
     if in_range(src, size, here, stack_room(here, env)):
@@ -76,42 +68,42 @@ _probe_read_slow = outline("probe_read_slow", 4)
 
 
 @native()
-def kernel_area(src: int, size: int, zeros: int, null: int, env: int) -> int:
+def kernel_area(src: int, size: int, zeros: int, null: int, env: Env) -> int:
     """Memory of a kernel object for a helper that reads `size` bytes of it: `src`, or `zeros` where not all of it is there.
 
     `null`: what goes in place of 0. A program cannot make such an address: what is not there is what the recording does not
     have, and is counted as a load of it would be.
     """
-    if size == 0 or in_range(src, size, load64(env + _BASE), load64(env + _SIZE)):
+    if size == 0 or in_range(src, size, env.arena_base, env.arena_size):
         return src
     here = stack_bytes(16)
     if in_range(src, size, here, stack_room(here, env)):
         return src
     if src == 0 and null == 0:
         return 0
-    store64(env + _FAULTED, load64(env + _FAULTED) + 1)
+    env.faulted = env.faulted + 1
     return zeros if src != 0 else null
 
 
 @native(inline=True)
-def bpf_probe_read_kernel(dst: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read_kernel(dst: int, size: int, src: int, env: Env) -> int:
     """Copy `size` bytes of kernel memory. 0, -ERANGE or -EFAULT."""
-    if in_range(src, size, load64(env + _BASE), load64(env + _SIZE)):
+    if in_range(src, size, env.arena_base, env.arena_size):
         memcpy(dst, src, size)
         return 0
-    return _probe_read_slow(dst, size, src, env)
+    return _probe_read_slow(dst, size, src, int(env))
 
 
 @native(inline=True)
-def bpf_probe_read(dst: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read(dst: int, size: int, src: int, env: Env) -> int:
     """The form that does not say which memory it means: the lower half is the user's. 0 or -EFAULT."""
     return -EFAULT if bpf_probe_read_kernel(dst, size, src, env) != 0 else 0
 
 
 @native()
-def bpf_probe_read_user(dst: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read_user(dst: int, size: int, src: int, env: Env) -> int:
     """Copy `size` bytes of user memory, which a recording seldom has. 0 or -EFAULT."""
-    if in_range(src, size, load64(env + _USER_BASE), load64(env + _USER_SIZE)):
+    if in_range(src, size, env.user_base, env.user_size):
         memcpy(dst, src, size)
         return 0
     return fault(dst, size, -EFAULT, env)
@@ -135,9 +127,9 @@ def _copy_string(dst: int, size: int, src: int, room: int) -> int:
 
 
 @native()
-def bpf_probe_read_kernel_str(dst: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read_kernel_str(dst: int, size: int, src: int, env: Env) -> int:
     """Copy a string; its length with the NUL (cut at `size`), -ERANGE or -EFAULT."""
-    base, length = load64(env + _BASE), load64(env + _SIZE)
+    base, length = env.arena_base, env.arena_size
     if not in_range(src, 1, base, length):
         base = stack_bytes(16)
         length = stack_room(base, env)
@@ -148,16 +140,16 @@ def bpf_probe_read_kernel_str(dst: int, size: int, src: int, env: int) -> int:
 
 
 @native()
-def bpf_probe_read_str(dst: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read_str(dst: int, size: int, src: int, env: Env) -> int:
     """The form that does not say which memory it means. The length, or -EFAULT."""
     count = bpf_probe_read_kernel_str(dst, size, src, env)
     return count if count >= 0 else -EFAULT
 
 
 @native()
-def bpf_probe_read_user_str(dst: int, size: int, src: int, env: int) -> int:
+def bpf_probe_read_user_str(dst: int, size: int, src: int, env: Env) -> int:
     """Copy a user string; its length with the NUL, or -EFAULT."""
-    base, length = load64(env + _USER_BASE), load64(env + _USER_SIZE)
+    base, length = env.user_base, env.user_size
     if not in_range(src, 1, base, length):
         return fault(dst, size, -EFAULT, env)
     count = _copy_string(dst, size, src, base + length - src)

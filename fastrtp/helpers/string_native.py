@@ -5,6 +5,7 @@ from __future__ import annotations
 from errno import EINVAL, ERANGE
 
 from fastrtp.native.intrinsics import device, load8, load64, native, stack_bytes, store64, udiv, ult
+from fastrtp.native.records import Env
 
 _BASE_MASK = 0x1F
 _MOST = -1  # U64_MAX
@@ -66,7 +67,7 @@ def _parse(buf: int, size: int, flags: int, result: int) -> int:
 
 
 @native()
-def bpf_strtoul(buf: int, size: int, flags: int, res: int, env: int) -> int:
+def bpf_strtoul(buf: int, size: int, flags: int, res: int, env: Env) -> int:
     """Unsigned number at the start of `buf`; characters used, -EINVAL or -ERANGE."""
     parsed = stack_bytes(16)
     used = _parse(buf, size, flags, parsed)
@@ -79,7 +80,7 @@ def bpf_strtoul(buf: int, size: int, flags: int, res: int, env: int) -> int:
 
 
 @native()
-def bpf_strtol(buf: int, size: int, flags: int, res: int, env: int) -> int:
+def bpf_strtol(buf: int, size: int, flags: int, res: int, env: Env) -> int:
     """Signed number at the start of `buf`; characters used, -EINVAL or -ERANGE."""
     parsed = stack_bytes(16)
     used = _parse(buf, size, flags, parsed)
@@ -98,7 +99,7 @@ def bpf_strtol(buf: int, size: int, flags: int, res: int, env: int) -> int:
 
 
 @native()
-def bpf_strncmp(s1: int, size: int, s2: int, env: int) -> int:
+def bpf_strncmp(s1: int, size: int, s2: int, env: Env) -> int:
     """Compare at most `size` bytes: negative, 0 or positive."""
     at = 0
     while at < size:

@@ -1,7 +1,7 @@
 """What a program can ask of its run, from the native functions that it calls: what a probe or a loop may leave out.
 
 The build of the native library notes for every function which fields of ENV, RUN_CTX and TIMERS it names and whether it can
-fire an event (`fastrtp.native.intrinsics.uses`), so a new helper needs no line here.
+fire an event (`fastrtp.native.uses.uses`), so a new helper needs no line here.
 """
 
 from __future__ import annotations

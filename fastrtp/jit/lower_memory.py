@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastrtp.isa import Insn, Row
-from fastrtp.native.layout import ENV, ENV_ARENA_BASE, ENV_ARENA_SIZE, at
+from fastrtp.native.records import Env
 
 if TYPE_CHECKING:
     from fastrtp.jit.lower_function import FunctionLowering
 
-_ENV_FAULTED = at(ENV, "faulted")
+_ENV_FAULTED = Env.layout.at("faulted")
 
 
 def atomic(out: FunctionLowering, insn: Insn, row: Row) -> None:
@@ -83,8 +83,8 @@ def checked_load(out: FunctionLowering, insn: Insn, row: Row) -> str:
     kind, size = f"i{row.size}", row.size // 8
     start = out.regs.full(insn.src_reg)
     address = out.emit(f"add i64 {start}, {insn.off}") if insn.off else start
-    base = out.emit(f"load i64, ptr {_env(out, ENV_ARENA_BASE)}, !invariant.load !0")
-    limit = out.emit(f"load i64, ptr {_env(out, ENV_ARENA_SIZE)}, !invariant.load !0")
+    base = out.emit(f"load i64, ptr {_env(out, Env.layout.at('arena_base'))}, !invariant.load !0")
+    limit = out.emit(f"load i64, ptr {_env(out, Env.layout.at('arena_size'))}, !invariant.load !0")
     offset = out.emit(f"sub i64 {address}, {base}")
     last = out.emit(f"sub i64 {limit}, {size}")
     inside = out.emit(f"icmp ule i64 {offset}, {last}")

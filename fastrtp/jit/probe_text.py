@@ -12,7 +12,7 @@ Pure: text. Kernel: include/trace/bpf_probe.h, kernel/trace/bpf_trace.c:__bpf_tr
 from __future__ import annotations
 
 from fastrtp.jit.facts import ProgramFacts
-from fastrtp.native.layout import ENV, RUN_CTX, at
+from fastrtp.native.records import Env, RunCtx
 
 PROBE = "bpf_probe"
 """Symbol of a program's probe."""
@@ -27,7 +27,7 @@ def probe_text(entry: str, widths: str, facts: ProgramFacts) -> str:
         [
             f"define i64 @{PROBE}(i64 %link{params}, ptr %env) nounwind {{",
             "entry:",
-            f"  %args = alloca [{room + (RUN_CTX.itemsize if facts.run_ctx else 0)} x i8], align 16",
+            f"  %args = alloca [{room + (RunCtx.layout.size if facts.run_ctx else 0)} x i8], align 16",
             "  %stats = call i64 @bpf_run_stats(i64 %link, ptr %env)",
             f"  %plain = call i64 @bpf_run_is_plain(i64 %stats, i64 {nests}, ptr %env)",
             "  %special = icmp eq i64 %plain, 0",
@@ -48,7 +48,7 @@ def probe_text(entry: str, widths: str, facts: ProgramFacts) -> str:
             "}",
             f"define internal i64 @{PROBE}.slow(i64 %link{params}, ptr %env) noinline cold nounwind {{",
             "entry:",
-            f"  %args = alloca [{room + RUN_CTX.itemsize} x i8], align 16",
+            f"  %args = alloca [{room + RunCtx.layout.size} x i8], align 16",
             *_arguments(widths),
             "  %args.at = ptrtoint ptr %args to i64",
             f"  %run_ctx.at = add i64 %args.at, {room}",
@@ -88,7 +88,7 @@ def _stack_end() -> list[str]:
     return [
         "  %frame = call ptr @llvm.frameaddress.p0(i32 0)",
         "  %frame.at = ptrtoint ptr %frame to i64",
-        f"  %run_ctx_at = getelementptr i8, ptr %env, i64 {at(ENV, 'run_ctx')}",
+        f"  %run_ctx_at = getelementptr i8, ptr %env, i64 {Env.layout.at('run_ctx')}",
         "  store i64 %frame.at, ptr %run_ctx_at, align 8",
     ]
 

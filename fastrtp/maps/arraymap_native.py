@@ -4,50 +4,48 @@ from __future__ import annotations
 
 from errno import E2BIG, EEXIST, EINVAL
 
-from fastrtp.native.intrinsics import load32, load64, native, nonnull
-from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.maps.records import MapRecord
+from fastrtp.native.intrinsics import load32, native, nonnull
+from fastrtp.native.records import Env
 from fastrtp.native.smp_native import copy_value
 from fastrtp.uapi import BPF_EXIST, BPF_NOEXIST
 
-_VALUES = at(MAP, "values")
-_CPU = at(ENV, "cpu")
-
 
 @native(inline=True)
-def array_map_lookup_elem(map: int, key: int, env: int, max_entries: int, elem_size: int) -> int:
+def array_map_lookup_elem(map: MapRecord, key: int, env: Env, max_entries: int, elem_size: int) -> int:
     """Address of value [index], or 0."""
     index = load32(key)
-    return nonnull(load64(map + _VALUES) + index * elem_size) if index < max_entries else 0
+    return nonnull(map.values + index * elem_size) if index < max_entries else 0
 
 
 @native(inline=True)
-def array_map_gen_lookup(values: int, key: int, env: int, max_entries: int, elem_size: int) -> int:
+def array_map_gen_lookup(values: int, key: int, env: Env, max_entries: int, elem_size: int) -> int:
     """The same of a map that the program names: by the address of its values. Kernel: arraymap.c:array_map_gen_lookup."""
     index = load32(key)
     return nonnull(values + index * elem_size) if index < max_entries else 0
 
 
 @native(inline=True)
-def percpu_array_map_lookup_elem(map: int, key: int, env: int, max_entries: int, elem_size: int, stride: int) -> int:
+def percpu_array_map_lookup_elem(map: MapRecord, key: int, env: Env, max_entries: int, elem_size: int, stride: int) -> int:
     """Address of this CPU's value [index], or 0."""
     index = load32(key)
     if index >= max_entries:
         return 0
-    return nonnull(load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size)
+    return nonnull(map.values + env.cpu * stride + index * elem_size)
 
 
 @native(inline=True)
-def percpu_array_map_gen_lookup(values: int, key: int, env: int, max_entries: int, elem_size: int, stride: int) -> int:
+def percpu_array_map_gen_lookup(values: int, key: int, env: Env, max_entries: int, elem_size: int, stride: int) -> int:
     """The same, by the address of the values. Kernel: arraymap.c:percpu_array_map_gen_lookup."""
     index = load32(key)
     if index >= max_entries:
         return 0
-    return nonnull(values + load64(env + _CPU) * stride + index * elem_size)
+    return nonnull(values + env.cpu * stride + index * elem_size)
 
 
 @native(inline=True)
 def array_map_update_elem(
-    map: int, key: int, value: int, flags: int, env: int, max_entries: int, elem_size: int, value_size: int, stride: int
+    map: MapRecord, key: int, value: int, flags: int, env: Env, max_entries: int, elem_size: int, value_size: int, stride: int
 ) -> int:
     """Update from a program, of a map without locks in its values: this CPU's value where stride is not 0.
 
@@ -60,5 +58,5 @@ def array_map_update_elem(
         return -E2BIG
     if flags == BPF_NOEXIST:
         return -EEXIST
-    copy_value(load64(map + _VALUES) + load64(env + _CPU) * stride + index * elem_size, value, value_size)
+    copy_value(map.values + env.cpu * stride + index * elem_size, value, value_size)
     return 0

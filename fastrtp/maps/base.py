@@ -21,7 +21,7 @@ from fastrtp.errors import BpfError
 from fastrtp.maps.attr import MapAttr
 from fastrtp.maps.fields import FieldKind, FieldRow
 from fastrtp.maps.ops import MapOps, NativeCall
-from fastrtp.native.layout import MAP
+from fastrtp.maps.records import MapRecord
 from fastrtp.native.memory import Memory
 from fastrtp.shown import Shown
 from fastrtp.uapi import BPF_EXIST, BPF_F_LOCK, BpfMapType
@@ -66,8 +66,8 @@ class Map(Shown):
         self._allocations: list[int] = []
         self._lock = threading.Lock()
         try:
-            self.address = self._alloc(MAP.itemsize)
-            self.record = memory.arena.view(self.address, MAP.itemsize).view(MAP)
+            self.address = self._alloc(MapRecord.layout.size)
+            self.record = memory.arena.view(self.address, MapRecord.layout.size).view(MapRecord.layout.dtype)
             for field in ("map_type", "key_size", "value_size", "max_entries", "map_flags"):
                 self.record[field] = getattr(attr, field)
             self.record["cpus"] = memory.cpus

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 from errno import EINVAL, ENOENT
 
+from fastrtp.maps.records import MapRecord
 from fastrtp.native.intrinsics import cmpxchg64, device, load8, load32, load64, smp, store64
-from fastrtp.native.layout import MAP, at
 
-_VALUE_SIZE = at(MAP, "value_size")
-_VALUES = at(MAP, "values")
-_MASK = at(MAP, "slot_mask")
-_FUNCS = at(MAP, "limit")
 _U32 = 0xFFFFFFFF
 _JHASH_INITVAL = 0xDEADBEEF
 
@@ -81,28 +77,28 @@ def jhash(key: int, size: int, initval: int) -> int:
 
 
 @device
-def _bit(map: int, value: int, index: int) -> int:
-    return jhash(value, load64(map + _VALUE_SIZE), index) & load64(map + _MASK)
+def _bit(map: MapRecord, value: int, index: int) -> int:
+    return jhash(value, map.value_size, index) & map.slot_mask
 
 
 @device
-def bloom_map_peek_elem(map: int, value: int) -> int:
+def bloom_map_peek_elem(map: MapRecord, value: int) -> int:
     """0: the value may have been put in; -ENOENT: it was not."""
-    for index in range(load64(map + _FUNCS)):
+    for index in range(map.limit):
         bit = _bit(map, value, index)
-        if load64(load64(map + _VALUES) + 8 * (bit >> 6)) >> (bit & 63) & 1 == 0:
+        if load64(map.values + 8 * (bit >> 6)) >> (bit & 63) & 1 == 0:
             return -ENOENT
     return 0
 
 
 @device
-def bloom_map_push_elem(map: int, value: int, flags: int) -> int:
+def bloom_map_push_elem(map: MapRecord, value: int, flags: int) -> int:
     """0, or -EINVAL for flags."""
     if flags != 0:
         return -EINVAL
-    for index in range(load64(map + _FUNCS)):
+    for index in range(map.limit):
         bit = _bit(map, value, index)
-        word = load64(map + _VALUES) + 8 * (bit >> 6)
+        word = map.values + 8 * (bit >> 6)
         old = load64(word)
         if smp() == 0:
             store64(word, old | 1 << (bit & 63))

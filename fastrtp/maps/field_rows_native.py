@@ -7,8 +7,8 @@ Kernel: include/linux/bpf.h:struct btf_field, struct btf_record.
 
 from __future__ import annotations
 
+from fastrtp.maps.records import MapRecord
 from fastrtp.native.intrinsics import device, load64, memcpy, memset
-from fastrtp.native.layout import MAP, at
 from fastrtp.native.smp_native import copy_value
 
 FIELD_LOCK = 1
@@ -20,7 +20,6 @@ FIELD_RB_ROOT = 6
 FIELD_REFCOUNT = 7
 FIELD_LIST_NODE = 8
 FIELD_RB_NODE = 9
-_FIELDS = at(MAP, "fields")
 
 
 @device
@@ -36,9 +35,9 @@ def field_size(kind: int) -> int:
 
 
 @device
-def field_offset(map: int, kind: int) -> int:
+def field_offset(map: MapRecord, kind: int) -> int:
     """Where a map's values have their only field of a kind; 0 where they have none."""
-    fields = load64(map + _FIELDS)
+    fields = map.fields
     for number in range(load64(fields) if fields != 0 else 0):
         row = load64(fields + 8 + number * 8)
         if row >> 32 & 0xFF == kind:
@@ -47,9 +46,9 @@ def field_offset(map: int, kind: int) -> int:
 
 
 @device
-def has_field(map: int, kind: int) -> bool:
+def has_field(map: MapRecord, kind: int) -> bool:
     """Whether a map's values have a field of a kind."""
-    fields = load64(map + _FIELDS)
+    fields = map.fields
     found = False
     for number in range(load64(fields) if fields != 0 else 0):
         found |= load64(fields + 8 + number * 8) >> 32 & 0xFF == kind
@@ -57,9 +56,9 @@ def has_field(map: int, kind: int) -> bool:
 
 
 @device
-def copy_map_value(map: int, target: int, source: int, size: int) -> None:
+def copy_map_value(map: MapRecord, target: int, source: int, size: int) -> None:
     """Copy a value, but for its special fields. Kernel: copy_map_value."""
-    fields = load64(map + _FIELDS)
+    fields = map.fields
     if fields == 0:
         copy_value(target, source, size)
         return
@@ -73,9 +72,9 @@ def copy_map_value(map: int, target: int, source: int, size: int) -> None:
 
 
 @device
-def check_and_init_map_value(map: int, value: int) -> None:
+def check_and_init_map_value(map: MapRecord, value: int) -> None:
     """Zero the special fields of a value that is new, or was copied out. Kernel: check_and_init_map_value."""
-    fields = load64(map + _FIELDS)
+    fields = map.fields
     for number in range(load64(fields) if fields != 0 else 0):
         row = load64(fields + 8 + number * 8)
         memset(value + (row & 0xFFFFFFFF), 0, field_size(row >> 32 & 0xFF))

@@ -11,9 +11,8 @@ from errno import EINVAL
 
 from fastrtp.maps.object_native import object_drop_all, object_put
 from fastrtp.native.intrinsics import call_subprog, device, load64, lshr, native, store64, ult
-from fastrtp.native.layout import ENV, at
+from fastrtp.native.records import Env
 
-_MACHINE = at(ENV, "machine")
 _PREV = 8
 _LIST_OWNER = 16
 _RIGHT, _LEFT, _TREE_OWNER = 8, 16, 24
@@ -29,9 +28,9 @@ def _ring(head: int) -> None:
 
 
 @device
-def _push(head: int, node: int, env: int, off: int, before: int) -> int:
+def _push(head: int, node: int, env: Env, off: int, before: int) -> int:
     if load64(node + _LIST_OWNER) != 0:
-        object_drop_all(load64(env + _MACHINE), object_put(node - off, 0))
+        object_drop_all(env.machine, object_put(node - off, 0))
         return -EINVAL
     _ring(head)
     following = head if before == 0 else load64(head)
@@ -45,13 +44,13 @@ def _push(head: int, node: int, env: int, off: int, before: int) -> int:
 
 
 @native()
-def bpf_list_push_front_impl(head: int, node: int, env: int, off: int) -> int:
+def bpf_list_push_front_impl(head: int, node: int, env: Env, off: int) -> int:
     """Put a node (at `off` of its object) first. 0; -EINVAL where it is in a list already: then one owner lets go of it."""
     return _push(head, node, env, off, 1)
 
 
 @native()
-def bpf_list_push_back_impl(head: int, node: int, env: int, off: int) -> int:
+def bpf_list_push_back_impl(head: int, node: int, env: Env, off: int) -> int:
     """Put a node last."""
     return _push(head, node, env, off, 0)
 
@@ -69,28 +68,28 @@ def _pop(head: int, node: int) -> int:
 
 
 @native()
-def bpf_list_pop_front(head: int, env: int) -> int:
+def bpf_list_pop_front(head: int, env: Env) -> int:
     """The first node, which is taken out; 0 for an empty list."""
     _ring(head)
     return _pop(head, load64(head))
 
 
 @native()
-def bpf_list_pop_back(head: int, env: int) -> int:
+def bpf_list_pop_back(head: int, env: Env) -> int:
     """The last node."""
     _ring(head)
     return _pop(head, load64(head + _PREV))
 
 
 @native()
-def bpf_list_front(head: int, env: int) -> int:
+def bpf_list_front(head: int, env: Env) -> int:
     """The first node, which stays; 0 for an empty list."""
     _ring(head)
     return 0 if load64(head) == head else load64(head)
 
 
 @native()
-def bpf_list_back(head: int, env: int) -> int:
+def bpf_list_back(head: int, env: Env) -> int:
     """The last node, which stays."""
     _ring(head)
     return 0 if load64(head + _PREV) == head else load64(head + _PREV)
@@ -132,10 +131,10 @@ def _rotate_up(root: int, node: int) -> None:
 
 
 @native()
-def bpf_rbtree_add_impl(root: int, node: int, less: int, env: int, off: int) -> int:
+def bpf_rbtree_add_impl(root: int, node: int, less: int, env: Env, off: int) -> int:
     """Put a node in before the first that it is less than. 0; -EINVAL where it is in a tree already, as for lists."""
     if load64(node + _TREE_OWNER) != 0:
-        object_drop_all(load64(env + _MACHINE), object_put(node - off, 0))
+        object_drop_all(env.machine, object_put(node - off, 0))
         return -EINVAL
     store64(node + _LEFT, 0)
     store64(node + _RIGHT, 0)
@@ -145,7 +144,7 @@ def bpf_rbtree_add_impl(root: int, node: int, less: int, env: int, off: int) -> 
     at_node = load64(root)
     while at_node != 0:
         parent = at_node
-        side = _LEFT if call_subprog(less, node, parent, 0, 0, 0, env) != 0 else _RIGHT
+        side = _LEFT if call_subprog(less, node, parent, 0, 0, 0, int(env)) != 0 else _RIGHT
         at_node = load64(parent + side)
     store64(node, parent)
     if parent == 0:
@@ -158,7 +157,7 @@ def bpf_rbtree_add_impl(root: int, node: int, less: int, env: int, off: int) -> 
 
 
 @native()
-def bpf_rbtree_remove(root: int, node: int, env: int) -> int:
+def bpf_rbtree_remove(root: int, node: int, env: Env) -> int:
     """Take a node out: the node, or 0 where it is not in this tree."""
     if load64(node + _TREE_OWNER) != root:
         return 0
@@ -176,7 +175,7 @@ def bpf_rbtree_remove(root: int, node: int, env: int) -> int:
 
 
 @native()
-def bpf_rbtree_first(root: int, env: int) -> int:
+def bpf_rbtree_first(root: int, env: Env) -> int:
     """The least node, which stays; 0 for an empty tree."""
     node = load64(root)
     if node == 0:

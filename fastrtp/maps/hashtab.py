@@ -15,18 +15,18 @@ from fastrtp.errors import ENOTSUPP
 from fastrtp.maps.attr import ACCESS_FLAGS, KMALLOC_MAX_SIZE, PCPU_MIN_UNIT_SIZE, MapAttr, access_ok, refuse, round8
 from fastrtp.maps.base import Bytes, Map, round_up
 from fastrtp.maps.ops import BASIC_FIELDS, LOCKED_FIELDS, OWNING_FIELDS, Batch, MapOps, NativeCall
-from fastrtp.native.layout import (
-    HTAB_BUCKET,
-    HTAB_ELEM,
-    HTAB_POOL,
+from fastrtp.maps.records import (
     IN_PLACE,
     INACTIVE,
     LOCAL_FREE_TARGET,
-    LRU_LIST,
-    LRU_LOCAL,
-    LRU_NODE,
     REPLACE,
     REPLACE_FREE,
+    HtabBucket,
+    HtabElem,
+    HtabPool,
+    LruList,
+    LruLocal,
+    LruNode,
 )
 from fastrtp.uapi import BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC, BPF_F_NUMA_NODE, BPF_F_ZERO_SEED, BpfMapType
 
@@ -109,7 +109,7 @@ class HashMap(Map):
             self._round_max_entries(cpus)
         # an update from a program gives a key another element
         self.room = self.max_entries + (0 if lru or self.percpu else cpus)
-        self.key_at = HTAB_ELEM.itemsize if self.key_size <= 4 else 8
+        self.key_at = HtabElem.layout.size if self.key_size <= 4 else 8
         self.value_at = round_up(self.key_at + self.key_size, 8)
         self.percpu_size = round_up(self.value_size, 8) if self.percpu else 0
         self.stride = round_up(self.percpu_size * self.room, 64)
@@ -118,11 +118,11 @@ class HashMap(Map):
         record = self.record
         record["elem_size"], record["value_at"], record["value_stride"] = self.elem_size, self.value_at, self.stride
         record["slot_mask"], record["percpu_size"] = self.slots - 1, self.percpu_size
-        record["slots"] = self._alloc(self.slots * HTAB_BUCKET.itemsize)
+        record["slots"] = self._alloc(self.slots * HtabBucket.layout.size)
         record["links"] = self._alloc(4 * (self.room + 1))
         record["values"] = self.elements = self._alloc(self.elem_size * self.room)
         record["percpu"] = self.values = self._alloc(self.stride * cpus) if self.percpu else 0
-        record["pools"], self._pools = self._record(HTAB_POOL, cpus)
+        record["pools"], self._pools = self._record(HtabPool.layout.dtype, cpus)
         record["limit"] = self.max_entries
         if lru:
             self._create_lru(cpus)
@@ -139,14 +139,14 @@ class HashMap(Map):
         lists = cpus if own_lists else 1
         first = self.max_entries + 1
         heads = _LRU_HEADS * lists + (0 if own_lists else _LOCAL_HEADS * cpus)
-        self.record["lru_nodes"], nodes = self._record(LRU_NODE, first + heads)
+        self.record["lru_nodes"], nodes = self._record(LruNode.layout.dtype, first + heads)
         nodes["prev"][first:] = nodes["next"][first:] = np.arange(first, first + heads)
-        self.record["lru"], lru = self._record(LRU_LIST, lists)
+        self.record["lru"], lru = self._record(LruList.layout.dtype, lists)
         lru["heads"] = first + _LRU_HEADS * np.arange(lists)
         lru["next_inactive_rotation"] = lru["heads"] + INACTIVE
         lru["unused"] = self.max_entries // lists
         if not own_lists:
-            self.record["lru_locals"], locals_ = self._record(LRU_LOCAL, cpus)
+            self.record["lru_locals"], locals_ = self._record(LruLocal.layout.dtype, cpus)
             locals_["heads"] = first + _LRU_HEADS + _LOCAL_HEADS * np.arange(cpus)
             locals_["next_steal"] = np.arange(cpus)
             self.record["lru_target"] = min(max(self.max_entries // cpus // 2, 1), LOCAL_FREE_TARGET)
@@ -192,7 +192,9 @@ class HashMap(Map):
         """(bucket, keys, values): copies of the elements in buckets `start` (below n_buckets) and later, by bucket."""
         with self.turn():
             mask, arena = self.slots - 1, self.memory.arena
-            first = arena.view(int(self.record["slots"][0]), self.slots * HTAB_BUCKET.itemsize).view(HTAB_BUCKET)["first"]
+            first = arena.view(int(self.record["slots"][0]), self.slots * HtabBucket.layout.size).view(HtabBucket.layout.dtype)[
+                "first"
+            ]
             links = arena.view(int(self.record["links"][0]), 4 * (self.room + 1)).view("<u4")
             slot = np.flatnonzero(first)
             slot = slot[slot & (self.n_buckets - 1) >= start]

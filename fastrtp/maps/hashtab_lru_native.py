@@ -24,42 +24,40 @@ from fastrtp.maps.htab_chain_native import (
 from fastrtp.maps.htab_elem_native import REFERENCED, htab_element, htab_key_at, htab_take_out, htab_touch
 from fastrtp.maps.htab_pool_native import htab_count
 from fastrtp.maps.htab_value_native import htab_free_fields, htab_write_value
-from fastrtp.native.intrinsics import device, load32, load64, memcpy, native, nonnull, outline
-from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.maps.records import HtabBucket, HtabElem, MapRecord
+from fastrtp.native.intrinsics import device, load32, memcpy, native, nonnull, outline
+from fastrtp.native.records import Env
 from fastrtp.uapi import BPF_EXIST, BPF_NOEXIST
-
-_PERCPU = at(MAP, "percpu")
-_CPU = at(ENV, "cpu")
 
 _bpf_lru_pop_free = outline("bpf_lru_pop_free", 4)
 _bpf_lru_push_free = outline("bpf_lru_push_free", 3)
 
 
 @native(inline=True)
-def htab_lru_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int) -> int:
+def htab_lru_map_lookup_elem(map: MapRecord, key: int, env: Env, key_size: int, elem_size: int, value_at: int, mask: int) -> int:
     """Address of the value, or 0; the element is marked as used."""
     number = htab_find(map, key, key_size, elem_size, mask)
     if number == 0:
         return 0
-    htab_touch(htab_element(map, number, elem_size))
+    htab_touch(HtabElem(htab_element(map, number, elem_size)))
     return nonnull(htab_element(map, number, elem_size) + value_at)
 
 
 @native(inline=True)
 def htab_lru_percpu_map_lookup_elem(
-    map: int, key: int, env: int, key_size: int, elem_size: int, percpu_size: int, mask: int, stride: int
+    map: MapRecord, key: int, env: Env, key_size: int, elem_size: int, percpu_size: int, mask: int, stride: int
 ) -> int:
     """Address of this CPU's value, or 0; the element is marked as used."""
     number = htab_find(map, key, key_size, elem_size, mask)
     if number == 0:
         return 0
-    htab_touch(htab_element(map, number, elem_size))
-    return nonnull(load64(map + _PERCPU) - percpu_size + number * percpu_size + load64(env + _CPU) * stride)
+    htab_touch(HtabElem(htab_element(map, number, elem_size)))
+    return nonnull(map.percpu - percpu_size + number * percpu_size + env.cpu * stride)
 
 
 @device
 def htab_lru_update(
-    map: int,
+    map: MapRecord,
     key: int,
     value: int,
     flags: int,
@@ -80,14 +78,14 @@ def htab_lru_update(
     hash = bytes_hash(key, key_size)
     number = 0
     if stride == 0 or flags != BPF_EXIST:
-        number = _bpf_lru_pop_free(map, hash & 0xFFFFFFFF, own, 0)
+        number = _bpf_lru_pop_free(int(map), hash & 0xFFFFFFFF, own, 0)
         if number == 0:
             return -ENOMEM
-        element = htab_element(map, number, elem_size)
-        memcpy(element + htab_key_at(key_size), key, key_size)
+        element = HtabElem(htab_element(map, number, elem_size))
+        memcpy(int(element) + htab_key_at(key_size), key, key_size)
         if stride == 0:
-            htab_write_value(map, number, element, value, value_size, value_at, 0, cpus, cpu, fields, True)
-    bucket = htab_bucket(map, hash, mask)
+            htab_write_value(map, number, int(element), value, value_size, value_at, 0, cpus, cpu, fields, True)
+    bucket = HtabBucket(htab_bucket(map, hash, mask))
     htab_lock_bucket(bucket)
     link = htab_find_link(map, hash, key, key_size, elem_size, mask)
     status = 0
@@ -98,37 +96,37 @@ def htab_lru_update(
         status = -EEXIST
     elif link == 0:
         if stride != 0:
-            element = htab_element(map, number, elem_size)
-            htab_write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, True)
-        htab_insert(map, bucket, hash, number, elem_size, mask)
+            element = HtabElem(htab_element(map, number, elem_size))
+            htab_write_value(map, number, int(element), value, value_size, value_at, stride, cpus, cpu, fields, True)
+        htab_insert(map, int(bucket), hash, number, elem_size, mask)
         htab_count(map, own, 1)
         freed = 0
     elif stride == 0:
         freed = load32(link) & mask
         htab_replace(map, link, number, elem_size, mask, REFERENCED)
-        htab_take_out(htab_element(map, freed, elem_size))
+        htab_take_out(HtabElem(htab_element(map, freed, elem_size)))
     else:
         old = load32(link) & mask
-        element = htab_element(map, old, elem_size)
+        element = HtabElem(htab_element(map, old, elem_size))
         htab_touch(element)
-        htab_write_value(map, old, element, value, value_size, value_at, stride, cpus, cpu, fields, False)
+        htab_write_value(map, old, int(element), value, value_size, value_at, stride, cpus, cpu, fields, False)
         if fields != 0:
             htab_free_fields(map, old, cpu)
     htab_unlock_bucket(bucket)
     if freed != 0:
         if fields != 0:
             htab_free_fields(map, freed, -1)
-        _bpf_lru_push_free(map, freed, 0)
+        _bpf_lru_push_free(int(map), freed, 0)
     return status
 
 
 @native(inline=True)
 def htab_lru_map_update_elem(
-    map: int,
+    map: MapRecord,
     key: int,
     value: int,
     flags: int,
-    env: int,
+    env: Env,
     key_size: int,
     value_size: int,
     elem_size: int,
@@ -138,15 +136,15 @@ def htab_lru_map_update_elem(
     cpus: int,
 ) -> int:
     """Update from a program, of a map without special fields in its values. 0, -EINVAL, -EEXIST, -ENOENT or -ENOMEM."""
-    cpu = load64(env + _CPU)
+    cpu = env.cpu
     return htab_lru_update(map, key, value, flags, key_size, value_size, elem_size, value_at, mask, stride, cpus, cpu, cpu, 0)
 
 
 @device
-def htab_lru_delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: int, fields: int) -> int:
+def htab_lru_delete(map: MapRecord, key: int, key_size: int, elem_size: int, mask: int, own: int, fields: int) -> int:
     """0, or -ENOENT."""
     hash = bytes_hash(key, key_size)
-    bucket = htab_bucket(map, hash, mask)
+    bucket = HtabBucket(htab_bucket(map, hash, mask))
     htab_lock_bucket(bucket)
     link = htab_find_link(map, hash, key, key_size, elem_size, mask)
     if link == 0:
@@ -157,11 +155,11 @@ def htab_lru_delete(map: int, key: int, key_size: int, elem_size: int, mask: int
     if fields != 0:
         htab_free_fields(map, number, -1)
     htab_count(map, own, -1)
-    _bpf_lru_push_free(map, number, 0)
+    _bpf_lru_push_free(int(map), number, 0)
     return 0
 
 
 @native(inline=True)
-def htab_lru_map_delete_elem(map: int, key: int, env: int, key_size: int, elem_size: int, mask: int) -> int:
+def htab_lru_map_delete_elem(map: MapRecord, key: int, env: Env, key_size: int, elem_size: int, mask: int) -> int:
     """Delete from a map without special fields in its values. 0, or -ENOENT."""
-    return htab_lru_delete(map, key, key_size, elem_size, mask, load64(env + _CPU), 0)
+    return htab_lru_delete(map, key, key_size, elem_size, mask, env.cpu, 0)

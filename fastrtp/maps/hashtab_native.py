@@ -40,13 +40,11 @@ from fastrtp.maps.htab_chain_native import (
 from fastrtp.maps.htab_elem_native import htab_element, htab_hold, htab_key_at, htab_let_go, htab_take_out
 from fastrtp.maps.htab_pool_native import htab_alloc, htab_count, htab_own, htab_pool, htab_push, htab_swap_in, htab_swap_out
 from fastrtp.maps.htab_value_native import htab_free_fields, htab_write_value
-from fastrtp.native.intrinsics import device, load32, load64, memcpy, native, nonnull, outline, smp
-from fastrtp.native.layout import ENV, IN_PLACE, MAP, REPLACE_FREE, at
+from fastrtp.maps.records import IN_PLACE, REPLACE_FREE, HtabBucket, HtabElem, MapRecord
+from fastrtp.native.intrinsics import device, load32, memcpy, native, nonnull, outline, smp
+from fastrtp.native.records import Env
 from fastrtp.native.smp_native import spin_lock, spin_unlock, wait_turn
 from fastrtp.uapi import BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST
-
-_PERCPU = at(MAP, "percpu")
-_CPU = at(ENV, "cpu")
 
 _alloc_slow = outline("htab_alloc_slow", 3)
 
@@ -56,7 +54,7 @@ _alloc_slow = outline("htab_alloc_slow", 3)
 
 @device
 def htab_update(
-    map: int,
+    map: MapRecord,
     key: int,
     value: int,
     flags: int,
@@ -82,24 +80,24 @@ def htab_update(
     number = 0
     if smp() != 0 and fields == 0 and replace == IN_PLACE and flags != BPF_NOEXIST:
         number = htab_find(map, key, key_size, elem_size, mask)
-        element = htab_element(map, number, elem_size)
+        element = HtabElem(htab_element(map, number, elem_size))
         if number != 0 and htab_hold(element):
-            same = bytes_equal(element + htab_key_at(key_size), key, key_size)
+            same = bytes_equal(int(element) + htab_key_at(key_size), key, key_size)
             if same:
-                htab_write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, 0, False)
+                htab_write_value(map, number, int(element), value, value_size, value_at, stride, cpus, cpu, 0, False)
             htab_let_go(element)
             if same:
                 return 0
         number = 0
     hash = bytes_hash(key, key_size)
-    bucket = htab_bucket(map, hash, mask)
+    bucket = HtabBucket(htab_bucket(map, hash, mask))
     htab_lock_bucket(bucket)
     link = htab_find_link(map, hash, key, key_size, elem_size, mask)
     if link == 0 and flags != BPF_EXIST:
         number = htab_alloc(map, elem_size, own)
         if number == 0:
             htab_unlock_bucket(bucket)  # another CPU's pool takes a lock
-            number = _alloc_slow(map, own, 0)
+            number = _alloc_slow(int(map), own, 0)
             if number == 0:
                 return -E2BIG
             htab_lock_bucket(bucket)
@@ -109,29 +107,29 @@ def htab_update(
     old = 0
     if link != 0:
         if number != 0:  # another CPU was faster
-            htab_push(map, htab_pool(map, own), number, elem_size)
+            htab_push(map, int(htab_pool(map, own)), number, elem_size)
         old = load32(link) & mask
         if flags == BPF_NOEXIST:
             status = -EEXIST
             old = 0
         elif replace != IN_PLACE and lock == 0:
             number = htab_swap_in(map, own, elem_size, replace == REPLACE_FREE)
-            element = htab_element(map, number, elem_size)
-            memcpy(element + htab_key_at(key_size), key, key_size)
-            htab_write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, True)
+            element = HtabElem(htab_element(map, number, elem_size))
+            memcpy(int(element) + htab_key_at(key_size), key, key_size)
+            htab_write_value(map, number, int(element), value, value_size, value_at, stride, cpus, cpu, fields, True)
             htab_replace(map, link, number, elem_size, mask, 0)
-            htab_take_out(htab_element(map, old, elem_size))
+            htab_take_out(HtabElem(htab_element(map, old, elem_size)))
         else:
-            element = htab_element(map, old, elem_size)
+            element = HtabElem(htab_element(map, old, elem_size))
             spins = 0
             while smp() != 0 and not htab_hold(element):
                 wait_turn(spins)
                 spins += 1
             if lock != 0:
-                spin_lock(element + lock)
-            htab_write_value(map, old, element, value, value_size, value_at, stride, cpus, cpu, fields, False)
+                spin_lock(int(element) + lock)
+            htab_write_value(map, old, int(element), value, value_size, value_at, stride, cpus, cpu, fields, False)
             if lock != 0:
-                spin_unlock(element + lock)
+                spin_unlock(int(element) + lock)
             if smp() != 0:
                 htab_let_go(element)
             if fields != 0 and lock == 0:
@@ -140,10 +138,10 @@ def htab_update(
     elif number == 0:
         status = -ENOENT
     else:
-        element = htab_element(map, number, elem_size)
-        memcpy(element + htab_key_at(key_size), key, key_size)
-        htab_write_value(map, number, element, value, value_size, value_at, stride, cpus, cpu, fields, True)
-        htab_insert(map, bucket, hash, number, elem_size, mask)
+        element = HtabElem(htab_element(map, number, elem_size))
+        memcpy(int(element) + htab_key_at(key_size), key, key_size)
+        htab_write_value(map, number, int(element), value, value_size, value_at, stride, cpus, cpu, fields, True)
+        htab_insert(map, int(bucket), hash, number, elem_size, mask)
         htab_count(map, own, 1)
     htab_unlock_bucket(bucket)
     if old != 0:
@@ -157,7 +155,7 @@ def htab_update(
 
 
 @native(inline=True)
-def htab_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_size: int, value_at: int, mask: int) -> int:
+def htab_map_lookup_elem(map: MapRecord, key: int, env: Env, key_size: int, elem_size: int, value_at: int, mask: int) -> int:
     """Address of the value, or 0."""
     number = htab_find(map, key, key_size, elem_size, mask)
     return nonnull(htab_element(map, number, elem_size) + value_at) if number != 0 else 0
@@ -165,22 +163,22 @@ def htab_map_lookup_elem(map: int, key: int, env: int, key_size: int, elem_size:
 
 @native(inline=True)
 def htab_percpu_map_lookup_elem(
-    map: int, key: int, env: int, key_size: int, elem_size: int, percpu_size: int, mask: int, stride: int
+    map: MapRecord, key: int, env: Env, key_size: int, elem_size: int, percpu_size: int, mask: int, stride: int
 ) -> int:
     """Address of this CPU's value, or 0."""
     number = htab_find(map, key, key_size, elem_size, mask)
     if number == 0:
         return 0
-    return nonnull(load64(map + _PERCPU) - percpu_size + number * percpu_size + load64(env + _CPU) * stride)
+    return nonnull(map.percpu - percpu_size + number * percpu_size + env.cpu * stride)
 
 
 @native(inline=True)
 def htab_map_update_elem(
-    map: int,
+    map: MapRecord,
     key: int,
     value: int,
     flags: int,
-    env: int,
+    env: Env,
     key_size: int,
     value_size: int,
     elem_size: int,
@@ -191,17 +189,17 @@ def htab_map_update_elem(
     replace: int,
 ) -> int:
     """Update from a program, of a map without special fields in its values. 0, -EINVAL, -EEXIST, -ENOENT or -E2BIG."""
-    cpu, own = load64(env + _CPU), htab_own(env)
+    cpu, own = env.cpu, htab_own(env)
     return htab_update(
         map, key, value, flags, key_size, value_size, elem_size, value_at, mask, stride, cpus, cpu, own, 0, replace
     )
 
 
 @device
-def htab_delete(map: int, key: int, key_size: int, elem_size: int, mask: int, own: int, fields: int) -> int:
+def htab_delete(map: MapRecord, key: int, key_size: int, elem_size: int, mask: int, own: int, fields: int) -> int:
     """0, or -ENOENT."""
     hash = bytes_hash(key, key_size)
-    bucket = htab_bucket(map, hash, mask)
+    bucket = HtabBucket(htab_bucket(map, hash, mask))
     htab_lock_bucket(bucket)
     link = htab_find_link(map, hash, key, key_size, elem_size, mask)
     if link == 0:
@@ -211,12 +209,12 @@ def htab_delete(map: int, key: int, key_size: int, elem_size: int, mask: int, ow
     htab_unlock_bucket(bucket)
     if fields != 0:
         htab_free_fields(map, number, -1)
-    htab_push(map, htab_pool(map, own), number, elem_size)
+    htab_push(map, int(htab_pool(map, own)), number, elem_size)
     htab_count(map, own, -1)
     return 0
 
 
 @native(inline=True)
-def htab_map_delete_elem(map: int, key: int, env: int, key_size: int, elem_size: int, mask: int) -> int:
+def htab_map_delete_elem(map: MapRecord, key: int, env: Env, key_size: int, elem_size: int, mask: int) -> int:
     """Delete from a map without special fields in its values. 0, or -ENOENT."""
     return htab_delete(map, key, key_size, elem_size, mask, htab_own(env), 0)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import cmpxchg32, device, load32, load64, load_acquire32, smp, store32, store_release32
-from fastrtp.native.layout import HTAB_ELEM, MAP, at
+from fastrtp.maps.records import HtabElem, MapRecord
+from fastrtp.native.intrinsics import cmpxchg32, device, load32, load_acquire32, smp, store32, store_release32
 from fastrtp.native.smp_native import wait_turn
 
-_VALUES = at(MAP, "values")
-_ELEM_SIZE = at(MAP, "elem_size")
-_VALUE_AT = at(MAP, "value_at")
-_PERCPU = at(MAP, "percpu")
-_PERCPU_SIZE = at(MAP, "percpu_size")
-_KEY_SIZE = at(MAP, "key_size")
-_STATE = at(HTAB_ELEM, "state")
+_STATE = HtabElem.layout.at("state")
 
 IN_USE = 1 << 31
 REFERENCED = 1 << 30
@@ -20,9 +14,9 @@ HELD = 1 << 29
 
 
 @device
-def htab_element(map: int, number: int, elem_size: int) -> int:
+def htab_element(map: MapRecord, number: int, elem_size: int) -> int:
     """Address of an element."""
-    return load64(map + _VALUES) - elem_size + number * elem_size
+    return map.values - elem_size + number * elem_size
 
 
 @device
@@ -32,43 +26,43 @@ def htab_key_at(key_size: int) -> int:
 
 
 @device
-def htab_key(map: int, element: int) -> int:
+def htab_key(map: MapRecord, element: int) -> int:
     """Address of an element's key."""
-    return element + htab_key_at(load64(map + _KEY_SIZE))
+    return element + htab_key_at(map.key_size)
 
 
 @device
-def htab_in_use(element: int) -> bool:
+def htab_in_use(element: HtabElem) -> bool:
     """Whether an element is in the map."""
-    return load32(element + _STATE) & IN_USE != 0
+    return element.state & IN_USE != 0
 
 
 @device
-def htab_value(map: int, number: int) -> int:
+def htab_value(map: MapRecord, number: int) -> int:
     """Address of the (first CPU's) value of an element."""
-    size = load64(map + _PERCPU_SIZE)
+    size = map.percpu_size
     if size != 0:
-        return load64(map + _PERCPU) - size + number * size
-    return htab_element(map, number, load64(map + _ELEM_SIZE)) + load64(map + _VALUE_AT)
+        return map.percpu - size + number * size
+    return htab_element(map, number, map.elem_size) + map.value_at
 
 
 @device
-def htab_hold(element: int) -> bool:
+def htab_hold(element: HtabElem) -> bool:
     """Keep an element from being freed, and its value from being written by others."""
-    state = load32(element + _STATE)
-    return state & (IN_USE | HELD) == IN_USE and cmpxchg32(element + _STATE, state, state | HELD) == state
+    state = element.state
+    return state & (IN_USE | HELD) == IN_USE and cmpxchg32(int(element) + _STATE, state, state | HELD) == state
 
 
 @device
-def htab_let_go(element: int) -> None:
+def htab_let_go(element: HtabElem) -> None:
     """End that."""
-    store_release32(element + _STATE, load32(element + _STATE) & ~HELD)
+    store_release32(int(element) + _STATE, element.state & ~HELD)
 
 
 @device
-def htab_touch(element: int) -> None:
+def htab_touch(element: HtabElem) -> None:
     """Mark an LRU map's element as used, unless it is on its way out. Kernel: bpf_lru_node_set_ref"""
-    state = element + _STATE
+    state = int(element) + _STATE
     if load32(state) == IN_USE:
         if smp() == 0:
             store32(state, IN_USE | REFERENCED)
@@ -77,15 +71,15 @@ def htab_touch(element: int) -> None:
 
 
 @device
-def htab_take_out(element: int) -> None:
+def htab_take_out(element: HtabElem) -> None:
     """Mark an element that was in the map as one that is not. Its bucket is held."""
     if smp() == 0:
-        store32(element + _STATE, 0)
+        element.state = 0
         return
     spins = 0
     while True:
-        state = load_acquire32(element + _STATE)
-        if state & HELD == 0 and cmpxchg32(element + _STATE, state, 0) == state:
+        state = load_acquire32(int(element) + _STATE)
+        if state & HELD == 0 and cmpxchg32(int(element) + _STATE, state, 0) == state:
             return
         wait_turn(spins)
         spins += 1

@@ -6,6 +6,7 @@ Kernel: kernel/bpf/percpu_freelist.c.
 from __future__ import annotations
 
 from fastrtp.maps.htab_elem_native import htab_element
+from fastrtp.maps.records import HtabElem, HtabPool, MapRecord
 from fastrtp.native.intrinsics import (
     cmpxchg64,
     device,
@@ -20,20 +21,12 @@ from fastrtp.native.intrinsics import (
     store32,
     store64,
 )
-from fastrtp.native.layout import ENV, HTAB_ELEM, HTAB_POOL, MAP, at
+from fastrtp.native.records import Env
 from fastrtp.native.smp_native import spin_lock, spin_unlock
 
-_ELEM_SIZE = at(MAP, "elem_size")
-_LIMIT = at(MAP, "limit")
-_POOLS = at(MAP, "pools")
-_FRESH = at(MAP, "fresh")
-_LOCK = at(MAP, "lock")
-_CPUS = at(MAP, "cpus")
-_CPU = at(ENV, "cpu")
-_STATE = at(HTAB_ELEM, "state")
-_POOL_SIZE = HTAB_POOL.itemsize
-_POOL_COUNT = at(HTAB_POOL, "count")
-_POOL_EXTRA = at(HTAB_POOL, "extra")
+_LOCK = MapRecord.layout.at("lock")
+_STATE = HtabElem.layout.at("state")
+_POOL_COUNT = HtabPool.layout.at("count")
 _U32 = 0xFFFFFFFF
 _REGION = 8192
 
@@ -41,19 +34,19 @@ _alloc_slow = outline("htab_alloc_slow", 3)
 
 
 @device
-def htab_pool(map: int, own: int) -> int:
+def htab_pool(map: MapRecord, own: int) -> HtabPool:
     """Address of a CPU's HTAB_POOL."""
-    return load64(map + _POOLS) + own * _POOL_SIZE
+    return map.pools[own]
 
 
 @device
-def htab_own(env: int) -> int:
+def htab_own(env: Env) -> int:
     """Whose pool a CPU uses: its own while others run, else CPU 0's, so that elements go round in a small area."""
-    return 0 if smp() == 0 else load64(env + _CPU)
+    return 0 if smp() == 0 else env.cpu
 
 
 @device
-def htab_push(map: int, pool: int, number: int, elem_size: int) -> None:
+def htab_push(map: MapRecord, pool: int, number: int, elem_size: int) -> None:
     """Make an element free that nothing links to."""
     state = htab_element(map, number, elem_size) + _STATE
     if smp() == 0:
@@ -68,7 +61,7 @@ def htab_push(map: int, pool: int, number: int, elem_size: int) -> None:
 
 
 @device
-def _pop(map: int, pool: int, elem_size: int) -> int:
+def _pop(map: MapRecord, pool: int, elem_size: int) -> int:
     """A free element of a pool, or 0. The tag tells whether the list is still the one that was read."""
     if smp() == 0:
         number = load32(pool)
@@ -86,78 +79,78 @@ def _pop(map: int, pool: int, elem_size: int) -> int:
 
 
 @device
-def htab_count(map: int, own: int, more: int) -> None:
+def htab_count(map: MapRecord, own: int, more: int) -> None:
     """A CPU put so many elements in."""
-    address = htab_pool(map, own) + _POOL_COUNT
+    address = int(htab_pool(map, own)) + _POOL_COUNT
     store64(address, load64(address) + more)
 
 
 @device
-def htab_alloc(map: int, elem_size: int, own: int) -> int:
+def htab_alloc(map: MapRecord, elem_size: int, own: int) -> int:
     """A free element, where that is a matter of a few instructions; or 0."""
-    number = _pop(map, htab_pool(map, own), elem_size)
+    number = _pop(map, int(htab_pool(map, own)), elem_size)
     if number == 0 and smp() == 0:
-        fresh = load64(map + _FRESH)
-        if fresh < load64(map + _LIMIT):
-            store64(map + _FRESH, fresh + 1)
+        fresh = map.fresh
+        if fresh < map.limit:
+            map.fresh = fresh + 1
             return fresh + 1
     return number
 
 
 @device
-def _take_fresh(map: int, own: int) -> int:
+def _take_fresh(map: MapRecord, own: int) -> int:
     """The first of a batch of elements that were never used; the others become the pool's.
 
     With several CPUs a batch is two pages: a processor fetches lines around those that it is asked for, and would take them
     from the CPU that counts in them.
     """
     number = 0
-    spin_lock(map + _LOCK)  # whoever finds none left finds those of the batch in its owner's pool
-    fresh = load64(map + _FRESH)
-    batch = load64(map + _LIMIT) - fresh
+    spin_lock(int(map) + _LOCK)  # whoever finds none left finds those of the batch in its owner's pool
+    fresh = map.fresh
+    batch = map.limit - fresh
     if batch > 0:
         number = fresh + 1
         if smp() == 0:
             batch = 1
         else:
-            share = max(_REGION // load64(map + _ELEM_SIZE), 1)
+            share = max(_REGION // map.elem_size, 1)
             batch = min(batch, share - fresh % share)
-        store64(map + _FRESH, fresh + batch)
+        map.fresh = fresh + batch
         while batch > 1:
-            htab_push(map, htab_pool(map, own), fresh + batch, load64(map + _ELEM_SIZE))
+            htab_push(map, int(htab_pool(map, own)), fresh + batch, map.elem_size)
             batch -= 1
-    spin_unlock(map + _LOCK)
+    spin_unlock(int(map) + _LOCK)
     return number
 
 
 @native()
-def htab_alloc_slow(map: int, own: int, env: int) -> int:
+def htab_alloc_slow(map: MapRecord, own: int, env: Env) -> int:
     """An element to fill: never used, or freed by another CPU. 0 when the map is full."""
-    elem_size = load64(map + _ELEM_SIZE)
+    elem_size = map.elem_size
     number = _take_fresh(map, own)
     cpu = 0
-    while number == 0 and cpu < load64(map + _CPUS):
-        number = _pop(map, htab_pool(map, cpu), elem_size)
+    while number == 0 and cpu < map.cpus:
+        number = _pop(map, int(htab_pool(map, cpu)), elem_size)
         cpu += 1
     return number
 
 
 @device
-def _take_extra(map: int, own: int) -> int:
+def _take_extra(map: MapRecord, own: int) -> int:
     pool = htab_pool(map, own)
-    number = load64(pool + _POOL_EXTRA)
+    number = pool.extra
     if number == 0:
-        spin_lock(map + _LOCK)
-        number = load64(map + _FRESH) + 1
-        store64(map + _FRESH, number)
-        store64(map + _LIMIT, load64(map + _LIMIT) + 1)
-        spin_unlock(map + _LOCK)
-        store64(pool + _POOL_EXTRA, number)
+        spin_lock(int(map) + _LOCK)
+        number = map.fresh + 1
+        map.fresh = number
+        map.limit = map.limit + 1
+        spin_unlock(int(map) + _LOCK)
+        pool.extra = number
     return number
 
 
 @device
-def htab_swap_in(map: int, own: int, elem_size: int, any_free: bool) -> int:
+def htab_swap_in(map: MapRecord, own: int, elem_size: int, any_free: bool) -> int:
     """An element for the new value of a key that is there. Kernel: kernel/bpf/hashtab.c:alloc_htab_elem with an old_elem.
 
     The one that the CPU's last replacement set free; `any_free`: one that an insertion would get, where the map is not full.
@@ -166,25 +159,25 @@ def htab_swap_in(map: int, own: int, elem_size: int, any_free: bool) -> int:
     if any_free:
         number = htab_alloc(map, elem_size, own)
         if number == 0:
-            number = _alloc_slow(map, own, 0)
+            number = _alloc_slow(int(map), own, 0)
     return number if number != 0 else _take_extra(map, own)
 
 
 @device
-def htab_swap_out(map: int, own: int, new: int, old: int, elem_size: int) -> None:
+def htab_swap_out(map: MapRecord, own: int, new: int, old: int, elem_size: int) -> None:
     """The element that the key had before goes where the new one came from."""
     pool = htab_pool(map, own)
-    if load64(pool + _POOL_EXTRA) == new:
-        store64(pool + _POOL_EXTRA, old)
+    if pool.extra == new:
+        pool.extra = old
     else:
-        htab_push(map, pool, old, elem_size)
+        htab_push(map, int(pool), old, elem_size)
 
 
 @native()
-def bpf_map_sum_elem_count(map: int, env: int) -> int:
+def bpf_map_sum_elem_count(map: MapRecord, env: Env) -> int:
     """Elements of a hash map, 0 for a map of another family. Kernel: kernel/bpf/map_iter.c:bpf_map_sum_elem_count"""
     count = 0
-    if load64(map + _POOLS) != 0:
-        for cpu in range(load64(map + _CPUS)):
-            count += load64(load64(map + _POOLS) + cpu * _POOL_SIZE + _POOL_COUNT)
+    if map.pools:
+        for cpu in range(map.cpus):
+            count += map.pools[cpu].count
     return count

@@ -8,13 +8,10 @@ from __future__ import annotations
 from fastrtp.maps.field_rows_native import check_and_init_map_value, copy_map_value
 from fastrtp.maps.fields_native import free_fields, free_fields_of_cpu
 from fastrtp.maps.htab_elem_native import htab_value
-from fastrtp.native.intrinsics import device, load64, memset, native, outline
-from fastrtp.native.layout import MAP, at
+from fastrtp.maps.records import MapRecord
+from fastrtp.native.intrinsics import device, memset, native, outline
+from fastrtp.native.records import Env
 from fastrtp.native.smp_native import copy_value
-
-_PERCPU = at(MAP, "percpu")
-_STRIDE = at(MAP, "value_stride")
-_MAP_MACHINE = at(MAP, "machine")
 
 _write_fields = outline("htab_write_fields", 6)
 
@@ -28,7 +25,7 @@ def _write(map: int, target: int, value: int, size: int, fields: int, fresh: boo
 
 
 @native()
-def htab_write_fields(map: int, target: int, value: int, size: int, fresh: int, env: int) -> int:
+def htab_write_fields(map: MapRecord, target: int, value: int, size: int, fresh: int, env: Env) -> int:
     """Write a value that has special fields. Kernel: copy_map_value, check_and_init_map_value."""
     if fresh != 0:
         check_and_init_map_value(map, target)
@@ -38,7 +35,7 @@ def htab_write_fields(map: int, target: int, value: int, size: int, fresh: int, 
 
 @device
 def htab_write_value(
-    map: int,
+    map: MapRecord,
     number: int,
     element: int,
     value: int,
@@ -55,25 +52,25 @@ def htab_write_value(
     `fields`: the values may have special fields, which are left alone (in a fresh element: zeroed).
     """
     if stride == 0:
-        _write(map, element + value_at, value, value_size, fields, fresh)
+        _write(int(map), element + value_at, value, value_size, fields, fresh)
         return
     size = (value_size + 7) & ~7
-    first = load64(map + _PERCPU) - size + number * size
+    first = map.percpu - size + number * size
     for other in range(cpus):
         if cpu < 0:
-            _write(map, first + other * stride, value + other * size, size, fields, fresh)
+            _write(int(map), first + other * stride, value + other * size, size, fields, fresh)
         elif other == cpu:
-            _write(map, first + other * stride, value, value_size, fields, fresh)
+            _write(int(map), first + other * stride, value, value_size, fields, fresh)
         elif fresh:
             memset(first + other * stride, 0, size)
 
 
 @device
-def htab_free_fields(map: int, number: int, cpu: int) -> None:
+def htab_free_fields(map: MapRecord, number: int, cpu: int) -> None:
     """Give back what the special fields of an element's value hold; of a per-CPU one: of that CPU's, or of all (`cpu` < 0)."""
-    machine = load64(map + _MAP_MACHINE)
+    machine = map.machine
     value = htab_value(map, number)
     if cpu < 0:
-        free_fields(machine, map, value, 0)
+        free_fields(int(machine), map, value, 0)
     else:
-        free_fields_of_cpu(machine, map, value + cpu * load64(map + _STRIDE))
+        free_fields_of_cpu(int(machine), map, value + cpu * map.value_stride)

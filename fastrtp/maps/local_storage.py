@@ -18,7 +18,7 @@ from fastrtp.errors import ENOTSUPP, BpfError
 from fastrtp.maps.attr import MapAttr, refuse
 from fastrtp.maps.base import Bytes, Map
 from fastrtp.maps.ops import BASIC_FIELDS, KeyBtf, MapOps
-from fastrtp.native.layout import LOCAL_STORAGE
+from fastrtp.maps.records import LocalStorageElem
 from fastrtp.uapi import BPF_EXIST, BPF_F_CLONE, BPF_F_LOCK, BPF_F_NO_PREALLOC, BpfMapType
 
 _BUCKETS = 1024
@@ -117,7 +117,7 @@ class LocalStorage(Map):
         for bucket in arena.view(self._buckets, 8 * _BUCKETS).view(np.int64).tolist():
             element = bucket
             while element:
-                record = arena.view(element, LOCAL_STORAGE.itemsize).view(LOCAL_STORAGE)
+                record = arena.view(element, LocalStorageElem.layout.size).view(LocalStorageElem.layout.dtype)
                 element = int(record["next"][0])
                 yield record
 
@@ -131,7 +131,7 @@ class LocalStorage(Map):
         return keys, self.hide_fields(values.copy())
 
     def _value_of(self, record: Any) -> bytes:
-        return self.memory.arena.view(record.ctypes.data + LOCAL_STORAGE.itemsize, self.value_size).tobytes()
+        return self.memory.arena.view(record.ctypes.data + LocalStorageElem.layout.size, self.value_size).tobytes()
 
     # by key: the kernel layer knows what a descriptor is of
 

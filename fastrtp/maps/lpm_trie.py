@@ -11,7 +11,7 @@ from fastrtp.errors import BpfError
 from fastrtp.maps.attr import ACCESS_FLAGS, KMALLOC_MAX_SIZE, MapAttr, access_ok, refuse
 from fastrtp.maps.base import Bytes, Map, round_up
 from fastrtp.maps.ops import Batch, KeyBtf, MapOps
-from fastrtp.native.layout import LPM_NODE
+from fastrtp.maps.records import LpmNode
 from fastrtp.uapi import BPF_F_NO_PREALLOC, BPF_F_NUMA_NODE, BpfMapType
 
 _DATA_SIZE_MAX = 256
@@ -41,7 +41,7 @@ class LpmTrie(Map):
     }
 
     def _create(self) -> None:
-        self.record["value_at"] = round_up(LPM_NODE.itemsize + self.key_size - _KEY_HEAD, 8)
+        self.record["value_at"] = round_up(LpmNode.layout.size + self.key_size - _KEY_HEAD, 8)
 
     def close(self) -> None:
         """Free all nodes and the map's memory."""

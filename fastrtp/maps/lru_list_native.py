@@ -20,57 +20,40 @@ from fastrtp.maps.fields_native import free_fields
 from fastrtp.maps.htab_chain_native import htab_bucket, htab_link_of, htab_lock_bucket, htab_unlock_bucket
 from fastrtp.maps.htab_elem_native import REFERENCED, htab_element, htab_take_out, htab_value
 from fastrtp.maps.htab_pool_native import htab_count
+from fastrtp.maps.records import (
+    ACTIVE,
+    FREE,
+    INACTIVE,
+    LOCAL_FREE,
+    LOCAL_FREE_TARGET,
+    LOCAL_PENDING,
+    PERCPU_FREE_TARGET,
+    HtabBucket,
+    HtabElem,
+    LruList,
+    LruLocal,
+    LruNode,
+    MapRecord,
+)
 from fastrtp.native.intrinsics import (
     cmpxchg32,
     device,
-    load8,
-    load16,
     load32,
     load64,
     load_acquire32,
     native,
     smp,
-    store8,
-    store16,
     store32,
     store64,
 )
-from fastrtp.native.layout import (
-    ACTIVE,
-    FREE,
-    HTAB_ELEM,
-    INACTIVE,
-    LOCAL_FREE,
-    LOCAL_FREE_TARGET,
-    LOCAL_PENDING,
-    LRU_LIST,
-    LRU_LOCAL,
-    LRU_NODE,
-    MAP,
-    PERCPU_FREE_TARGET,
-    at,
-)
+from fastrtp.native.records import Env
 from fastrtp.native.smp_native import spin_lock, spin_unlock, store32_shared
 
-_MASK = at(MAP, "slot_mask")
-_ELEM_SIZE = at(MAP, "elem_size")
-_CPUS = at(MAP, "cpus")
-_LRU = at(MAP, "lru")
-_LOCALS = at(MAP, "lru_locals")
-_NODES = at(MAP, "lru_nodes")
-_TARGET = at(MAP, "lru_target")
-_FRESH = at(MAP, "fresh")
-_MAP_LOCK = at(MAP, "lock")
-_MAP_MACHINE = at(MAP, "machine")
-_STATE = at(HTAB_ELEM, "state")
-_NODE_SIZE = LRU_NODE.itemsize
-_PREV, _NEXT, _HASH = at(LRU_NODE, "prev"), at(LRU_NODE, "next"), at(LRU_NODE, "hash")
-_CPU, _KIND = at(LRU_NODE, "cpu"), at(LRU_NODE, "type")
-_LIST_SIZE = LRU_LIST.itemsize
-_HEADS, _COUNTS, _ROTATION = at(LRU_LIST, "heads"), at(LRU_LIST, "counts"), at(LRU_LIST, "next_inactive_rotation")
-_UNUSED, _LOCK = at(LRU_LIST, "unused"), at(LRU_LIST, "lock")
-_LOCAL_SIZE = LRU_LOCAL.itemsize
-_LOCAL_HEADS, _NEXT_STEAL, _LOCAL_LOCK = at(LRU_LOCAL, "heads"), at(LRU_LOCAL, "next_steal"), at(LRU_LOCAL, "lock")
+_MAP_LOCK = MapRecord.layout.at("lock")
+_STATE = HtabElem.layout.at("state")
+_LIST_SIZE = LruList.layout.size
+_LOCK = LruList.layout.at("lock")
+_LOCAL_LOCK = LruLocal.layout.at("lock")
 
 _COUNTED = 2
 
@@ -79,65 +62,65 @@ _COUNTED = 2
 
 
 @device
-def _node(map: int, number: int) -> int:
-    return load64(map + _NODES) + number * _NODE_SIZE
+def _node(map: MapRecord, number: int) -> LruNode:
+    return map.lru_nodes[number]
 
 
 @device
-def _prev(map: int, number: int) -> int:
-    return load32(_node(map, number) + _PREV)
+def _prev(map: MapRecord, number: int) -> int:
+    return _node(map, number).prev
 
 
 @device
-def _next(map: int, number: int) -> int:
-    return load32(_node(map, number) + _NEXT)
+def _next(map: MapRecord, number: int) -> int:
+    return _node(map, number).next
 
 
 @device
-def _list_del(map: int, number: int) -> None:
+def _list_del(map: MapRecord, number: int) -> None:
     node = _node(map, number)
-    before, behind = load32(node + _PREV), load32(node + _NEXT)
-    store32(_node(map, before) + _NEXT, behind)
-    store32(_node(map, behind) + _PREV, before)
+    before, behind = node.prev, node.next
+    _node(map, before).next = behind
+    _node(map, behind).prev = before
 
 
 @device
-def _list_add(map: int, number: int, head: int) -> None:
+def _list_add(map: MapRecord, number: int, head: int) -> None:
     """Put a node at the front of a list."""
     node, front = _node(map, number), _node(map, head)
-    first = load32(front + _NEXT)
-    store32(node + _PREV, head)
-    store32(node + _NEXT, first)
-    store32(_node(map, first) + _PREV, number)
-    store32(front + _NEXT, number)
+    first = front.next
+    node.prev = head
+    node.next = first
+    _node(map, first).prev = number
+    front.next = number
 
 
 @device
-def _head(lists: int, kind: int) -> int:
+def _head(lists: LruList, kind: int) -> int:
     """Number of the node that heads a list: of an LRU_LIST, or of an LRU_LOCAL."""
-    return load64(lists + _HEADS) + kind
+    return lists.heads + kind
 
 
 @device
-def _local_head(locals: int, kind: int) -> int:
-    return load64(locals + _LOCAL_HEADS) + kind - LOCAL_FREE
+def _local_head(locals: LruLocal, kind: int) -> int:
+    return locals.heads + kind - LOCAL_FREE
 
 
 # nodes
 
 
 @device
-def _state(map: int, number: int) -> int:
-    return htab_element(map, number, load64(map + _ELEM_SIZE)) + _STATE
+def _state(map: MapRecord, number: int) -> int:
+    return htab_element(map, number, map.elem_size) + _STATE
 
 
 @device
-def _is_ref(map: int, number: int) -> bool:
+def _is_ref(map: MapRecord, number: int) -> bool:
     return load32(_state(map, number)) & REFERENCED != 0
 
 
 @device
-def _clear_ref(map: int, number: int) -> None:
+def _clear_ref(map: MapRecord, number: int) -> None:
     address = _state(map, number)
     state = load32(address)
     if smp() == 0:
@@ -148,68 +131,68 @@ def _clear_ref(map: int, number: int) -> None:
 
 
 @device
-def _count(lists: int, kind: int, more: int) -> None:
+def _count(lists: LruList, kind: int, more: int) -> None:
     if kind < _COUNTED:
-        address = lists + _COUNTS + 8 * kind
+        address = int(lists.counts) + 8 * kind
         store64(address, load64(address) + more)
 
 
 @device
-def _leave(map: int, lists: int, number: int) -> None:
+def _leave(map: MapRecord, lists: LruList, number: int) -> None:
     """Take a node out of a list of an LRU_LIST; the next rotation starts with what was before it, if with it."""
-    if load64(lists + _ROTATION) == number:
-        store64(lists + _ROTATION, _prev(map, number))
+    if lists.next_inactive_rotation == number:
+        lists.next_inactive_rotation = _prev(map, number)
     _list_del(map, number)
-    _count(lists, load8(_node(map, number) + _KIND), -1)
+    _count(lists, _node(map, number).type, -1)
 
 
 @device
-def _bpf_lru_node_move_to_free(map: int, lists: int, number: int, head: int, kind: int) -> None:
+def _bpf_lru_node_move_to_free(map: MapRecord, lists: LruList, number: int, head: int, kind: int) -> None:
     """From a list of an LRU_LIST to a list of free nodes."""
     _leave(map, lists, number)
-    store8(_node(map, number) + _KIND, kind)
+    _node(map, number).type = kind
     _list_add(map, number, head)
 
 
 @device
-def _bpf_lru_node_move_in(map: int, lists: int, number: int, kind: int) -> None:
+def _bpf_lru_node_move_in(map: MapRecord, lists: LruList, number: int, kind: int) -> None:
     """From a local list to a list of an LRU_LIST."""
     _list_del(map, number)
     _count(lists, kind, 1)
-    store8(_node(map, number) + _KIND, kind)
+    _node(map, number).type = kind
     _clear_ref(map, number)
     _list_add(map, number, _head(lists, kind))
 
 
 @device
-def _bpf_lru_node_move(map: int, lists: int, number: int, kind: int) -> None:
+def _bpf_lru_node_move(map: MapRecord, lists: LruList, number: int, kind: int) -> None:
     """Between lists of an LRU_LIST, or to the front of its own."""
     _leave(map, lists, number)
     _count(lists, kind, 1)
-    store8(_node(map, number) + _KIND, kind)
+    _node(map, number).type = kind
     _clear_ref(map, number)
     _list_add(map, number, _head(lists, kind))
 
 
 @device
-def _htab_lru_map_delete_node(map: int, number: int, cpu: int) -> bool:
+def _htab_lru_map_delete_node(map: MapRecord, number: int, cpu: int) -> bool:
     """Take an element out of the map; False when it is not in it (yet)."""
-    mask = load64(map + _MASK)
-    bucket = htab_bucket(map, load32(_node(map, number) + _HASH), mask)
+    mask = map.slot_mask
+    bucket = HtabBucket(htab_bucket(map, _node(map, number).hash, mask))
     htab_lock_bucket(bucket)
     link = bucket
-    found = load32(link) & mask
+    found = load32(int(link)) & mask
     while found != 0 and found != number:
-        link = htab_link_of(map, found)
-        found = load32(link) & mask
+        link = HtabBucket(htab_link_of(map, found))
+        found = load32(int(link)) & mask
     if found == 0:
         htab_unlock_bucket(bucket)
         return False
-    store32_shared(link, load32(htab_link_of(map, number)))
-    htab_take_out(htab_element(map, number, load64(map + _ELEM_SIZE)))
+    store32_shared(int(link), load32(htab_link_of(map, number)))
+    htab_take_out(HtabElem(htab_element(map, number, map.elem_size)))
     htab_unlock_bucket(bucket)
     htab_count(map, cpu, -1)
-    free_fields(load64(map + _MAP_MACHINE), map, htab_value(map, number), 0)
+    free_fields(int(map.machine), map, htab_value(map, number), 0)
     return True
 
 
@@ -217,12 +200,12 @@ def _htab_lru_map_delete_node(map: int, number: int, cpu: int) -> bool:
 
 
 @device
-def _nr_scans(map: int) -> int:
-    return LOCAL_FREE_TARGET if load64(map + _LOCALS) != 0 else PERCPU_FREE_TARGET
+def _nr_scans(map: MapRecord) -> int:
+    return LOCAL_FREE_TARGET if map.lru_locals else PERCPU_FREE_TARGET
 
 
 @device
-def _bpf_lru_list_rotate_active(map: int, lists: int) -> None:
+def _bpf_lru_list_rotate_active(map: MapRecord, lists: LruList) -> None:
     """From the end of the active list: what was used goes to its front, the rest to the inactive list."""
     head = _head(lists, ACTIVE)
     first = _next(map, head)
@@ -238,12 +221,12 @@ def _bpf_lru_list_rotate_active(map: int, lists: int) -> None:
 
 
 @device
-def _bpf_lru_list_rotate_inactive(map: int, lists: int) -> None:
+def _bpf_lru_list_rotate_inactive(map: MapRecord, lists: LruList) -> None:
     """From where the last rotation ended: what was used becomes active, the rest stays where it is."""
     head = _head(lists, INACTIVE)
     if _next(map, head) == head:
         return
-    number = load64(lists + _ROTATION)
+    number = lists.next_inactive_rotation
     last = _next(map, number)
     if last == head:
         last = _next(map, last)
@@ -260,18 +243,18 @@ def _bpf_lru_list_rotate_inactive(map: int, lists: int) -> None:
             break
         number = following
         scans += 1
-    store64(lists + _ROTATION, following)
+    lists.next_inactive_rotation = following
 
 
 @device
-def _bpf_lru_list_rotate(map: int, lists: int) -> None:
-    if load64(lists + _COUNTS + 8 * INACTIVE) < load64(lists + _COUNTS + 8 * ACTIVE):
+def _bpf_lru_list_rotate(map: MapRecord, lists: LruList) -> None:
+    if lists.counts[INACTIVE] < lists.counts[ACTIVE]:
         _bpf_lru_list_rotate_active(map, lists)
     _bpf_lru_list_rotate_inactive(map, lists)
 
 
 @device
-def _bpf_lru_list_shrink_inactive(map: int, lists: int, wanted: int, head_free: int, kind: int, cpu: int) -> int:
+def _bpf_lru_list_shrink_inactive(map: MapRecord, lists: LruList, wanted: int, head_free: int, kind: int, cpu: int) -> int:
     """Free up to `wanted` of the inactive elements at the end that were not used; how many that were."""
     head = _head(lists, INACTIVE)
     number = _prev(map, head)
@@ -294,7 +277,7 @@ def _bpf_lru_list_shrink_inactive(map: int, lists: int, wanted: int, head_free: 
 
 
 @device
-def _bpf_lru_list_shrink(map: int, lists: int, wanted: int, head_free: int, kind: int, cpu: int) -> None:
+def _bpf_lru_list_shrink(map: MapRecord, lists: LruList, wanted: int, head_free: int, kind: int, cpu: int) -> None:
     """Free up to `wanted` elements; where all were used, the oldest one nevertheless."""
     if _bpf_lru_list_shrink_inactive(map, lists, wanted, head_free, kind, cpu) != 0:
         return
@@ -310,16 +293,16 @@ def _bpf_lru_list_shrink(map: int, lists: int, wanted: int, head_free: int, kind
 
 
 @device
-def _take_unused(map: int, lists: int) -> int:
+def _take_unused(map: MapRecord, lists: LruList) -> int:
     """An element that was never used, or 0. The LRU_LIST is locked; how many are handed out, all lists have in common."""
-    left = load64(lists + _UNUSED)
+    left = lists.unused
     if left == 0:
         return 0
-    store64(lists + _UNUSED, left - 1)
-    spin_lock(map + _MAP_LOCK)
-    number = load64(map + _FRESH) + 1
-    store64(map + _FRESH, number)
-    spin_unlock(map + _MAP_LOCK)
+    lists.unused = left - 1
+    spin_lock(int(map) + _MAP_LOCK)
+    number = map.fresh + 1
+    map.fresh = number
+    spin_unlock(int(map) + _MAP_LOCK)
     return number
 
 
@@ -327,7 +310,7 @@ def _take_unused(map: int, lists: int) -> int:
 
 
 @device
-def _local_list_flush(map: int, lists: int, locals: int) -> None:
+def _local_list_flush(map: MapRecord, lists: LruList, locals: LruLocal) -> None:
     head = _local_head(locals, LOCAL_PENDING)
     number = _prev(map, head)
     while number != head:
@@ -337,11 +320,11 @@ def _local_list_flush(map: int, lists: int, locals: int) -> None:
 
 
 @device
-def _bpf_lru_list_pop_free_to_local(map: int, locals: int, cpu: int) -> None:
-    lists = load64(map + _LRU)
-    target = load64(map + _TARGET)
+def _bpf_lru_list_pop_free_to_local(map: MapRecord, locals: LruLocal, cpu: int) -> None:
+    lists = LruList(map.lru)
+    target = map.lru_target
     free, local_free = _head(lists, FREE), _local_head(locals, LOCAL_FREE)
-    spin_lock(lists + _LOCK)
+    spin_lock(int(lists) + _LOCK)
     _local_list_flush(map, lists, locals)
     _bpf_lru_list_rotate(map, lists)
     fetched = 0
@@ -355,26 +338,26 @@ def _bpf_lru_list_pop_free_to_local(map: int, locals: int, cpu: int) -> None:
         number = _take_unused(map, lists)
         if number == 0:
             break
-        store8(_node(map, number) + _KIND, LOCAL_FREE)
+        _node(map, number).type = LOCAL_FREE
         _list_add(map, number, local_free)
         fetched += 1
     if fetched < target:
         _bpf_lru_list_shrink(map, lists, target - fetched, local_free, LOCAL_FREE, cpu)
-    spin_unlock(lists + _LOCK)
+    spin_unlock(int(lists) + _LOCK)
 
 
 @device
-def _local_list_add_pending(map: int, locals: int, cpu: int, number: int, hash: int) -> None:
+def _local_list_add_pending(map: MapRecord, locals: LruLocal, cpu: int, number: int, hash: int) -> None:
     node = _node(map, number)
-    store32(node + _HASH, hash)
-    store16(node + _CPU, cpu)
-    store8(node + _KIND, LOCAL_PENDING)
+    node.hash = hash
+    node.cpu = cpu
+    node.type = LOCAL_PENDING
     _clear_ref(map, number)
     _list_add(map, number, _local_head(locals, LOCAL_PENDING))
 
 
 @device
-def _local_list_pop_free(map: int, locals: int) -> int:
+def _local_list_pop_free(map: MapRecord, locals: LruLocal) -> int:
     head = _local_head(locals, LOCAL_FREE)
     number = _next(map, head)
     if number == head:
@@ -384,7 +367,7 @@ def _local_list_pop_free(map: int, locals: int) -> int:
 
 
 @device
-def _local_list_pop_pending(map: int, locals: int, cpu: int) -> int:
+def _local_list_pop_pending(map: MapRecord, locals: LruLocal, cpu: int) -> int:
     """The oldest pending element that was not used, or else that was."""
     head = _local_head(locals, LOCAL_PENDING)
     for force in range(2):
@@ -401,10 +384,10 @@ def _local_list_pop_pending(map: int, locals: int, cpu: int) -> int:
 
 
 @device
-def _bpf_percpu_lru_pop_free(map: int, hash: int, cpu: int) -> int:
-    lists = load64(map + _LRU) + cpu * _LIST_SIZE
+def _bpf_percpu_lru_pop_free(map: MapRecord, hash: int, cpu: int) -> int:
+    lists = LruList(map.lru + cpu * _LIST_SIZE)
     free = _head(lists, FREE)
-    spin_lock(lists + _LOCK)
+    spin_lock(int(lists) + _LOCK)
     _bpf_lru_list_rotate(map, lists)
     number = 0
     if _next(map, free) == free:
@@ -412,83 +395,83 @@ def _bpf_percpu_lru_pop_free(map: int, hash: int, cpu: int) -> int:
         if number == 0:
             _bpf_lru_list_shrink(map, lists, PERCPU_FREE_TARGET, free, FREE, cpu)
         else:
-            store16(_node(map, number) + _CPU, cpu)
-            store8(_node(map, number) + _KIND, FREE)
+            _node(map, number).cpu = cpu
+            _node(map, number).type = FREE
             _list_add(map, number, free)
     number = _next(map, free)
     if number == free:
         number = 0
     else:
-        store32(_node(map, number) + _HASH, hash)
+        _node(map, number).hash = hash
         _bpf_lru_node_move(map, lists, number, INACTIVE)
-    spin_unlock(lists + _LOCK)
+    spin_unlock(int(lists) + _LOCK)
     return number
 
 
 @device
-def _bpf_common_lru_pop_free(map: int, hash: int, cpu: int) -> int:
-    first = load64(map + _LOCALS)
-    mine = first + cpu * _LOCAL_SIZE
-    spin_lock(mine + _LOCAL_LOCK)
+def _bpf_common_lru_pop_free(map: MapRecord, hash: int, cpu: int) -> int:
+    first = map.lru_locals
+    mine = first[cpu]
+    spin_lock(int(mine) + _LOCAL_LOCK)
     number = _local_list_pop_free(map, mine)
     if number == 0:
         _bpf_lru_list_pop_free_to_local(map, mine, cpu)
         number = _local_list_pop_free(map, mine)
     if number != 0:
         _local_list_add_pending(map, mine, cpu, number, hash)
-    spin_unlock(mine + _LOCAL_LOCK)
+    spin_unlock(int(mine) + _LOCAL_LOCK)
     if number != 0:
         return number
     # all that there is lies in the local lists: take from them in turns, one's own included
-    steal = load64(mine + _NEXT_STEAL)
-    for _turn in range(load64(map + _CPUS)):
-        theirs = first + steal * _LOCAL_SIZE
-        spin_lock(theirs + _LOCAL_LOCK)
+    steal = mine.next_steal
+    for _turn in range(map.cpus):
+        theirs = first[steal]
+        spin_lock(int(theirs) + _LOCAL_LOCK)
         number = _local_list_pop_free(map, theirs)
         if number == 0:
             number = _local_list_pop_pending(map, theirs, cpu)
-        spin_unlock(theirs + _LOCAL_LOCK)
-        steal = steal + 1 if steal + 1 < load64(map + _CPUS) else 0
+        spin_unlock(int(theirs) + _LOCAL_LOCK)
+        steal = steal + 1 if steal + 1 < map.cpus else 0
         if number != 0:
             break
-    store64(mine + _NEXT_STEAL, steal)
+    mine.next_steal = steal
     if number != 0:
-        spin_lock(mine + _LOCAL_LOCK)
+        spin_lock(int(mine) + _LOCAL_LOCK)
         _local_list_add_pending(map, mine, cpu, number, hash)
-        spin_unlock(mine + _LOCAL_LOCK)
+        spin_unlock(int(mine) + _LOCAL_LOCK)
     return number
 
 
 @native()
-def bpf_lru_pop_free(map: int, hash: int, cpu: int, env: int) -> int:
+def bpf_lru_pop_free(map: MapRecord, hash: int, cpu: int, env: Env) -> int:
     """An element to fill on a CPU for a key with this hash, at the cost of others' where need be; 0: none is to be had."""
-    if load64(map + _LOCALS) == 0:
+    if not map.lru_locals:
         return _bpf_percpu_lru_pop_free(map, hash, cpu)
     return _bpf_common_lru_pop_free(map, hash, cpu)
 
 
 @native()
-def bpf_lru_push_free(map: int, number: int, env: int) -> int:
+def bpf_lru_push_free(map: MapRecord, number: int, env: Env) -> int:
     """An element that is not in the map, or not any more, is free again."""
     node = _node(map, number)
-    cpu = load16(node + _CPU)
-    lists = load64(map + _LRU)
-    locals = load64(map + _LOCALS)
-    if locals == 0:
-        lists += cpu * _LIST_SIZE
-    elif load8(node + _KIND) == LOCAL_PENDING:
-        mine = locals + cpu * _LOCAL_SIZE
-        spin_lock(mine + _LOCAL_LOCK)
-        pending = load8(node + _KIND) == LOCAL_PENDING
+    cpu = node.cpu
+    lists = LruList(map.lru)
+    locals = map.lru_locals
+    if not locals:
+        lists = LruList(map.lru + cpu * _LIST_SIZE)
+    elif node.type == LOCAL_PENDING:
+        mine = locals[cpu]
+        spin_lock(int(mine) + _LOCAL_LOCK)
+        pending = node.type == LOCAL_PENDING
         if pending:
-            store8(node + _KIND, LOCAL_FREE)
+            node.type = LOCAL_FREE
             _clear_ref(map, number)
             _list_del(map, number)
             _list_add(map, number, _local_head(mine, LOCAL_FREE))
-        spin_unlock(mine + _LOCAL_LOCK)
+        spin_unlock(int(mine) + _LOCAL_LOCK)
         if pending:
             return 0
-    spin_lock(lists + _LOCK)
+    spin_lock(int(lists) + _LOCK)
     _bpf_lru_node_move(map, lists, number, FREE)
-    spin_unlock(lists + _LOCK)
+    spin_unlock(int(lists) + _LOCK)
     return 0

@@ -14,10 +14,9 @@ from fastrtp.maps.field_rows_native import (
 )
 from fastrtp.native.heap_native import HEADER, heap_alloc, heap_free
 from fastrtp.native.intrinsics import device, load64, native, store32, store64
-from fastrtp.native.layout import ENV, at
+from fastrtp.native.records import Env, Machine
 from fastrtp.native.smp_native import add32, exchange64, load32_shared, swap32
 
-_MACHINE = at(ENV, "machine")
 _CLASS = 8
 _OWNER = 16
 _MAX_SIZE = 4096 - 8
@@ -46,7 +45,7 @@ def field_of(made: int, kind: int) -> int:
 
 @native()
 def bpf_obj_new_impl(
-    local_type_id: int, meta: int, env: int, size: int, rows: int,
+    local_type_id: int, meta: int, env: Env, size: int, rows: int,
     r0: int, r1: int, r2: int, r3: int, r4: int, r5: int, r6: int, r7: int, r8: int, r9: int, r10: int,
 ) -> int:  # fmt: skip
     """A zeroed object of `size` bytes with these special fields, or 0. A reference count starts at 1.
@@ -55,7 +54,7 @@ def bpf_obj_new_impl(
     """
     if size == 0 or size > _MAX_SIZE:
         return 0
-    made = heap_alloc(load64(env + _MACHINE), size, rows)
+    made = heap_alloc(env.machine, size, rows)
     if made == 0:
         return 0
     base = made - HEADER
@@ -146,7 +145,7 @@ def object_drop_fields(field: int, row: int, pending: int) -> int:
 
 
 @device
-def object_drop_all(machine: int, pending: int) -> None:
+def object_drop_all(machine: Machine, pending: int) -> None:
     """Free the objects of the list, and what they hold."""
     while pending != 0:
         made = pending
@@ -158,14 +157,14 @@ def object_drop_all(machine: int, pending: int) -> None:
 
 
 @native()
-def bpf_obj_drop_impl(made: int, meta: int, env: int) -> int:
+def bpf_obj_drop_impl(made: int, meta: int, env: Env) -> int:
     """Give up an object."""
-    object_drop_all(load64(env + _MACHINE), object_put(made, 0))
+    object_drop_all(env.machine, object_put(made, 0))
     return 0
 
 
 @native()
-def bpf_refcount_acquire_impl(made: int, meta: int, env: int) -> int:
+def bpf_refcount_acquire_impl(made: int, meta: int, env: Env) -> int:
     """Another owner of the object: the object, or 0 where the last one had let go of it already."""
     count = field_of(made, FIELD_REFCOUNT)
     while count != 0:
@@ -178,6 +177,6 @@ def bpf_refcount_acquire_impl(made: int, meta: int, env: int) -> int:
 
 
 @native()
-def bpf_kptr_xchg(field: int, value: int, env: int) -> int:
+def bpf_kptr_xchg(field: int, value: int, env: Env) -> int:
     """Put a pointer into a map value (or object) and take the one that was there."""
     return exchange64(field, value)

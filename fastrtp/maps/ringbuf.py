@@ -12,8 +12,9 @@ from fastrtp.errors import ENOTSUPP, BpfError
 from fastrtp.maps.attr import MapAttr, refuse
 from fastrtp.maps.base import Map
 from fastrtp.maps.ops import MapOps
-from fastrtp.native.layout import BACKLOG, MAP
+from fastrtp.maps.records import MapRecord
 from fastrtp.native.memory import Memory
+from fastrtp.native.records import Backlog
 from fastrtp.uapi import BPF_F_NUMA_NODE, BpfMapType
 
 _PAGE = 4096
@@ -102,8 +103,8 @@ class Ring:
         if size <= 0 or size & (size - 1):
             raise BpfError(errno.EINVAL, f"a ring has a power of two of bytes, not {size}")
         self.memory = memory
-        self.address, self._record = memory.record(MAP)
-        self._backlog = memory.record(BACKLOG)[0]
+        self.address, self._record = memory.record(MapRecord.layout.dtype)
+        self._backlog = memory.record(Backlog.layout.dtype)[0]
         self._areas = [memory.arena.alloc(2 * size), memory.arena.alloc(size)]
         self._record["max_entries"], self._record["machine"] = size, memory.machine_address
         self._record["values"], self._record["slots"] = self._areas
@@ -159,7 +160,7 @@ class RingBuf(Map):
 
     def _create(self) -> None:
         self.record["values"] = self._alloc(2 * self.max_entries)
-        self.record["backlog"] = self._record(BACKLOG, 1)[0]
+        self.record["backlog"] = self._record(Backlog.layout.dtype, 1)[0]
         self.reader = Reader(self.memory, self.address)
         if self.map_type == BpfMapType.BPF_MAP_TYPE_RINGBUF:
             self.reader.open()

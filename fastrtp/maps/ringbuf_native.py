@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from errno import E2BIG, EAGAIN, EBUSY, EINVAL, ENOENT, ENOSPC
 
+from fastrtp.maps.records import MapRecord, RingConsumer
 from fastrtp.native.backlog_native import backlog_drop, backlog_next, backlog_room
 from fastrtp.native.intrinsics import (
     cmpxchg64,
@@ -42,32 +43,17 @@ from fastrtp.native.intrinsics import (
     store_release,
     ult,
 )
-from fastrtp.native.layout import CONSUMER, ENV, MACHINE, MAP, STATS_SMP, at
+from fastrtp.native.records import STATS_SMP, Env, Machine
 from fastrtp.native.smp_native import add64, spin_lock, spin_unlock, store32_shared, wait_turn
 from fastrtp.uapi import BPF_F_CURRENT_CPU, BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 
-_VALUES = at(MAP, "values")
-_SIZE = at(MAP, "max_entries")
-_PRODUCER = at(MAP, "producer")
-_CONSUMER = at(MAP, "consumer")
-_TIGHT = at(MAP, "tight")
-_DROPPED = at(MAP, "dropped")
-_BACKLOG = at(MAP, "backlog")
-_MACHINE = at(MAP, "machine")
-_LOCK = at(MAP, "lock")
-_TIMES = at(MAP, "slots")
-_NEXT_RING = at(MAP, "next_ring")
-_DRAINS = at(MACHINE, "drains")
-_RINGS = at(MACHINE, "rings")
-_ENVS = at(MACHINE, "env")
-_STATS = at(ENV, "stats")
-_READER_OF = at(CONSUMER, "machine")
-_DUE = at(CONSUMER, "due")
-_STEP = at(CONSUMER, "step")
-_TIME = at(ENV, "time")
-_CLOCK = at(ENV, "clock")
-_CPU = at(ENV, "cpu")
-_NEST = at(ENV, "output_nest")
+_PRODUCER = MapRecord.layout.at("producer")
+_CONSUMER = MapRecord.layout.at("consumer")
+_DROPPED = MapRecord.layout.at("dropped")
+_LOCK = MapRecord.layout.at("lock")
+_NEXT_RING = MapRecord.layout.at("next_ring")
+_RINGS = Machine.layout.at("rings")
+_STATS = Env.layout.at("stats")
 
 _MAX_RECORD = 0xFFFFFFFF // 4
 
@@ -79,58 +65,58 @@ _host_time = outline("host_time", 1)
 
 
 @device
-def _reserve(map: int, need: int, ring: int) -> int:
+def _reserve(map: MapRecord, need: int, ring: int) -> int:
     """Position of `need` bytes that are the caller's alone, or -1."""
     spare = ring >> 2
-    if load64(map + _TIGHT) != 0 or need > spare:
-        return _reserve_slow(map, need, -1, 0)
-    producer = fetch_add64(map + _PRODUCER, need)
-    if producer + need - load64(map + _CONSUMER) > ring - spare:
-        return _reserve_slow(map, need, producer, 0)
+    if map.tight != 0 or need > spare:
+        return _reserve_slow(int(map), need, -1, 0)
+    producer = fetch_add64(int(map) + _PRODUCER, need)
+    if producer + need - map.consumer > ring - spare:
+        return _reserve_slow(int(map), need, producer, 0)
     return producer
 
 
 @device
-def ring_reserve(map: int, size: int) -> int:
+def ring_reserve(map: MapRecord, size: int) -> int:
     """Address of `size` bytes of a new, busy record, or 0 when there is no room."""
     if not ult(size, _MAX_RECORD + 1):
         return 0
     need = (size + 15) & ~7
-    ring = load64(map + _SIZE)
+    ring = map.max_entries
     if smp() == 0:
-        producer = load64(map + _PRODUCER)
-        if need > ring or producer + need - load64(map + _CONSUMER) > ring - 1:
-            if load64(load64(map + _MACHINE) + _DRAINS) == 0:  # said here, or every loss costs a call
-                add64(map + _DROPPED, 1)
+        producer = map.producer
+        if need > ring or producer + need - map.consumer > ring - 1:
+            if map.machine.drains == 0:  # said here, or every loss costs a call
+                add64(int(map) + _DROPPED, 1)
                 return 0
-            producer = _reserve_slow(map, need, -1, 0)
+            producer = _reserve_slow(int(map), need, -1, 0)
             if producer < 0:
                 return 0
         else:
-            store64(map + _PRODUCER, producer + need)
+            map.producer = producer + need
     else:
         producer = _reserve(map, need, ring)
         if producer < 0:
             return 0
-    record = load64(map + _VALUES) + (producer & (ring - 1))
+    record = map.values + (producer & (ring - 1))
     store32(record, size | BPF_RINGBUF_BUSY_BIT)
     store32_shared(record + 4, 1)
     return record + 8
 
 
 @device
-def _drain(map: int) -> bool:
+def _drain(map: MapRecord) -> bool:
     """Move what is committed to the backlog, as far as there is room, as {u32 length, u32 0, u64 time, data}, 8-aligned.
 
     Whether a record that is not committed ended that.
     """
-    machine = load64(map + _MACHINE)
-    backlog = load64(map + _BACKLOG)
-    times = load64(map + _TIMES)
-    values = load64(map + _VALUES)
-    ring = load64(map + _SIZE)
-    consumer = load64(map + _CONSUMER)
-    while consumer != load_acquire(map + _PRODUCER):
+    machine = map.machine
+    backlog = map.backlog
+    times = map.slots
+    values = map.values
+    ring = map.max_entries
+    consumer = map.consumer
+    while consumer != load_acquire(int(map) + _PRODUCER):
         at_ring = consumer & (ring - 1)
         record = values + at_ring
         if load_acquire32(record + 4) == 0:
@@ -149,25 +135,25 @@ def _drain(map: int) -> bool:
             memcpy(out + 16, record + 8, need - 8)
         memset(record, 0, need)
         consumer += need
-        store_release(map + _CONSUMER, consumer)
+        store_release(int(map) + _CONSUMER, consumer)
     return False
 
 
 @device
-def _make_room(map: int) -> bool:
+def _make_room(map: MapRecord) -> bool:
     """Empty a ring that is full, if a replay drains; whether that made room. Another CPU's record at its head is waited for."""
-    machine = load64(map + _MACHINE)
-    if load64(machine + _DRAINS) == 0:
+    machine = map.machine
+    if machine.drains == 0:
         return False
-    alone = load64(load64(machine + _ENVS) + _STATS) & STATS_SMP == 0
-    before = load_acquire(map + _CONSUMER)
+    alone = load64(int(machine.env) + _STATS) & STATS_SMP == 0
+    before = load_acquire(int(map) + _CONSUMER)
     spins = 0
     while True:
-        spin_lock(map + _LOCK)
+        spin_lock(int(map) + _LOCK)
         pending = _drain(map)
-        spin_unlock(map + _LOCK)
-        if load_acquire(map + _CONSUMER) != before:
-            store64(map + _TIGHT, 0)
+        spin_unlock(int(map) + _LOCK)
+        if load_acquire(int(map) + _CONSUMER) != before:
+            map.tight = 0
             return True
         if not pending or alone or spins == _PATIENCE:
             return False
@@ -176,55 +162,55 @@ def _make_room(map: int) -> bool:
 
 
 @native()
-def ring_reserve_slow(map: int, need: int, taken: int, env: int) -> int:
+def ring_reserve_slow(map: MapRecord, need: int, taken: int, env: Env) -> int:
     """Position of `need` bytes in a ring with little room, or -1. `taken`: where the caller took them without a look, or -1."""
-    most = load64(map + _SIZE) - 1
+    most = map.max_entries - 1
     spins = 0
     if taken >= 0:
-        store64(map + _TIGHT, 1)
+        map.tight = 1
         while True:
-            if taken + need - load_acquire(map + _CONSUMER) <= most:
+            if taken + need - load_acquire(int(map) + _CONSUMER) <= most:
                 return taken
-            if cmpxchg64(map + _PRODUCER, taken + need, taken) == taken + need:
+            if cmpxchg64(int(map) + _PRODUCER, taken + need, taken) == taken + need:
                 break
             wait_turn(spins)  # those who took after that are before us
             spins += 1
     while True:
-        consumer = load_acquire(map + _CONSUMER)
-        producer = load_acquire(map + _PRODUCER)
+        consumer = load_acquire(int(map) + _CONSUMER)
+        producer = load_acquire(int(map) + _PRODUCER)
         if producer - consumer > most:  # somebody took too much, and is about to give it back, or to find room
             wait_turn(spins)
             spins += 1
         elif producer - consumer + need <= most:
-            if cmpxchg64(map + _PRODUCER, producer, producer + need) == producer:
+            if cmpxchg64(int(map) + _PRODUCER, producer, producer + need) == producer:
                 return producer
         elif need > most or not _make_room(map):
-            add64(map + _DROPPED, 1)
+            add64(int(map) + _DROPPED, 1)
             return -1
 
 
 @native(inline=True)
-def bpf_ringbuf_reserve(map: int, size: int, flags: int, env: int) -> int:
+def bpf_ringbuf_reserve(map: MapRecord, size: int, flags: int, env: Env) -> int:
     """Address of the record's data, or 0."""
     return ring_reserve(map, size) if flags == 0 else 0
 
 
 @native(inline=True)
-def bpf_ringbuf_submit(sample: int, flags: int, env: int) -> int:
+def bpf_ringbuf_submit(sample: int, flags: int, env: Env) -> int:
     """Publish a reserved record."""
     store32_shared(sample - 8, load32(sample - 8) & ~BPF_RINGBUF_BUSY_BIT)
     return 0
 
 
 @native(inline=True)
-def bpf_ringbuf_discard(sample: int, flags: int, env: int) -> int:
+def bpf_ringbuf_discard(sample: int, flags: int, env: Env) -> int:
     """Give a reserved record up: the consumer skips it."""
     store32_shared(sample - 8, (load32(sample - 8) & ~BPF_RINGBUF_BUSY_BIT) | BPF_RINGBUF_DISCARD_BIT)
     return 0
 
 
 @native()
-def bpf_ringbuf_output(map: int, data: int, size: int, flags: int, env: int) -> int:
+def bpf_ringbuf_output(map: MapRecord, data: int, size: int, flags: int, env: Env) -> int:
     """Copy a record in. 0, -EINVAL or -EAGAIN."""
     if flags & ~3:
         return -EINVAL
@@ -237,43 +223,43 @@ def bpf_ringbuf_output(map: int, data: int, size: int, flags: int, env: int) -> 
 
 
 @device
-def _producer_pos(map: int) -> int:
+def _producer_pos(map: MapRecord) -> int:
     """Position of the next record, as it is when nobody has taken too much."""
-    producer = load_acquire(map + _PRODUCER)
+    producer = load_acquire(int(map) + _PRODUCER)
     spins = 0
-    while smp() != 0 and producer - load64(map + _CONSUMER) >= load64(map + _SIZE):
+    while smp() != 0 and producer - map.consumer >= map.max_entries:
         wait_turn(spins)
         spins += 1
-        producer = load_acquire(map + _PRODUCER)
+        producer = load_acquire(int(map) + _PRODUCER)
     return producer
 
 
 @native()
-def bpf_ringbuf_query(map: int, what: int, env: int) -> int:
+def bpf_ringbuf_query(map: MapRecord, what: int, env: Env) -> int:
     """BPF_RB_AVAIL_DATA, RING_SIZE, CONS_POS, PROD_POS; 0 for anything else."""
     if what == 0:
-        return _producer_pos(map) - load64(map + _CONSUMER)
+        return _producer_pos(map) - map.consumer
     if what == 1:
-        return load64(map + _SIZE)
+        return map.max_entries
     if what == 2:
-        return load64(map + _CONSUMER)
+        return map.consumer
     return _producer_pos(map) if what == 3 else 0
 
 
 @device
-def perf_sample(map: int, index: int, data: int, size: int, more: int, extra: int, env: int) -> int:
+def perf_sample(map: MapRecord, index: int, data: int, size: int, more: int, extra: int, env: Env) -> int:
     """Put a sample into the ring of the index's CPU: the data, and `extra` bytes behind it, from `more` (0: nobody knows them).
 
     0, -E2BIG, -ENOENT, -EBUSY or -ENOSPC. Kernel: kernel/trace/bpf_trace.c:__bpf_perf_event_output, bpf_event_output.
     """
-    if load64(env + _NEST) >= 3:
+    if env.output_nest >= 3:
         return -EBUSY
     if index == BPF_F_CURRENT_CPU:
-        index = load64(env + _CPU)
-    if index >= load64(map + _SIZE):
+        index = env.cpu
+    if index >= map.max_entries:
         return -E2BIG
-    ring = load64(load64(map + _VALUES) + index * 8)
-    if ring == 0:
+    ring = MapRecord(load64(map.values + index * 8))
+    if not ring:
         return -ENOENT
     # perf pads a raw sample so that its u32 length and the data fill whole u64s; readers see the padded size
     padded = ((size + extra + 11) & ~7) - 4
@@ -285,14 +271,14 @@ def perf_sample(map: int, index: int, data: int, size: int, more: int, extra: in
         memcpy(record + size, more, extra)
         size += extra
     memset(record + size, 0, padded - size)
-    now = load64(env + _TIME) if load64(env + _CLOCK) == 0 else _host_time(env)
-    store64(load64(ring + _TIMES) + record - 8 - load64(ring + _VALUES), now)
+    now = env.time if env.clock == 0 else _host_time(int(env))
+    store64(ring.slots + record - 8 - ring.values, now)
     store32_shared(record - 8, padded)
     return 0
 
 
 @native()
-def bpf_perf_event_output(ctx: int, map: int, flags: int, data: int, size: int, env: int) -> int:
+def bpf_perf_event_output(ctx: int, map: MapRecord, flags: int, data: int, size: int, env: Env) -> int:
     """Copy a sample into the ring of the index's CPU. 0, -EINVAL, -E2BIG, -ENOENT, -EBUSY or -ENOSPC."""
     if flags & ~0xFFFFFFFF:
         return -EINVAL
@@ -300,24 +286,24 @@ def bpf_perf_event_output(ctx: int, map: int, flags: int, data: int, size: int, 
 
 
 @native()
-def ring_consume(map: int, out: int, room: int) -> int:
+def ring_consume(map: MapRecord, out: int, room: int) -> int:
     """Move committed records to `out` as {u32 length, u32 0, u64 time, data}, 8-aligned: the backlog's first.
 
     Bytes written, or -1 - needed when the first has no room.
     """
-    backlog = load64(map + _BACKLOG)
-    written = backlog_next(load64(map + _MACHINE), backlog, out, room)
+    backlog = map.backlog
+    written = backlog_next(map.machine, backlog, out, room)
     if written != 0:
         return written
-    times = load64(map + _TIMES)
-    ring = load64(map + _SIZE)
-    store64(map + _TIGHT, 0)
+    times = map.slots
+    ring = map.max_entries
+    map.tight = 0
     while True:
-        consumer = load64(map + _CONSUMER)
-        if consumer == load64(map + _PRODUCER):
+        consumer = map.consumer
+        if consumer == map.producer:
             return written
         at_ring = consumer & (ring - 1)
-        record = load64(map + _VALUES) + at_ring
+        record = map.values + at_ring
         header = load32(record)
         if header & BPF_RINGBUF_BUSY_BIT:
             return written
@@ -331,37 +317,37 @@ def ring_consume(map: int, out: int, room: int) -> int:
             memcpy(out + written + 16, record + 8, need - 8)
             written += need + 8
         memset(record, 0, need)
-        store64(map + _CONSUMER, consumer + need)
+        map.consumer = consumer + need
 
 
 @native()
-def ring_open(machine: int, ring: int) -> int:
+def ring_open(machine: Machine, ring: MapRecord) -> int:
     """A ring is there for readers."""
-    store64(ring + _NEXT_RING, load64(machine + _RINGS))
-    store64(machine + _RINGS, ring)
+    ring.next_ring = MapRecord(machine.rings)
+    machine.rings = int(ring)
     return 0
 
 
 @native()
-def ring_close(machine: int, ring: int) -> int:
+def ring_close(machine: Machine, ring: MapRecord) -> int:
     """It is not any more; what nobody has read is thrown away."""
-    link = machine + _RINGS
-    while load64(link) != 0 and load64(link) != ring:
+    link = int(machine) + _RINGS
+    while load64(link) != 0 and load64(link) != int(ring):
         link = load64(link) + _NEXT_RING
-    if load64(link) == ring:
-        store64(link, load64(ring + _NEXT_RING))
-    backlog_drop(machine, load64(ring + _BACKLOG))
+    if load64(link) == int(ring):
+        store64(link, int(ring.next_ring))
+    backlog_drop(machine, ring.backlog)
     return 0
 
 
 @native()
-def consumer_wake(consumer: int, now: int) -> int:
+def consumer_wake(consumer: RingConsumer, now: int) -> int:
     """A reader's time has come: everything that is committed goes to the backlogs."""
-    ring = load64(load64(consumer + _READER_OF) + _RINGS)
-    while ring != 0:
+    ring = MapRecord(consumer.machine.rings)
+    while ring:
         _drain(ring)
-        ring = load64(ring + _NEXT_RING)
-    due = load64(consumer + _DUE)
-    step = load64(consumer + _STEP)
-    store64(consumer + _DUE, due + ((now - due) // step + 1) * step)
+        ring = ring.next_ring
+    due = consumer.due
+    step = consumer.step
+    consumer.due = due + ((now - due) // step + 1) * step
     return 0

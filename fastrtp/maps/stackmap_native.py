@@ -9,25 +9,15 @@ from __future__ import annotations
 from errno import EEXIST, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP
 
 from fastrtp.maps.bytes_native import bytes_equal
+from fastrtp.maps.records import MapRecord
 from fastrtp.native.intrinsics import device, load32, load64, lshr, memcpy, memset, native, store32, store64
-from fastrtp.native.layout import ENV, MAP, at
+from fastrtp.native.records import Env
 from fastrtp.native.smp_native import spin_lock, spin_unlock
 from fastrtp.uapi import BPF_F_FAST_STACK_CMP, BPF_F_REUSE_STACKID, BPF_F_SKIP_FIELD_MASK, BPF_F_USER_STACK
 
-_VALUE_SIZE = at(MAP, "value_size")
-_MAX_ENTRIES = at(MAP, "max_entries")
-_ELEM_SIZE = at(MAP, "elem_size")
-_VALUES = at(MAP, "values")
-_SLOTS = at(MAP, "slots")
-_MASK = at(MAP, "slot_mask")
-_COUNT = at(MAP, "count")
-_FRESH = at(MAP, "fresh")
-_FREE = at(MAP, "free")
-_DROPPED = at(MAP, "dropped")
-_LOCK = at(MAP, "lock")
-_KERNEL_STACK = at(ENV, "kernel_stack")
-_USER_STACK = at(ENV, "user_stack")
-_CURRENT = at(ENV, "current")
+_LOCK = MapRecord.layout.at("lock")
+_KERNEL_STACK = Env.layout.at("kernel_stack")
+_USER_STACK = Env.layout.at("user_stack")
 
 _NR = 4
 _NEXT = 8
@@ -92,25 +82,25 @@ def _frames(trace: int, wanted: int) -> int:
 
 
 @device
-def _take(map: int) -> int:
+def _take(map: MapRecord) -> int:
     """An element to fill, or 0 when all are in use."""
-    free = load64(map + _FREE)
+    free = map.free
     if free != 0:
-        store64(map + _FREE, load64(free + _NEXT))
+        map.free = load64(free + _NEXT)
         return free
-    fresh = load64(map + _FRESH)
-    if fresh == load64(map + _MAX_ENTRIES):
+    fresh = map.fresh
+    if fresh == map.max_entries:
         return 0
-    store64(map + _FRESH, fresh + 1)
-    return load64(map + _VALUES) + fresh * load64(map + _ELEM_SIZE)
+    map.fresh = fresh + 1
+    return map.values + fresh * map.elem_size
 
 
 @device
-def _put(map: int, ips: int, nr: int, hash: int, flags: int) -> int:
+def _put(map: MapRecord, ips: int, nr: int, hash: int, flags: int) -> int:
     """Id of a stack, put into the map where it is not there."""
-    value_size = load64(map + _VALUE_SIZE)
-    ident = hash & load64(map + _MASK)
-    slot = load64(map + _SLOTS) + ident * 8
+    value_size = map.value_size
+    ident = hash & map.slot_mask
+    slot = map.slots + ident * 8
     bucket = load64(slot)
     if bucket != 0 and load32(bucket) == hash:
         if (flags & BPF_F_FAST_STACK_CMP) != 0:
@@ -128,36 +118,36 @@ def _put(map: int, ips: int, nr: int, hash: int, flags: int) -> int:
     store32(fresh + _NR, nr)
     store64(slot, fresh)
     if bucket != 0:
-        store64(bucket + _NEXT, load64(map + _FREE))
-        store64(map + _FREE, bucket)
+        store64(bucket + _NEXT, map.free)
+        map.free = bucket
     else:
-        store64(map + _COUNT, load64(map + _COUNT) + 1)
+        map.count = map.count + 1
     return ident
 
 
 @native()
-def bpf_get_stackid(ctx: int, map: int, flags: int, env: int) -> int:
+def bpf_get_stackid(ctx: int, map: MapRecord, flags: int, env: Env) -> int:
     """Id of the event's stack in the map; -EINVAL, -EFAULT (none was recorded, or it is shorter than what is skipped),
     -EEXIST (another one is in its bucket), -ENOMEM.
     """
     if (flags & ~(BPF_F_SKIP_FIELD_MASK | BPF_F_USER_STACK | BPF_F_FAST_STACK_CMP | BPF_F_REUSE_STACKID)) != 0:
         return -EINVAL
-    trace = load64(env + (_USER_STACK if (flags & BPF_F_USER_STACK) != 0 else _KERNEL_STACK))
+    trace = load64(int(env) + (_USER_STACK if (flags & BPF_F_USER_STACK) != 0 else _KERNEL_STACK))
     if trace == 0:
         return -EFAULT
     skip = flags & BPF_F_SKIP_FIELD_MASK
-    value_size = load64(map + _VALUE_SIZE)
+    value_size = map.value_size
     nr = _frames(trace, lshr(value_size, 3) + skip)
     if nr <= skip:
         return -EFAULT
     nr -= skip
     ips = trace + 8 + skip * 8
     hash = jhash2(ips, nr * 2)
-    spin_lock(map + _LOCK)
+    spin_lock(int(map) + _LOCK)
     ident = _put(map, ips, nr, hash, flags)
     if ident < 0:
-        store64(map + _DROPPED, load64(map + _DROPPED) + 1)
-    spin_unlock(map + _LOCK)
+        map.dropped = map.dropped + 1
+    spin_unlock(int(map) + _LOCK)
     return ident
 
 
@@ -184,23 +174,23 @@ def _bad_flags(size: int, flags: int) -> bool:
 
 
 @native()
-def bpf_get_stack(ctx: int, buf: int, size: int, flags: int, env: int) -> int:
+def bpf_get_stack(ctx: int, buf: int, size: int, flags: int, env: Env) -> int:
     """The event's stack as u64s to `buf`: bytes written, -EINVAL, -EFAULT. BPF_F_USER_BUILD_ID is -EINVAL."""
     size &= _U32
     if _bad_flags(size, flags):
         memset(buf, 0, size)
         return -EINVAL
-    return _copy_stack(load64(env + (_USER_STACK if (flags & BPF_F_USER_STACK) != 0 else _KERNEL_STACK)), buf, size, flags)
+    return _copy_stack(load64(int(env) + (_USER_STACK if (flags & BPF_F_USER_STACK) != 0 else _KERNEL_STACK)), buf, size, flags)
 
 
 @native()
-def bpf_get_task_stack(task: int, buf: int, size: int, flags: int, env: int) -> int:
+def bpf_get_task_stack(task: int, buf: int, size: int, flags: int, env: Env) -> int:
     """The same for a task: the current one's is the event's, of others nothing is known: -EFAULT (user: -EOPNOTSUPP)."""
     size &= _U32
     if _bad_flags(size, flags):
         memset(buf, 0, size)
         return -EINVAL
-    if task != load64(env + _CURRENT):
+    if task != env.current:
         memset(buf, 0, size)
         return -EOPNOTSUPP if (flags & BPF_F_USER_STACK) != 0 else -EFAULT
-    return _copy_stack(load64(env + (_USER_STACK if (flags & BPF_F_USER_STACK) != 0 else _KERNEL_STACK)), buf, size, flags)
+    return _copy_stack(load64(int(env) + (_USER_STACK if (flags & BPF_F_USER_STACK) != 0 else _KERNEL_STACK)), buf, size, flags)

@@ -7,48 +7,44 @@ and what is full stays full. Must not know: what the bytes mean.
 
 from __future__ import annotations
 
-from fastrtp.native.intrinsics import device, fetch_add64, free, load64, malloc, memcpy, native, store64
-from fastrtp.native.layout import BACKLOG, BACKLOG_CHUNK, MACHINE, at
+from fastrtp.native.intrinsics import device, fetch_add64, free, malloc, memcpy, native, store64
+from fastrtp.native.records import Backlog, BacklogChunk, Machine
 
-_FIRST = at(BACKLOG, "first")
-_LAST = at(BACKLOG, "last")
-_NEXT = at(BACKLOG_CHUNK, "next")
-_USED = at(BACKLOG_CHUNK, "used")
-_ROOM = at(BACKLOG_CHUNK, "room")
-_HEAD = BACKLOG_CHUNK.itemsize
-_DRAINS = at(MACHINE, "drains")
-_KEEP = at(MACHINE, "keep")
+_FIRST = Backlog.layout.at("first")
+_NEXT = BacklogChunk.layout.at("next")
+_HEAD = BacklogChunk.layout.size
+_KEEP = Machine.layout.at("keep")
 _CHUNK = 1 << 18
 
 
 @device
-def backlog_room(machine: int, backlog: int, size: int) -> int:
+def backlog_room(machine: Machine, backlog: Backlog, size: int) -> int:
     """Address of `size` bytes at the end of a backlog, or 0."""
-    last = load64(backlog + _LAST)
-    if last == 0 or load64(last + _USED) + size > load64(last + _ROOM):
+    last = backlog.last
+    if not last or last.used + size > last.room:
         room = size if size > _CHUNK else _CHUNK
-        if fetch_add64(machine + _KEEP, -room) < room:
-            fetch_add64(machine + _KEEP, room)
+        if fetch_add64(int(machine) + _KEEP, -room) < room:
+            fetch_add64(int(machine) + _KEEP, room)
             return 0
-        chunk = malloc(_HEAD + room)
-        if chunk == 0:
-            fetch_add64(machine + _KEEP, room)
+        chunk = BacklogChunk(malloc(_HEAD + room))
+        if not chunk:
+            fetch_add64(int(machine) + _KEEP, room)
             return 0
-        store64(chunk + _NEXT, 0)
-        store64(chunk + _USED, 0)
-        store64(chunk + _ROOM, room)
-        store64(last + _NEXT if last != 0 else backlog + _FIRST, chunk)
-        store64(backlog + _LAST, chunk)
+        chunk.next = BacklogChunk(0)
+        chunk.used = 0
+        chunk.room = room
+        store64(int(last) + _NEXT if last else int(backlog) + _FIRST, int(chunk))
+        backlog.last = chunk
         last = chunk
-    used = load64(last + _USED)
-    store64(last + _USED, used + size)
-    return last + _HEAD + used
+    used = last.used
+    last.used = used + size
+    return int(last) + _HEAD + used
 
 
 @device
-def drain_array(machine: int, backlog: int, data: int, used: int) -> int:
+def drain_array(machine: Machine, backlog: Backlog, data: int, used: int) -> int:
     """Move the `used` bytes at `data` to the backlog, if a replay drains and there is room; how many are left, 0 or `used`."""
-    if load64(machine + _DRAINS) == 0 or used == 0:
+    if machine.drains == 0 or used == 0:
         return used
     room = backlog_room(machine, backlog, used)
     if room == 0:
@@ -58,44 +54,44 @@ def drain_array(machine: int, backlog: int, data: int, used: int) -> int:
 
 
 @device
-def _drop_first(machine: int, backlog: int, chunk: int) -> None:
-    following = load64(chunk + _NEXT)
-    store64(backlog + _FIRST, following)
-    if following == 0:
-        store64(backlog + _LAST, 0)
-    fetch_add64(machine + _KEEP, load64(chunk + _ROOM))
-    free(chunk)
+def _drop_first(machine: Machine, backlog: Backlog, chunk: BacklogChunk) -> None:
+    following = chunk.next
+    backlog.first = following
+    if not following:
+        backlog.last = BacklogChunk(0)
+    fetch_add64(int(machine) + _KEEP, chunk.room)
+    free(int(chunk))
 
 
 @device
-def backlog_next(machine: int, backlog: int, out: int, room: int) -> int:
+def backlog_next(machine: Machine, backlog: Backlog, out: int, room: int) -> int:
     """Move the oldest chunk's bytes to `out`: how many; 0 for an empty backlog, -1 - needed when there is too little room."""
-    chunk = load64(backlog + _FIRST)
-    if chunk == 0:
+    chunk = backlog.first
+    if not chunk:
         return 0
-    used = load64(chunk + _USED)
+    used = chunk.used
     if used > room:
         return -1 - used
-    memcpy(out, chunk + _HEAD, used)
+    memcpy(out, int(chunk) + _HEAD, used)
     _drop_first(machine, backlog, chunk)
     return used
 
 
 @native()
-def backlog_take(machine: int, backlog: int, out: int, room: int) -> int:
+def backlog_take(machine: Machine, backlog: Backlog, out: int, room: int) -> int:
     """The same, for Python, which has the machine."""
     return backlog_next(machine, backlog, out, room)
 
 
 @device
-def backlog_drop(machine: int, backlog: int) -> None:
+def backlog_drop(machine: Machine, backlog: Backlog) -> None:
     """Throw all away."""
-    while load64(backlog + _FIRST) != 0:
-        _drop_first(machine, backlog, load64(backlog + _FIRST))
+    while backlog.first:
+        _drop_first(machine, backlog, backlog.first)
 
 
 @native()
-def backlog_free(machine: int, backlog: int) -> int:
+def backlog_free(machine: Machine, backlog: Backlog) -> int:
     """The same, for Python."""
     backlog_drop(machine, backlog)
     return 0

@@ -21,7 +21,6 @@ from numba.extending import intrinsic
 
 from fastrtp.native import SMP
 from fastrtp.native.ir_pipeline import IrCompiler
-from fastrtp.native.layout import Offset
 from fastrtp.native.record import Record
 from fastrtp.native.record_numba import parameter_type, pointer_type
 
@@ -112,31 +111,6 @@ FIRES: list[Any] = []
 """Intrinsics that call the probes of a tracepoint."""
 OUTLINED: list[tuple[Any, str]] = []
 """Intrinsics that call a registered function by name."""
-
-
-def uses(entry: NativeFunction) -> frozenset[str]:
-    """What a registered function and all it calls ask of a run: fields of ENV, RUN_CTX and TIMERS ("env.time"), and "fires" when
-    it can fire an event. Found from the names in their bodies, so nobody has to keep a list.
-    """
-    found: set[str] = set()
-    seen: set[int] = set()
-    pending: list[Any] = [entry.function]
-    while pending:
-        body = pending.pop().py_func
-        if id(body) in seen:
-            continue
-        seen.add(id(body))
-        for name in body.__code__.co_names:
-            value = body.__globals__.get(name)
-            if isinstance(value, Offset):
-                found.add(value.field)
-            elif hasattr(value, "py_func"):
-                pending.append(value)
-            elif any(value is caller for caller in FIRES):
-                found.add("fires")
-            else:
-                pending += [REGISTRY[called].function for caller, called in OUTLINED if caller is value]
-    return frozenset(found - {""})
 
 
 ALWAYS_INLINE: set[str] = set()

@@ -53,7 +53,7 @@ def key() -> str:
 
 class NativeLibrary:
     """A loaded library. `symbols`: address by function name; `bitcode_path`: the file of the bodies that programs may inline;
-    `uses`: what each function asks of a run (`fastrtp.native.intrinsics.uses`).
+    `uses`: what each function asks of a run (`fastrtp.native.uses.uses`).
 
     Given `symbols` are what it may use: the flag for several CPUs and, of the main library, what an extension calls. JitError,
     OSError, ValueError, KeyError for damaged files.

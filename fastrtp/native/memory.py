@@ -17,21 +17,8 @@ import numpy as np
 
 from fastrtp.mem.arena import Arena
 from fastrtp.native import library
-from fastrtp.native.layout import (
-    BACKLOG,
-    BTF_TYPES,
-    ENV,
-    ENV_STRIDE,
-    HEAP,
-    MACHINE,
-    NEVER,
-    PRINTK,
-    SIGNALS,
-    STATS_SMP,
-    STATS_TIMED,
-    TIMERS,
-)
 from fastrtp.native.perf_map import PerfMap
+from fastrtp.native.records import NEVER, STATS_SMP, STATS_TIMED, Backlog, BtfTypes, Env, Heap, Machine, Printk, Signals, Timers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,18 +48,18 @@ class Memory:
         self.cpus = cpus
         self.lib = library.library()
         self.arena = Arena()
-        self.machine_address, self.machine = self.record(MACHINE)
-        self.env_address = self.arena.alloc(ENV_STRIDE * cpus)
-        whole = self.arena.view(self.env_address, ENV_STRIDE * cpus)
-        self.env: Record = np.ndarray(cpus, ENV, whole, strides=(ENV_STRIDE,))
-        self._printk_address, self._printk = self.record(PRINTK)
+        self.machine_address, self.machine = self.record(Machine.layout.dtype)
+        self.env_address = self.arena.alloc(Env.layout.size * cpus)
+        whole = self.arena.view(self.env_address, Env.layout.size * cpus)
+        self.env: Record = np.ndarray(cpus, Env.layout.dtype, whole, strides=(Env.layout.size,))
+        self._printk_address, self._printk = self.record(Printk.layout.dtype)
         self._printk["data"], self._printk["size"] = self.arena.alloc(_PRINTK_SIZE), _PRINTK_SIZE
-        self._printk["backlog"] = self.record(BACKLOG)[0]
+        self._printk["backlog"] = self.record(Backlog.layout.dtype)[0]
         self.machine["env"], self.machine["cpus"] = self.env_address, cpus
         self._make_heap()
-        self.machine["signals"], self._signals = self.record(SIGNALS)
+        self.machine["signals"], self._signals = self.record(Signals.layout.dtype)
         self._signals["data"], self._signals["room"] = self.arena.alloc(_SIGNAL.itemsize * _SIGNALS), _SIGNALS
-        self._signals["backlog"] = self.record(BACKLOG)[0]
+        self._signals["backlog"] = self.record(Backlog.layout.dtype)[0]
         for owner in (self.machine, self.env):
             owner["arena_base"], owner["arena_size"] = self.arena.base, self.arena.size
         env = self.env
@@ -94,12 +81,12 @@ class Memory:
 
     def _make_heap(self) -> None:
         """Room for programs' objects and timers: address space only, until they are made."""
-        address, self.heap = self.record(HEAP)
+        address, self.heap = self.record(Heap.layout.dtype)
         size = min(_HEAP_SIZE, self.arena.size // 8)
         self.heap["next"] = self.arena.alloc(size)
         self.heap["end"] = self.heap["next"] + size
         self.machine["heap"] = address
-        address, self.timers = self.record(TIMERS)
+        address, self.timers = self.record(Timers.layout.dtype)
         self.timers["room"] = _ARMED_TIMERS
         self.timers["queue"] = self.arena.alloc(8 * _ARMED_TIMERS)
         self.machine["timers"], self.machine["timer_next"] = address, NEVER
@@ -118,13 +105,13 @@ class Memory:
 
     def env_of(self, cpu: int) -> int:
         """Address of a CPU's ENV record."""
-        return self.env_address + cpu * ENV_STRIDE
+        return self.env_address + cpu * Env.layout.size
 
     def publish_types(self, words: NDArray[np.uint32], strings: bytes, offsets: NDArray[np.uint32]) -> None:
         """Let programs show objects by these types: a type section, its strings, and where each record begins, in words."""
         if self.machine["btf"][0]:
             return
-        address, record = self.record(BTF_TYPES)
+        address, record = self.record(BtfTypes.layout.dtype)
         for field, data in (("words", words.tobytes()), ("strings", strings), ("offsets", offsets.astype("<u4").tobytes())):
             place = self.arena.alloc(len(data))
             self.arena.view(place, len(data))[:] = np.frombuffer(data, np.uint8)

@@ -159,6 +159,19 @@ class Field:
     kind: Kind
 
 
+class Offset(int):
+    """Bytes before a member of a record, which it knows: the build notes which functions name it."""
+
+    record: type[Record]
+    name: str
+
+    def __new__(cls, value: int, record: type[Record], name: str) -> Offset:
+        """An int with a member's name."""
+        offset = super().__new__(cls, value)
+        offset.record, offset.name = record, name
+        return offset
+
+
 class Layout:
     """A record's members. Made at the first use, as declarations may name records that come later."""
 
@@ -185,9 +198,9 @@ class Layout:
         """In NumPy's words."""
         return np.dtype([(field.name, field.kind.dtype) for field in self.fields.values()])
 
-    def at(self, name: str) -> int:
+    def at(self, name: str) -> Offset:
         """Bytes before a member."""
-        return self.fields[name].offset
+        return Offset(self.fields[name].offset, self._record, name)
 
     @cached_property
     def size(self) -> int:

@@ -21,8 +21,9 @@ import numba
 from fastrtp.entry_cache import EntryCache
 from fastrtp.errors import JitError
 from fastrtp.native import compiler_rt, engine, host
-from fastrtp.native.intrinsics import ALWAYS_INLINE, REGISTRY, NativeFunction, uses
+from fastrtp.native.intrinsics import ALWAYS_INLINE, REGISTRY, NativeFunction
 from fastrtp.native.ir_pipeline import FunctionText, lowered, texts
+from fastrtp.native.uses import uses
 
 STEPS = ("IR", "optimised", "compiled")
 _KEPT_BYTES = 4 << 20

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrtp.errors import ReplayError
-from fastrtp.native.layout import CONSUMER
+from fastrtp.maps.records import RingConsumer
 from fastrtp.replay.windows import parse_window
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class ConsumerClock:
 
     def __init__(self, consumer: Consumer, machine: int, time: NDArray[np.int64]) -> None:
         self.clock = consumer.clock
-        self._record = np.zeros(1, CONSUMER)
+        self._record = np.zeros(1, RingConsumer.layout.dtype)
         row = self._record[0]
         row["machine"] = machine
         row["step"] = step = consumer.every_events or consumer.every_ns or 1

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrtp.native.layout import at
 from fastrtp.record.record_bytes import contexts
-from fastrtp.trace.ftrace_layout import PERF_CPU
+from fastrtp.trace.records import PerfCpu
 from fastrtp.trace.syscalls import SYSTEM
 
 from .bind import BoundRecording, BoundStore
@@ -24,7 +23,7 @@ from .bind import BoundRecording, BoundStore
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
 
-_PLACE = {name: at(PERF_CPU, name) for name in ("recorded_call", "recorded", "recorded_size")}
+_PLACE = {name: PerfCpu.layout.at(name) for name in ("recorded_call", "recorded", "recorded_size")}
 
 
 def add_contexts(kernel: Kernel, bound: BoundRecording) -> tuple[list[Any], list[str]]:
@@ -47,7 +46,7 @@ def add_contexts(kernel: Kernel, bound: BoundRecording) -> tuple[list[Any], list
         rows = bound.row[bound.event == number]
         cpu_of = np.zeros(len(table), np.uint64)
         cpu_of[rows] = bound.cpu[bound.event == number]
-        base = np.uint64(call.perf.cpus_address) + cpu_of * np.uint64(PERF_CPU.itemsize)
+        base = np.uint64(call.perf.cpus_address) + cpu_of * np.uint64(PerfCpu.layout.size)
         addresses = made.starts.astype(np.uint64) + np.uint64(made.flat.ctypes.data)
         event.stores += [
             BoundStore(-1, base, _PLACE["recorded_call"], None, 8, call.perf.address),

@@ -24,12 +24,12 @@ from fastrtp.jit.key import text_key
 from fastrtp.jit.program import ENTRY, object_cache
 from fastrtp.kernel.link import BpfRawTpLink
 from fastrtp.native.compiler import Part
-from fastrtp.native.layout import FUSED, FUSED_ROW
 from fastrtp.replay.bind import BoundRecording
 from fastrtp.replay.consumer import ConsumerClock
 from fastrtp.replay.linked import LinkedReplay, Loop
 from fastrtp.replay.loop_text import RUN, SURROUNDINGS, Kind, loop_text
 from fastrtp.replay.materialize import Column
+from fastrtp.replay.records import Fused, FusedRow
 from fastrtp.trace import Tracepoint
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class _FusedLoop:
         if replay.smp:
             self._mine[:] = 0
             self._mine[np.unique(replay.bound.cpu)] = 1
-        self._rows = np.array(plan.rows or [(0, 0)], FUSED_ROW)
-        self._fused = np.zeros(1, FUSED)
+        self._rows = np.array(plan.rows or [(0, 0)], FusedRow.layout.dtype)
+        self._fused = np.zeros(1, Fused.layout.dtype)
         arrays = {"counts": self._counts, "last": self._last, "rows": self._rows, "replay": state, "mine": self._mine}
         sizes = {"generation": plan.generation, "kinds": count, "cpus": cpus, "row_count": len(plan.rows)}
         for field, value in [*((name, array.ctypes.data) for name, array in arrays.items()), *sizes.items()]:

@@ -17,12 +17,12 @@ import numpy as np
 from fastrtp.errors import ReplayError
 from fastrtp.jit.program import NativeText
 from fastrtp.native.compiler import Part
-from fastrtp.native.layout import REPLAY
 from fastrtp.native.memory import Memory
 from fastrtp.replay.bind import BoundEvent, BoundRecording
 from fastrtp.replay.consumer import ConsumerClock
 from fastrtp.replay.loop_text import COLUMNS, RUN, Kind, loop_text
 from fastrtp.replay.materialize import DECLARATIONS, Column, Materializer
+from fastrtp.replay.records import Replay
 from fastrtp.replay.stacks import stack_columns
 from fastrtp.trace import Tracepoint
 
@@ -72,7 +72,7 @@ class LinkedReplay:
             raise ReplayError(f"event kind {int(bound.event.max())} of {len(bound.events)}")
         self._linked: Loop | None = None
         self.makers = self._make_makers()
-        self._state = np.zeros(1, REPLAY)
+        self._state = np.zeros(1, Replay.layout.dtype)
         state = self._state[0]
         state["machine"], state["end"] = memory.machine_address, count
         for field, column, dtype in (

@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastrtp.native.layout import CONSUMER, ENV, ENV_STRIDE, MACHINE, REPLAY, TRACEPOINT, at
+from fastrtp.maps.records import RingConsumer
+from fastrtp.native.records import Env, Machine, TracepointRecord
+from fastrtp.replay.records import Replay
 
 COLUMNS = ("time", "cpu", "event", "row", "current", "stacks")
 """Symbols of the recording's columns; also fields of REPLAY."""
@@ -96,7 +98,7 @@ def _kind(kind: Kind, cpus: int, fused: bool, stacks: bool) -> list[str]:
     if kind.tracepoint:
         lines += [
             *([make] if always else []),
-            f'  %key_at = getelementptr i8, ptr @"{kind.tracepoint}", i64 {at(TRACEPOINT, "key")}',
+            f'  %key_at = getelementptr i8, ptr @"{kind.tracepoint}", i64 {TracepointRecord.layout.at("key")}',
             "  %key = load i64, ptr %key_at, align 8",
             "  %live = icmp ne i64 %key, 0",
             "  %fired = zext i1 %live to i64",
@@ -126,7 +128,7 @@ def _env() -> list[str]:
         "  %cpu_at = getelementptr i16, ptr @cpu, i64 %i",
         "  %cpu16 = load i16, ptr %cpu_at, align 2, !invariant.load !0",
         "  %cpu = zext i16 %cpu16 to i64",
-        f"  %env_offset = mul i64 %cpu, {ENV_STRIDE}",
+        f"  %env_offset = mul i64 %cpu, {Env.layout.size}",
         "  %env = getelementptr i8, ptr @envs, i64 %env_offset",
     ]
 
@@ -162,7 +164,7 @@ def _surroundings(needs: frozenset[str], stacks: bool) -> list[str]:
             ]
     if "run_ctx" in needs:
         lines += [
-            f"  %run_ctx_env = getelementptr i8, ptr %env, i64 {at(ENV, 'run_ctx')}",
+            f"  %run_ctx_env = getelementptr i8, ptr %env, i64 {Env.layout.at('run_ctx')}",
             "  store i64 %run_ctx, ptr %run_ctx_env, align 8",
         ]
     return lines
@@ -171,7 +173,7 @@ def _surroundings(needs: frozenset[str], stacks: bool) -> list[str]:
 def _env_field(field: str, source: str) -> list[str]:
     return [
         f"  %{field}_now = load i64, ptr {source}, align 8, !invariant.load !0",
-        f"  %{field}_env = getelementptr i8, ptr %env, i64 {at(ENV, field)}",
+        f"  %{field}_env = getelementptr i8, ptr %env, i64 {Env.layout.at(field)}",
         f"  store i64 %{field}_now, ptr %{field}_env, align 8",
     ]
 
@@ -226,7 +228,7 @@ _READ_NOW = {
   %read_now = load i64, ptr %read_now_at, align 8, !invariant.load !0""",
 }
 _CONSUMER = {
-    clock: f"""  %read_due_at = getelementptr i8, ptr @consumer, i64 {at(CONSUMER, "due")}
+    clock: f"""  %read_due_at = getelementptr i8, ptr @consumer, i64 {RingConsumer.layout.at("due")}
   %read_due = load i64, ptr %read_due_at, align 8
 {now}
   %reads = icmp sle i64 %read_due, %read_now
@@ -239,7 +241,7 @@ read:"""
     for clock, now in _READ_NOW.items()
 }
 
-_TIMERS = f"""  %due_at = getelementptr i8, ptr @machine, i64 {at(MACHINE, "timer_next")}
+_TIMERS = f"""  %due_at = getelementptr i8, ptr @machine, i64 {Machine.layout.at("timer_next")}
   %due = load i64, ptr %due_at, align 8
   %now_at = getelementptr i64, ptr @time, i64 %i
   %now = load i64, ptr %now_at, align 8, !invariant.load !0
@@ -267,7 +269,7 @@ _LINKED_RUN = f"""define i64 @{RUN}(i64 %replay, i64 %limit) nounwind {{
 entry:
   %end = call i64 @replay_begin(i64 %replay, i64 %limit)
   %replay_at = inttoptr i64 %replay to ptr
-  %position_at = getelementptr i8, ptr %replay_at, i64 {at(REPLAY, "position")}
+  %position_at = getelementptr i8, ptr %replay_at, i64 {Replay.layout.at("position")}
   %first = load i64, ptr %position_at, align 8
   %fired = call i64 @replay_loop(i64 %first, i64 %end, i64 0)
   %played = call i64 @replay_end(i64 %replay, i64 %end, i64 %fired)
@@ -288,7 +290,7 @@ refuse:
   ret i64 %end
 play:
   %replay = load ptr, ptr %fused, align 8
-  %position_at = getelementptr i8, ptr %replay, i64 {at(REPLAY, "position")}
+  %position_at = getelementptr i8, ptr %replay, i64 {Replay.layout.at("position")}
   %first = load i64, ptr %position_at, align 8
   %fired = call i64 @replay_loop(i64 %first, i64 %end, i64 %run_ctx)
   %played = call i64 @fused_end(i64 %fused_at, i64 %end, i64 %fired)

@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastrtp.native.layout import LANE, TEAM
 from fastrtp.native.process import PROCESS
 from fastrtp.replay.bind import BoundRecording
 from fastrtp.replay.fused import FusedReplay
 from fastrtp.replay.linked import LinkedReplay
+from fastrtp.replay.records import Lane, Team
 from fastrtp.replay.windows import Cpus, Window, boundaries, lane_ends, lanes, own_ends, parse_window
 from fastrtp.trace import Tracepoint
 
@@ -109,9 +109,9 @@ class ParallelReplay:
             self._lanes.append(_lane(kernel, part, tracepoints, mine, fuse, self.events))
         self.threads = len(self._lanes)
         self._cut(bound, picked)
-        self._team = aligned(1, TEAM)
+        self._team = aligned(1, Team.layout.dtype)
         self._team["machine"], self._team["threads"] = memory.machine_address, self.threads
-        self._records = aligned(self.threads, LANE)
+        self._records = aligned(self.threads, Lane.layout.dtype)
         self._records["team"] = self._team.ctypes.data
         for record, lane, ends in zip(self._records, self._lanes, self._ends, strict=True):
             record["replay"], record["ends"] = lane.state_address, ends.ctypes.data
@@ -174,7 +174,7 @@ class ParallelReplay:
             fused.append(not linked and isinstance(lane, FusedReplay) and lane.is_fused)
         self._team["arrived"] = self._team["abort"] = 0
         play = self.memory.lib.lane_play
-        addresses = [self._records.ctypes.data + number * LANE.itemsize for number in range(self.threads)]
+        addresses = [self._records.ctypes.data + number * Lane.layout.size for number in range(self.threads)]
         meet = int(self.meet is not None)
         others = []
         try:

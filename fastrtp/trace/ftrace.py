@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from fastrtp.errors import BpfError
 from fastrtp.native.memory import Memory
-from fastrtp.trace.ftrace_layout import RECORD_HEADER, TRACE_BUFFER, TRACE_FILE
+from fastrtp.trace.records import RECORD_HEADER, RingBufferPerCpu, TraceFile
 from fastrtp.trace.tracepoint import Tracepoint, TracepointFunc, tracepoint_probe_register, tracepoint_probe_unregister
 
 
@@ -32,7 +32,7 @@ class TraceBuffer:
         if size < 1 << 12 or size & (size - 1):
             raise BpfError(errno.EINVAL, f"EINVAL: a trace buffer has a power of two of bytes, at least 4096, not {size}")
         self.memory = memory
-        self.address, self._record = memory.record(TRACE_BUFFER, memory.cpus)
+        self.address, self._record = memory.record(RingBufferPerCpu.layout.dtype, memory.cpus)
         self._data = [memory.arena.alloc(2 * size) for _ in range(memory.cpus)]
         self._record["data"], self._record["size"], self._record["on"] = self._data, size, 1
 
@@ -70,7 +70,7 @@ class TraceBuffer:
                 used = int(self._record["head"][cpu] - self._record["tail"][cpu])
                 buffer = ctypes.create_string_buffer(max(used, 1))
                 written = lib.trace_buffer_copy(
-                    self.address + cpu * TRACE_BUFFER.itemsize, ctypes.addressof(buffer), int(consume)
+                    self.address + cpu * RingBufferPerCpu.layout.size, ctypes.addressof(buffer), int(consume)
                 )
                 parts.append(_records(cpu, buffer.raw[:written]))
         finally:
@@ -100,7 +100,7 @@ class TraceEventFile:
         self.tp = tp
         self.func = func
         self._memory = buffer.memory
-        self.address, self._record = self._memory.record(TRACE_FILE)
+        self.address, self._record = self._memory.record(TraceFile.layout.dtype)
         self._record["type"], self._record["buffers"] = event_type, buffer.address
 
     def enable(self) -> None:

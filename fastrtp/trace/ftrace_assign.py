@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Union
 
-from fastrtp.native.layout import ENV, ENV_ARENA_BASE, ENV_ARENA_SIZE, at
+from fastrtp.native.records import Env
 
-_CURRENT = at(ENV, "current")
+_CURRENT = Env.layout.at("current")
 _MAX_STRING = 4096
 
 
@@ -274,8 +274,8 @@ class _Body:
 
     def readable(self, address: str, end: int) -> str:
         """i1: whether the bytes [address, address + end) lie in the arena."""
-        offset = self.value(f"sub i64 {address}, {self.env(ENV_ARENA_BASE)}")
-        room = self.value(f"sub i64 {self.env(ENV_ARENA_SIZE)}, {end}")
+        offset = self.value(f"sub i64 {address}, {self.env(Env.layout.at('arena_base'))}")
+        room = self.value(f"sub i64 {self.env(Env.layout.at('arena_size'))}, {end}")
         return self.value(f"icmp ule i64 {offset}, {room}")
 
     def load(self, address: str, offset: int, size: int, signed: bool) -> str:
@@ -381,7 +381,7 @@ class _Body:
         address = self.address(item.address)
         good = self.readable(address, 1)
         null = self.value("ptrtoint ptr @null_text to i64")
-        arena_end = self.value(f"add i64 {self.env(ENV_ARENA_BASE)}, {self.env(ENV_ARENA_SIZE)}")
+        arena_end = self.value(f"add i64 {self.env(Env.layout.at('arena_base'))}, {self.env(Env.layout.at('arena_size'))}")
         room = self.value(f"sub i64 {arena_end}, {address}")
         text = self.value(f"select i1 {good}, i64 {address}, i64 {null}")
         room = self.value(f"select i1 {good}, i64 {room}, i64 7")

@@ -6,24 +6,10 @@ Kernel: kernel/trace/ring_buffer.c, kernel/trace/trace_events.c:trace_event_buff
 from __future__ import annotations
 
 from fastrtp.helpers.time_native import bpf_ktime_get_ns
-from fastrtp.native.intrinsics import device, load8, load32, load64, memcpy, native, store16, store32, store64, ult
-from fastrtp.native.layout import ENV, at
-from fastrtp.trace.ftrace_layout import RECORD_HEADER, TRACE_BUFFER, TRACE_FILE
+from fastrtp.native.intrinsics import device, load8, load32, memcpy, native, store16, store32, store64, ult
+from fastrtp.native.records import Env
+from fastrtp.trace.records import RECORD_HEADER, RingBufferPerCpu, TraceFile
 
-_TYPE = at(TRACE_FILE, "type")
-_BUFFERS = at(TRACE_FILE, "buffers")
-_DATA = at(TRACE_BUFFER, "data")
-_SIZE = at(TRACE_BUFFER, "size")
-_HEAD = at(TRACE_BUFFER, "head")
-_TAIL = at(TRACE_BUFFER, "tail")
-_OVERRUN = at(TRACE_BUFFER, "overrun")
-_DROPPED = at(TRACE_BUFFER, "dropped")
-_ON = at(TRACE_BUFFER, "on")
-_ENTRIES = at(TRACE_BUFFER, "entries")
-_STRIDE = TRACE_BUFFER.itemsize
-_CPU = at(ENV, "cpu")
-_CURRENT = at(ENV, "current")
-_PID_AT = at(ENV, "pid_at")
 _MAX_EVENT = 4080
 
 
@@ -34,14 +20,14 @@ def room_of(length: int) -> int:
 
 
 @device
-def current_pid(env: int) -> int:
+def current_pid(env: Env) -> int:
     """pid of the running task, 0 for none."""
-    current = load64(env + _CURRENT)
-    return load32(current + load64(env + _PID_AT)) if current != 0 else 0
+    current = env.current
+    return load32(current + env.pid_at) if current != 0 else 0
 
 
 @device
-def tracing_generic_entry_update(entry: int, kind: int, env: int) -> None:
+def tracing_generic_entry_update(entry: int, kind: int, env: Env) -> None:
     """The common fields. No flags: a recording does not say what was preempted."""
     store16(entry, kind)
     store16(entry + 2, 0)
@@ -60,40 +46,40 @@ def trace_strnlen(address: int, limit: int) -> int:
 
 
 @native()
-def trace_event_buffer_reserve(file: int, size: int, env: int) -> int:
+def trace_event_buffer_reserve(file: TraceFile, size: int, env: Env) -> int:
     """Address of a new record of `size` bytes with its common fields set; 0 when tracing is off or it is too large."""
-    buffer = load64(file + _BUFFERS) + load64(env + _CPU) * _STRIDE
-    if load64(buffer + _ON) == 0:
+    buffer = file.buffers[env.cpu]
+    if buffer.on == 0:
         return 0
-    ring = load64(buffer + _SIZE)
+    ring = buffer.size
     need = room_of(size)
     if not ult(size, _MAX_EVENT + 1) or need > ring:
-        store64(buffer + _DROPPED, load64(buffer + _DROPPED) + 1)
+        buffer.dropped = buffer.dropped + 1
         return 0
-    data = load64(buffer + _DATA)
-    head = load64(buffer + _HEAD)
-    tail = load64(buffer + _TAIL)
+    data = buffer.data
+    head = buffer.head
+    tail = buffer.tail
     while head + need - tail > ring:
         tail += room_of(load32(data + (tail & (ring - 1))))
-        store64(buffer + _OVERRUN, load64(buffer + _OVERRUN) + 1)
+        buffer.overrun = buffer.overrun + 1
     record = data + (head & (ring - 1))
     store64(record, size)
     store64(record + 8, bpf_ktime_get_ns(env))
-    store64(buffer + _TAIL, tail)
-    store64(buffer + _HEAD, head + need)
-    store64(buffer + _ENTRIES, load64(buffer + _ENTRIES) + 1)
-    tracing_generic_entry_update(record + RECORD_HEADER, load64(file + _TYPE), env)
+    buffer.tail = tail
+    buffer.head = head + need
+    buffer.entries = buffer.entries + 1
+    tracing_generic_entry_update(record + RECORD_HEADER, file.type, env)
     return record + RECORD_HEADER
 
 
 @native()
-def trace_buffer_copy(buffer: int, out: int, consume: int) -> int:
+def trace_buffer_copy(buffer: RingBufferPerCpu, out: int, consume: int) -> int:
     """Copy one CPU's records to `out`, in order and without gaps; bytes written. `consume`: they are gone afterwards."""
     written = 0
-    ring = load64(buffer + _SIZE)
-    data = load64(buffer + _DATA)
-    position = load64(buffer + _TAIL)
-    head = load64(buffer + _HEAD)
+    ring = buffer.size
+    data = buffer.data
+    position = buffer.tail
+    head = buffer.head
     while position != head:
         record = data + (position & (ring - 1))
         need = room_of(load32(record))
@@ -101,5 +87,5 @@ def trace_buffer_copy(buffer: int, out: int, consume: int) -> int:
         written += need
         position += need
     if consume != 0:
-        store64(buffer + _TAIL, position)
+        buffer.tail = position
     return written

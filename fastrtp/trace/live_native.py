@@ -10,7 +10,7 @@ from numba.core.errors import TypingError
 from numba.extending import overload
 
 from fastrtp.native.intrinsics import call_fire, load_acquire, stack_bytes, store64
-from fastrtp.native.layout import TRACEPOINT, at
+from fastrtp.native.records import TracepointRecord
 
 if TYPE_CHECKING:
     from fastrtp.native.memory import Memory
@@ -65,7 +65,7 @@ def compile_trace(tp: Tracepoint, memory: Memory, trace_call: int, cpu: int, pro
     scope: dict[str, Any] = {
         "numba": numba, "load_acquire": load_acquire, "store64": store64, "stack_bytes": stack_bytes, "call_fire": call_fire,
         "function": memory.lib.symbols["trace_fire"], "machine": memory.machine_address, "tracepoint": tp.address,
-        "trace_call": trace_call, "cpu": cpu, "key": tp.address + at(TRACEPOINT, "key"),
+        "trace_call": trace_call, "cpu": cpu, "key": tp.address + TracepointRecord.layout.at("key"),
     }  # fmt: skip
     exec(_FIRE.format(params=params, size=8 * count, stores=stores), scope)
     scope["fire"] = numba.njit(nogil=True, error_model="numpy", inline="never")(scope["fire"])

@@ -14,15 +14,8 @@ import numpy as np
 
 from fastrtp.maps.ringbuf import Ring
 from fastrtp.native.memory import Memory
-from fastrtp.trace.ftrace_layout import (
-    PERF_CALL,
-    PERF_CPU,
-    PERF_EVENT,
-    PERF_MAX_TRACE_SIZE,
-    PERF_NR_CONTEXTS,
-    PROG_ARRAY_ITEM,
-)
 from fastrtp.trace.probe import ProgRecord
+from fastrtp.trace.records import PERF_MAX_TRACE_SIZE, PERF_NR_CONTEXTS, PerfCallRecord, PerfCounter, PerfCpu, ProgArrayItem
 from fastrtp.trace.tracepoint import Tracepoint, TracepointFunc, tracepoint_probe_register, tracepoint_probe_unregister
 
 
@@ -31,7 +24,7 @@ class PerfCpus:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self.address, self._record = memory.record(PERF_CPU, memory.cpus)
+        self.address, self._record = memory.record(PerfCpu.layout.dtype, memory.cpus)
         self._record["buffers"] = [memory.arena.alloc(PERF_MAX_TRACE_SIZE * PERF_NR_CONTEXTS) for _ in range(memory.cpus)]
 
     def forget_recorded(self) -> None:
@@ -45,7 +38,7 @@ class PerfEventRecord:
     def __init__(self, memory: Memory, *, cpu: int, pid: int, period: int, sample_type: int) -> None:
         self.memory = memory
         self.ring: Ring | None = None
-        self.address, self._record = memory.record(PERF_EVENT)
+        self.address, self._record = memory.record(PerfCounter.layout.dtype)
         row = self._record[0]
         row["cpu"], row["pid"], row["sample_type"] = cpu, pid, sample_type
         self.set_period(period)
@@ -94,13 +87,13 @@ class PerfCall:
         self.events: list[PerfEventRecord] = []
         self.progs: list[tuple[ProgRecord, int]] = []
         self._memory = memory = cpus.memory
-        self.address, self._record = memory.record(PERF_CALL)
+        self.address, self._record = memory.record(PerfCallRecord.layout.dtype)
         self._record["type"], self._record["cpus"] = event_type, cpus.address
         self.cpus_address = cpus.address
         self._holders = 0
         self._arrays: dict[str, int] = {}
         self._publish("events", np.zeros(1, np.int64))
-        self._publish("prog_array", np.zeros(1, PROG_ARRAY_ITEM))
+        self._publish("prog_array", np.zeros(1, ProgArrayItem.layout.dtype))
 
     def hold(self) -> None:
         """One holder more; the first puts the probe on the tracepoint. BpfError. Kernel: perf_trace_event_reg"""
@@ -122,7 +115,7 @@ class PerfCall:
     def set_progs(self, progs: Sequence[tuple[ProgRecord, int]]) -> None:
         """The (program, cookie)s from now on, in order; when it returns, no other is running."""
         self.progs = list(progs)
-        array = np.zeros(len(progs) + 1, PROG_ARRAY_ITEM)
+        array = np.zeros(len(progs) + 1, ProgArrayItem.layout.dtype)
         for row, (prog, cookie) in zip(array, progs, strict=False):
             row["prog"], row["cookie"] = prog.address, np.uint64(cookie).astype(np.int64)
         self._publish("prog_array", array)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastrtp.native.layout import LINK, PROG, PROG_STATS
 from fastrtp.native.memory import Memory
+from fastrtp.native.records import Link, Prog, ProgStats
 from fastrtp.trace.shims import shim_address
 from fastrtp.trace.tracepoint import (
     TRACEPOINT_DEFAULT_PRIO,
@@ -52,8 +52,8 @@ class ProgRecord:
         self.memory = memory
         self.entry = entry
         self.probes = dict(probes or {})
-        self.stats_address, self.stats = memory.record(PROG_STATS, memory.cpus)
-        self.address, self._record = memory.record(PROG)
+        self.stats_address, self.stats = memory.record(ProgStats.layout.dtype, memory.cpus)
+        self.address, self._record = memory.record(Prog.layout.dtype)
         for field, value in (("entry", entry), ("stats", self.stats_address), ("cpus", memory.cpus), ("id", prog_id)):
             self._record[field] = value
 
@@ -77,7 +77,7 @@ class LinkRecord:
     def __init__(self, memory: Memory, prog: ProgRecord, cookie: int = 0, link_id: int = 0) -> None:
         self.memory = memory
         self.prog = prog
-        self.address, self._record = memory.record(LINK)
+        self.address, self._record = memory.record(Link.layout.dtype)
         self.cookie = cookie
         self._record["prog"], self._record["stats"], self._record["id"] = prog.address, prog.stats_address, link_id
         self._record["cookie"] = np.uint64(cookie).astype(np.int64)

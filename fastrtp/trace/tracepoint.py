@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrtp.errors import BpfError
-from fastrtp.native.layout import TRACEPOINT, TRACEPOINT_FUNC
 from fastrtp.native.memory import Memory
+from fastrtp.native.records import TracepointFuncRecord, TracepointRecord
 from fastrtp.shown import Shown
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Tracepoint(Shown):
     def address(self) -> int:
         """Address of the native TRACEPOINT record."""
         if self._address == 0:
-            self._address, self._record = self.memory.record(TRACEPOINT)
+            self._address, self._record = self.memory.record(TracepointRecord.layout.dtype)
         return self._address
 
     @property
@@ -79,12 +79,12 @@ class Tracepoint(Shown):
         """Swap the probes, at a moment when nobody walks them."""
         assert self.address
         arena = self.memory.arena
-        size = TRACEPOINT_FUNC.itemsize
-        rows = np.array([(func.func, func.data) for func in funcs] + [(0, 0)], TRACEPOINT_FUNC)
+        size = TracepointFuncRecord.layout.size
+        rows = np.array([(func.func, func.data) for func in funcs] + [(0, 0)], TracepointFuncRecord.layout.dtype)
         others = 0
         if len(funcs) > 1:
             others = arena.alloc(size * len(funcs))
-            arena.view(others, size * len(funcs)).view(TRACEPOINT_FUNC)[:] = rows[1:]
+            arena.view(others, size * len(funcs)).view(TracepointFuncRecord.layout.dtype)[:] = rows[1:]
         lib, machine = self.memory.lib, self.memory.machine_address
         lib.machine_enter(machine)  # waits for the runs that are under way, as synchronize_rcu does, and keeps others out
         try:

@@ -34,44 +34,26 @@ from fastrtp.native.intrinsics import (
     stack_bytes,
     store64,
 )
-from fastrtp.native.layout import (
-    ENV,
-    ENV_STRIDE,
-    LINK,
-    MACHINE,
-    PROG,
-    PROG_STATS,
-    RUN_CTX,
-    STATS_TIMED,
-    TRACEPOINT,
-    TRACEPOINT_FUNC,
-    at,
-)
 from fastrtp.native.machine_native import enter, leave
+from fastrtp.native.records import (
+    STATS_TIMED,
+    Env,
+    Link,
+    Machine,
+    Prog,
+    ProgStats,
+    RunCtx,
+    TracepointFuncRecord,
+    TracepointRecord,
+)
 from fastrtp.trace.widths import MAX_ARGS, SHIM_WIDTHS
 
-_FIRST = at(TRACEPOINT, "first")
-_OTHERS = at(TRACEPOINT, "others")
-_FUNC = at(TRACEPOINT_FUNC, "func")
-_DATA = at(TRACEPOINT_FUNC, "data")
-_FUNC_SIZE = TRACEPOINT_FUNC.itemsize
-_PROG = at(LINK, "prog")
-_LINK_STATS = at(LINK, "stats")
-_LINK_COOKIE = at(LINK, "cookie")
-_ENTRY = at(PROG, "entry")
-_STATS = at(PROG, "stats")
-_STATS_SIZE = PROG_STATS.itemsize
-_ACTIVE = at(PROG_STATS, "active")
-_RUNS = at(PROG_STATS, "runs")
-_MISSES = at(PROG_STATS, "misses")
-_RUN_CNT = at(PROG_STATS, "run_cnt")
-_RUN_TIME = at(PROG_STATS, "run_time_ns")
-_CPU = at(ENV, "cpu")
-_RUN_CTX = at(ENV, "run_ctx")
-_SPECIAL = at(ENV, "stats")
-_COOKIE = at(RUN_CTX, "cookie")
-_TAIL_CALLS = at(RUN_CTX, "tail_calls")
-_ENVS = at(MACHINE, "env")
+_FIRST = TracepointRecord.layout.at("first")
+_OTHERS = TracepointRecord.layout.at("others")
+_FUNC = TracepointFuncRecord.layout.at("func")
+_DATA = TracepointFuncRecord.layout.at("data")
+_FUNC_SIZE = TracepointFuncRecord.layout.size
+_LINK_COOKIE = Link.layout.at("cookie")
 _CLOCK_MONOTONIC = 1
 
 
@@ -83,12 +65,12 @@ def _now() -> int:
 
 
 @native()
-def bpf_prog_run_timed(prog: int, stats: int, args: int, env: int) -> int:
+def bpf_prog_run_timed(prog: Prog, stats: ProgStats, args: int, env: Env) -> int:
     """The run while BPF_ENABLE_STATS is held."""
     start = _now()
-    result = call_prog(load64(prog + _ENTRY), args, env)
-    store64(stats + _RUN_TIME, load64(stats + _RUN_TIME) + _now() - start)
-    store64(stats + _RUN_CNT, load64(stats + _RUN_CNT) + 1)
+    result = call_prog(prog.entry, args, int(env))
+    stats.run_time_ns = stats.run_time_ns + _now() - start
+    stats.run_cnt = stats.run_cnt + 1
     return result
 
 
@@ -96,67 +78,67 @@ _run_timed = outline("bpf_prog_run_timed", 4)
 
 
 @native(inline=True)
-def bpf_run_stats(link: int, env: int) -> int:
+def bpf_run_stats(link: Link, env: Env) -> int:
     """Address of the program's PROG_STATS on this CPU."""
-    return load64(link + _LINK_STATS) + load64(env + _CPU) * _STATS_SIZE
+    return int(link.stats[env.cpu])
 
 
 @native(inline=True)
-def bpf_run_is_plain(stats: int, nests: int, env: int) -> int:
+def bpf_run_is_plain(stats: ProgStats, nests: int, env: Env) -> int:
     """1 unless the program is running on this CPU already, or something is special about all runs (ENV.stats).
 
     `nests` (a constant): whether an event can fire while it runs, without which it is never found running: nothing interrupts
     a CPU of ours.
     """
-    special = load64(env + _SPECIAL)
+    special = env.stats
     if nests != 0:
-        special |= load64(stats + _ACTIVE)
+        special |= stats.active
     return 1 if special == 0 else 0
 
 
 @native(inline=True)
-def bpf_run_begin(stats: int, nests: int) -> int:
+def bpf_run_begin(stats: ProgStats, nests: int) -> int:
     """Mark the program as running, where that can be seen."""
     if nests != 0:
-        store64(stats + _ACTIVE, 1)
+        stats.active = 1
     return 0
 
 
 @native(inline=True)
-def bpf_run_ctx(link: int, run_ctx: int, env: int) -> int:
+def bpf_run_ctx(link: Link, run_ctx: int, env: Env) -> int:
     """The run's RUN_CTX: the link's cookie, and no tail calls so far.
 
     Nobody puts back the one before: a helper that fires an event itself keeps its program's, not every run that of a run
     around it.
     """
-    memcpy(run_ctx, link + _LINK_COOKIE, 16)
-    store64(env + _RUN_CTX, run_ctx)
+    memcpy(run_ctx, int(link) + _LINK_COOKIE, 16)
+    env.run_ctx = RunCtx(run_ctx)
     return 0
 
 
 @native(inline=True)
-def bpf_run_end(stats: int, nests: int) -> int:
+def bpf_run_end(stats: ProgStats, nests: int) -> int:
     """Count the run, and let the next one begin."""
-    store64(stats + _RUNS, load64(stats + _RUNS) + 1)
+    stats.runs = stats.runs + 1
     if nests != 0:
-        store64(stats + _ACTIVE, 0)
+        stats.active = 0
     return 0
 
 
 @native()
-def bpf_trace_run_slow(link: int, args: int, run_ctx: int, env: int) -> int:
+def bpf_trace_run_slow(link: Link, args: int, run_ctx: int, env: Env) -> int:
     """A run that is not plain: a miss, or timed, or of the program's form for several CPUs."""
-    stats = bpf_run_stats(link, env)
-    if load64(stats + _ACTIVE) != 0:
-        store64(stats + _MISSES, load64(stats + _MISSES) + 1)
+    stats = ProgStats(bpf_run_stats(link, env))
+    if stats.active != 0:
+        stats.misses = stats.misses + 1
         return 0
     bpf_run_begin(stats, 1)
     bpf_run_ctx(link, run_ctx, env)
-    prog = load64(link + _PROG)
-    if load64(env + _SPECIAL) & STATS_TIMED:
+    prog = link.prog
+    if env.stats & STATS_TIMED:
         bpf_prog_run_timed(prog, stats, args, env)
     else:
-        call_prog(load64(prog + _ENTRY), args, env)
+        call_prog(prog.entry, args, int(env))
     bpf_run_end(stats, 1)
     return 0
 
@@ -165,15 +147,15 @@ _trace_run_slow = outline("bpf_trace_run_slow", 4)
 
 
 @device_inline
-def bpf_trace_run(link: int, args: int, run_ctx: int, env: int) -> None:
+def bpf_trace_run(link: Link, args: int, run_ctx: int, env: Env) -> None:
     """Guard, count and run. `run_ctx` lies behind args[]: below it is what the program may read of the stack."""
-    stats = bpf_run_stats(link, env)
+    stats = ProgStats(bpf_run_stats(link, env))
     if bpf_run_is_plain(stats, 1, env) == 0:
-        _trace_run_slow(link, args, run_ctx, env)
+        _trace_run_slow(int(link), args, run_ctx, int(env))
         return
     bpf_run_begin(stats, 1)
     bpf_run_ctx(link, run_ctx, env)
-    call_prog(load64(load64(link + _PROG) + _ENTRY), args, env)
+    call_prog(link.prog.entry, args, int(env))
     bpf_run_end(stats, 1)
 
 
@@ -223,7 +205,7 @@ def _define_runs() -> dict[int, Any]:
     for n in range(1, MAX_ARGS + 1):
         params = ", ".join(f"a{index}" for index in range(n))
         stores = "\n".join(f"    store64(args + {8 * index}, a{index})" for index in range(n))
-        source = _RUN.format(n=n, params=params, size=8 * n, room=8 * n + RUN_CTX.itemsize, stores=stores)
+        source = _RUN.format(n=n, params=params, size=8 * n, room=8 * n + RunCtx.layout.size, stores=stores)
         ALWAYS_INLINE.add(f"bpf_trace_run{n}")  # into its shims: a call and six saved registers less on the way to a program
         runs[n] = _compile(source, f"bpf_trace_run{n}")
         values = ", ".join(f"load64(args + {8 * index})" for index in range(n))
@@ -253,20 +235,22 @@ define_shims(SHIM_WIDTHS)
 
 
 @native()
-def bpf_prog_test_run_raw_tp(machine: int, prog: int, ctx: int, cpu: int) -> int:
+def bpf_prog_test_run_raw_tp(machine: Machine, prog: Prog, ctx: int, cpu: int) -> int:
     """Run once on a copy of the 96 bytes at `ctx`; R0 as 64 bits. Kernel: net/bpf/test_run.c:bpf_prog_test_run_raw_tp."""
     args = stack_bytes(96 + 16)
-    run_ctx = args + 96
+    run_ctx = RunCtx(args + 96)
     memcpy(args, ctx, 96)
-    store64(run_ctx + _COOKIE, 0)
-    store64(run_ctx + _TAIL_CALLS, 0)
+    run_ctx.cookie = 0
+    run_ctx.tail_calls = 0
     enter(machine)
     run_due_timers(machine)
-    env = load64(machine + _ENVS) + cpu * ENV_STRIDE
-    store64(env + _RUN_CTX, run_ctx)
-    stats = load64(prog + _STATS) + cpu * _STATS_SIZE
-    entry = load64(prog + _ENTRY)
-    result = call_prog(entry, args, env) if load64(env + _SPECIAL) & STATS_TIMED == 0 else _run_timed(prog, stats, args, env)
-    store64(stats + _RUNS, load64(stats + _RUNS) + 1)
+    env = machine.env[cpu]
+    env.run_ctx = run_ctx
+    stats = prog.stats[cpu]
+    entry = prog.entry
+    result = (
+        call_prog(entry, args, int(env)) if env.stats & STATS_TIMED == 0 else _run_timed(int(prog), int(stats), args, int(env))
+    )
+    stats.runs = stats.runs + 1
     leave(machine)
     return result

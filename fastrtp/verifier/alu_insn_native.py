@@ -73,7 +73,6 @@ from fastrtp.verifier.state_native import (
 )
 from fastrtp.verifier.tnum_native import U32, sx32
 
-I_REGS = VInsn.layout.at("regs")
 MOV_FIELDS, NEG_FIELDS, END_FIELDS, ALU_FIELDS, JMP_FIELDS, JA_FIELDS, EXIT_FIELDS, CALL_FIELDS = range(8)
 ST_FIELDS, STX_FIELDS, LD_FIELDS = range(8, 11)
 """Operand of R_RESERVED."""

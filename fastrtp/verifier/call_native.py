@@ -107,7 +107,6 @@ from fastrtp.verifier.state_native import (
     top_frame,
 )
 
-CALL = VEnv.layout.at("call")
 CALL_SIZE = VCall.layout.size
 
 ARG_DONTCARE, ARG_ANYTHING = int(ArgType.ARG_DONTCARE), int(ArgType.ARG_ANYTHING)

@@ -21,8 +21,6 @@ from fastrtp.verifier.state_native import (
     slot_of,
 )
 
-_LIVE = VInsn.layout.at("live")
-
 
 @device
 def _may_point_into(env: VEnv, reg: VReg, map: int) -> bool:

@@ -16,9 +16,9 @@ from fastrtp.maps.map_in_map import bpf_map_meta_alloc
 from fastrtp.native import engine, library
 from fastrtp.native.compile_server import linked
 from fastrtp.native.compiler import Job
-from fastrtp.native.layout import RUN_CTX
 from fastrtp.native.memory import Memory as NativeMemory
 from fastrtp.native.module import NativeModule
+from fastrtp.native.records import RunCtx
 from fastrtp.trace.probe import ProgRecord
 from fastrtp.uapi import BpfProgType
 from fastrtp.verifier import AttachTarget, LoadAttr, VerifiedProgram, bpf_check
@@ -111,7 +111,7 @@ class NativeSide:
             if s.frozen:
                 self.maps[fd].values()[0, :] = list(s.initial(0))
         self._ctx = guarded(self.memory, len(CTX))
-        self._run_ctx, self._run_record = self.memory.record(RUN_CTX)
+        self._run_ctx, self._run_record = self.memory.record(RunCtx.layout.dtype)
         progs: ProgArray = self.maps[_PROGS]
         self._targets = []
         for slot, insns in TARGETS.items():
