@@ -37,7 +37,8 @@ CPUS = 2
 EVENTS = int(os.environ.get("FASTRTP_STRESS_EVENTS", "200000"))
 
 SHARED = {
-    "helpers/bprintf_native": "alone", "helpers/btf_show_native": "alone", "helpers/cpumask_native": "ordered", "helpers/kstring_native": "alone",
+    "helpers/bprintf_native": "alone", "helpers/btf_show_native": "alone",
+    "helpers/cpumask_native": "ordered", "helpers/kstring_native": "alone",
     "helpers/packet_native": "alone", "helpers/perf_native": "alone", "helpers/siphash_native": "alone",
     "helpers/sock_native": "alone",
     "helpers/dynptr_native": "atomic", "helpers/format_native": "locked", "helpers/percpu_native": "alone",
