@@ -90,3 +90,37 @@ def show_command(event: str, kernel: str) -> None:
             click.echo(f"  {told.field}{told.part}: {' | '.join((told.path, *told.ops))}")
         for name, why in row.left.items():
             click.echo(f"  {name}: left, {why}")
+
+
+@recipes_command.command("table", short_help="List every event, and what recordings tell of it.")
+@click.argument("pattern", default="*")
+@click.option("--format", "form", type=click.Choice(["table", "markdown", "json"]), default="table", show_default=True)
+def table_command(pattern: str, form: str) -> None:
+    """List the events whose name or system:name matches PATTERN ('sched*', 'net:*'): for each kernel whose source was read,
+    whether every field tells something (exact), some do not (partial, with their names), or none does.
+    """
+    import fnmatch
+    from dataclasses import asdict
+
+    from fastrtp.record.recipes.survey import markdown, survey
+
+    if form == "markdown":
+        if pattern != "*":
+            raise click.UsageError("markdown is of all events")
+        click.echo(markdown(), nl=False)
+        return
+    found = [
+        row for row in survey() if any(fnmatch.fnmatchcase(name, pattern) for name in (row.event, f"{row.system}:{row.event}"))
+    ]
+    if not found:
+        raise RecordingError(f"no recipe of an event {pattern!r}")
+    if form == "json":
+        from fastrtp.cli.render import to_json
+
+        click.echo(to_json([asdict(row) for row in found]))
+        return
+    rows = table("event", "kernel", "", "lacks")
+    for row in found:
+        status = f"{row.status}{', by hand' if row.by_hand else ''}"
+        rows.add_row(plain(f"{row.system}:{row.event}"), row.kernel, status, plain(", ".join(row.lacks)))
+    console().print(rows)
