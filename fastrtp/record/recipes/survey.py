@@ -73,9 +73,9 @@ def markdown() -> str:
         counts[row.kernel][row.status] += 1
     lines = [
         "# What recordings tell of each event", "",
-        "Written by `fastrtp recipes table --format markdown` from the recipes that were read out of the kernels' sources. exact:",
-        "every recorded field tells an argument, or a member of what one points to. partial: those named do not. none: none does.",
-        "`-`: no such event. What of that a program reads, and what it gets where nothing is recorded, `fastrtp check` says.", "",
+        "Written by `fastrtp recipes table --format markdown` from the recipes that were read out of the kernels' sources.",
+        "exact: every recorded field tells an argument, or a member of what one points to. partial: those named do not.",
+        "none: none does. `-`: no such event. What of that a program reads, and what it gets then, `fastrtp check` says.", "",
         *(f"Linux {kernel}: {_counted(counts[kernel])}." for kernel in kernels),
     ]  # fmt: skip
     systems: dict[str, list[str]] = {}
