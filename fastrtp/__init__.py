@@ -55,7 +55,7 @@ _LAZY = {
     "default_kernel": "fastrtp.default",
 }
 _MODULES = frozenset(
-    {"btf", "cc", "isa", "jit", "kernel", "maps", "obj", "programs", "record", "replay", "trace", "uapi", "verifier"}
+    {"btf", "cc", "isa", "jit", "kernel", "maps", "obj", "programs", "record", "replay", "tools", "trace", "uapi", "verifier"}
 )
 
 

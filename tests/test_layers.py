@@ -30,6 +30,7 @@ LAYERS = (
     ("kernel",),
     ("record", "programs"),
     ("replay",),
+    ("tools",),
     ("__init__", "default"),
     ("notebook",),
     ("cli", "__main__"),

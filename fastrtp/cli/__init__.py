@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "demo",
     "replay": "replay",
     "check": "check",
+    "tool": "tool",
     "cc": "cc",
     "import": "recordings",
     "info": "recordings",

@@ -223,7 +223,9 @@ class MapElements:
         names = _names(btf, fitting or own)
         raise ObjectError(f"map {self.name}: records of {lengths} bytes may be of several structs: name one of {names}"
                           if len(fitting) != 0 or not sizes else
-                          f"map {self.name}: none of the object's structs has {lengths} bytes: {names}")  # fmt: skip
+                          f"map {self.name}: none of the object's structs has {lengths} bytes: {names}; a struct that only local "
+                          "variables have is in no object's types until something with a name has it, "
+                          "as `const struct event *unused __attribute__((unused));`")  # fmt: skip
 
     def _own(self, btf: Btf) -> list[int]:
         """Structs that the object defines itself: those that the kernel does not have, and that are no map's definition."""

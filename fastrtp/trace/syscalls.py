@@ -67,3 +67,15 @@ def raw_event(name: str) -> tuple[str, int] | None:
     prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
     number = NUMBERS.get(name.removeprefix(prefix)) if prefix else None
     return None if number is None else (prefix.rstrip("_"), number)
+
+
+_SPELT = {
+    "newstat": "stat", "newfstat": "fstat", "newlstat": "lstat", "newuname": "uname", "sendfile64": "sendfile",
+    "umount": "umount2",
+}  # fmt: skip
+_NAMES = {number: _SPELT.get(name, name) for name, number in NUMBERS.items()}
+
+
+def name_of(number: int) -> str:
+    """What programs call a system call: fstat, not newfstat; "" for a number that is none."""
+    return _NAMES.get(number, "")
