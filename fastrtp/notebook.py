@@ -307,6 +307,14 @@ def recording_html(recording: Recording) -> str:
     return table_html(("event", "count"), list(info["by_name"].items())[:ROWS], caption)
 
 
+def answer_html(answer: Any) -> str:
+    """What a tool found: its most important rows, and what is not known."""
+    shown = answer.rows()[:ROWS]
+    note = f", {len(shown):,} of {len(answer):,} rows shown" if len(shown) < len(answer) else ""
+    caption = "; ".join([f"{answer.tool.summary}{note}", *answer.notes])
+    return table_html(list(answer.columns), [list(row.values()) for row in shown], caption)
+
+
 def tracepoint_html(tracepoint: Any) -> str:
     """A tracepoint's arguments and its probes."""
     rows = [
@@ -333,6 +341,7 @@ _FORMATTERS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("fastrtp.replay.report", "ReplayReport"): report_html,
     _RECORDING: recording_html,
     ("fastrtp.trace.tracepoint", "Tracepoint"): tracepoint_html,
+    ("fastrtp.tools.tool", "Answer"): answer_html,
     ("fastrtp.errors", "VerifierError"): refusal_html,
     ("fastrtp.verifier.api", "VerifiedProgram"): verified_html,
 }

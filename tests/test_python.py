@@ -301,6 +301,7 @@ def test_notebooks_get_tables_without_an_extension(kernel: rtp.Kernel, obj: BpfO
     obj.maps["by_name"]["<b>"] = True
     things = [recording, obj, report, obj.maps["by_name"], obj.maps["by_name"].map, kernel.tracepoints["sched_switch"]]
     things.append(obj.programs["on_switch"].prog.verified)
+    things.append(rtp.tools.answer("sigsnoop", recording))
     for thing in things:
         assert thing._repr_html_().startswith("<table>")
     assert "&lt;b&gt;" in obj.maps["by_name"]._repr_html_()

@@ -35,7 +35,7 @@ class Tools(click.Group):
         return _command(tool) if tool is not None else None
 
 
-@click.command("tool", cls=Tools, short_help="Answer a common question: runqlat, syscount, offcputime, ...")
+@click.command("tool", cls=Tools, short_help="Answer a common question: runqlat, syscount, ...")
 def tool_command() -> None:
     """Answer a common question about a recording: fastrtp tool runqlat trace.dat
 

@@ -28,7 +28,7 @@ def answer(name: str, recording: str | os.PathLike[str] | Recording, **options: 
     """What a tool finds in a recording. KeyError for a name that is none; see `Tool.answer`.
 
     >>> rtp.tools.answer("softirqs", "trace.dat")
-    <Answer of softirqs: 5 rows>
+    <Answer of softirqs: 3 rows>
     """
     return TOOLS[name].answer(recording, **options)
 
