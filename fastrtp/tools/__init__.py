@@ -5,7 +5,7 @@
 
 >>> slow = rtp.tools.runqslower("trace.dat", min_us=8000)
 >>> len(slow), slow.attrs["notes"]
-(57, [])
+(81, [])
 """
 
 from __future__ import annotations
