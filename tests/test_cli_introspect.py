@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 import fastrtp
 from fastrtp.cli import main
+from fastrtp.cli.introspect import run_words
+from fastrtp.errors import BpfError
+from fastrtp.kernel import Kernel
 
 RUNQLAT = str(Path(fastrtp.__file__).parent / "programs" / "runqlat.bpf.o")
 RECORDING = str(Path(fastrtp.__file__).parent / "record" / "data" / "churn.trace.dat")
@@ -204,3 +210,57 @@ def test_shim_sizes_are_listed():
     assert found["tracepoints"] == sum(found["arity"].values()) == sum(found["users"].values())
     assert all(size > 0 for size in found["shims"].values())
     assert "bytes of .text" in run("list", "--shims").stdout
+
+
+def after(*lines: str) -> list[tuple[int, str]]:
+    """(status, text) of commands that follow each other in one kernel."""
+    with Kernel(cpus=2) as kernel, kernel.load(RUNQLAT):
+        found = []
+        for words in lines:
+            try:
+                found.append((0, run_words(kernel, words).text))
+            except BpfError as error:
+                found.append((error.errno or 0, ""))
+        return found
+
+
+def test_single_elements_are_looked_up_set_and_removed():
+    """Bytes as bpftool takes them, flags, the errors of bpf(2), and what the words lack."""
+    key = "key hex 05 00 00 00"
+    found = after(
+        f"map lookup name enqueued {key}",
+        f"map update name enqueued {key} value 1 0x2 0 0 0 0 0 0 exist",
+        f"map update name enqueued {key} value 1 0x2 0 0 0 0 0 0",
+        f"map update name enqueued {key} value 1 0 0 0 0 0 0 0 noexist",
+        f"map lookup name enqueued {key}",
+        "map getnext name enqueued",
+        f"map getnext name enqueued {key}",
+        f"map delete name enqueued {key}",
+        f"map delete name enqueued {key}",
+        "map getnext name enqueued",
+    )
+    assert [status for status, _ in found] == [2, 2, 0, 17, 0, 0, 2, 0, 2, 2]
+    assert json.loads(found[4][1]) == {"key": 5, "value": 513}
+    assert found[5][1] == "next key:\n05 00 00 00"
+    for words, why in (
+        ("map lookup name enqueued key 1 2 3", "byte 3 of 4 of the key is missing"),
+        ("map lookup name enqueued key 1 2 3 256", "byte 3 of the key is '256'"),
+        ("map update name enqueued key 1 2 3 4", "value is missing"),
+        ("map lookup name enqueued key 1 2 3 4 5", "nothing known about '5'"),
+    ):
+        with pytest.raises(click.UsageError, match=why):
+            after(words)
+
+
+def test_programs_are_run_on_a_context(tmp_path: Path):
+    """Of a file, or of zeros."""
+    context = tmp_path / "ctx"
+    context.write_bytes(bytes(24))
+    assert after("prog run name on_wakeup", f"prog run name on_wakeup ctx_in {context}") == [(0, "Return value: 0")] * 2
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+    """`fastrtp ... | head -1` ends well, however much there was to write."""
+    command = f"set -o pipefail; {sys.executable} -m fastrtp list | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -143,9 +143,9 @@ _shown: set[str] = set()
 
 
 def _pipe_closed() -> int:
-    """Whoever read our output has gone: nothing more to write, not even at exit."""
+    """Whoever read our output has gone, having seen enough: `| head` is no error. Nothing more to write, not even at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return STATUS_ERROR
+    return 0
 
 
 def _first_down(text: str) -> str:

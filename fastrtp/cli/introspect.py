@@ -121,9 +121,9 @@ def _verbs(noun: str) -> dict[str, Verb]:
 
         return introspect_prog.VERBS
     if noun == "map":
-        from fastrtp.cli import introspect_map
+        from fastrtp.cli import introspect_elem, introspect_map
 
-        return introspect_map.VERBS
+        return introspect_map.VERBS | introspect_elem.VERBS
     if noun == "link":
         from fastrtp.cli import introspect_link
 
@@ -176,7 +176,7 @@ def _command(noun: str, what: str) -> click.Command:
             click.echo(text)
 
     params: list[click.Parameter] = [
-        click.Argument(["words"], nargs=-1, metavar="[show|list|dump|pin] [WORDS]..."),
+        click.Argument(["words"], nargs=-1, metavar="[show|list|dump|pin|...] [WORDS]..."),
         click.Option(["--object", "-o", "objects"], multiple=True, metavar="OBJ", type=click.Path(path_type=Path),
                      help="Load this object first; may be given several times."),
         click.Option(["--session", "-s"], metavar="FILE", type=click.Path(path_type=Path),

@@ -77,7 +77,7 @@ def dump(kernel: Kernel, words: Words, _bpffs: bool) -> Answer:
         kernel.close(fd)
     if rows and all("formatted" in found for found in rows):
         return Answer(rows, json.dumps([found["formatted"] for found in rows], indent=4, ensure_ascii=False))
-    return Answer(rows, "\n".join([*map(_line, rows), f"Found {len(rows)} element{'s'[: len(rows) != 1]}"]))
+    return Answer(rows, "\n".join([*map(line, rows), f"Found {len(rows)} element{'s'[: len(rows) != 1]}"]))
 
 
 def _elements(kernel: Kernel, fd: int, number: int) -> Iterator[dict[str, Any]]:
@@ -90,24 +90,29 @@ def _elements(kernel: Kernel, fd: int, number: int) -> Iterator[dict[str, Any]]:
             key = kernel.map_get_next_key(fd, key)
         except BpfError:
             return
-        found: dict[str, Any] = {"key": _hex(key)}
         try:
             value = kernel.map_lookup_elem(fd, key)
         except BpfError as error:
-            yield found | {"value": {"error": error.strerror}}
+            yield {"key": hexes(key), "value": {"error": error.strerror}}
             continue
-        decoded = contents.btf is not None and bool(contents.btf_value_type_id)
-        formatted: dict[str, Any] = {"key": _ready(contents.decode_key(key))} if contents.btf_key_type_id else {}
-        if contents.percpu:
-            step = -(-contents.value_size // 8) * 8
-            values = [value[at : at + contents.value_size] for at in range(0, len(value), step)]
-            found["values"] = [{"cpu": cpu, "value": _hex(part)} for cpu, part in enumerate(values)]
-            if decoded:
-                formatted["values"] = [{"cpu": cpu, "value": _value(contents, part)} for cpu, part in enumerate(values)]
-        else:
-            found["value"] = _hex(value)
-            formatted["value"] = _value(contents, value) if decoded else None
-        yield found | ({"formatted": formatted} if decoded else {})
+        yield element(contents, key, value)
+
+
+def element(contents: Any, key: bytes, value: bytes) -> dict[str, Any]:
+    """An element with the keys of `bpftool -j map lookup`: the bytes in hex, and decoded where the map has types."""
+    found: dict[str, Any] = {"key": hexes(key)}
+    decoded = contents.btf is not None and bool(contents.btf_value_type_id)
+    formatted: dict[str, Any] = {"key": _ready(contents.decode_key(key))} if contents.btf_key_type_id else {}
+    if contents.percpu:
+        step = -(-contents.value_size // 8) * 8
+        values = [value[at : at + contents.value_size] for at in range(0, len(value), step)]
+        found["values"] = [{"cpu": cpu, "value": hexes(part)} for cpu, part in enumerate(values)]
+        if decoded:
+            formatted["values"] = [{"cpu": cpu, "value": _value(contents, part)} for cpu, part in enumerate(values)]
+    else:
+        found["value"] = hexes(value)
+        formatted["value"] = _value(contents, value) if decoded else None
+    return found | ({"formatted": formatted} if decoded else {})
 
 
 def _value(contents: Any, value: bytes) -> Any:
@@ -127,11 +132,13 @@ def _ready(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _hex(data: bytes) -> list[str]:
+def hexes(data: bytes) -> list[str]:
+    """Bytes as bpftool writes them in JSON."""
     return [f"{byte:#04x}" for byte in data]
 
 
-def _line(found: dict[str, Any]) -> str:
+def line(found: dict[str, Any]) -> str:
+    """An element as bpftool prints it without types."""
     key = " ".join(byte[2:] for byte in found["key"])
     if "values" in found:
         rows = (f"value (CPU {part['cpu']:02}): {' '.join(byte[2:] for byte in part['value'])}" for part in found["values"])

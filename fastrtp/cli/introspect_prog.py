@@ -185,4 +185,26 @@ def _line(found: dict[str, Any], options: list[str]) -> str:
     return text
 
 
-VERBS: dict[str, Verb] = {"show": show, "list": show, "dump": dump, "pin": pin("prog")}
+def run(kernel: Kernel, words: Words, _bpffs: bool) -> Answer:
+    """`prog run PROG [ctx_in F]`: one run on a context from a file, zeros without. BpfError, OSError.
+
+    Kernel: tools/bpf/bpftool/prog.c:do_run
+    """
+    number = only_one(open_ids(kernel, "prog", words, lambda number: row(kernel, number)), "program")
+    ctx = bytes(8 * _CONTEXT_WORDS)
+    if words:
+        words.take("option", ["ctx_in"])
+        ctx = Path(words.take("file")).read_bytes()
+    words.end()
+    fd = kernel.fd_by_id("prog", number)
+    try:
+        result = kernel.prog_test_run(fd, ctx)
+    finally:
+        kernel.close(fd)
+    return Answer({"retval": result}, f"Return value: {result}")
+
+
+_CONTEXT_WORDS = 12
+"""As many as a raw tracepoint has at most."""
+
+VERBS: dict[str, Verb] = {"show": show, "list": show, "dump": dump, "pin": pin("prog"), "run": run}
