@@ -45,3 +45,10 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(capsys.readouterr().out)
     assert ended.value.code == 0
     assert {(row["event"], row["status"]) for row in rows} == {("net_dev_xmit", "exact"), ("net_dev_xmit_timeout", "partial")}
+
+
+def test_names_that_begin_with_digits_are_whole() -> None:
+    names = {row.event for row in survey()}
+
+    assert {"9p_client_req", "9p_client_res"} <= names
+    assert not [name for name in names if not name.replace("_", "a").isalnum()]

@@ -131,7 +131,7 @@ class Tree:
     ) -> None:
         if macro in _WHOLE:
             parts = {piece[0]: piece[2 : closing(piece, 1)] for piece in pieces[1:] if len(piece) > 1 and piece[1] == "("}
-            label = joined(pieces[0])
+            label = _label(pieces[0])
             if "TP_STRUCT__entry" not in parts:
                 raise KeyError("TP_STRUCT__entry")
             args = _args(parts["TP_PROTO"])
@@ -140,13 +140,13 @@ class Tree:
             if not macro.startswith("DECLARE"):
                 events.append(TraceEvent(label, system, header, tuple(args), made))
         elif macro in _WITH_PROTO:
-            of = classes[joined(pieces[0])]
+            of = classes[_label(pieces[0])]
             proto = next(piece for piece in pieces if piece and piece[0] == "TP_PROTO")
             args = _args(proto[2 : closing(proto, 1)])
-            events.append(TraceEvent(joined(pieces[1]), system, header, tuple(args), of))
+            events.append(TraceEvent(_label(pieces[1]), system, header, tuple(args), of))
         elif macro in _BARE:
             proto = next(piece for piece in pieces if piece and piece[0] == "TP_PROTO")
-            events.append(TraceEvent(joined(pieces[0]), system, header, tuple(_args(proto[2 : closing(proto, 1)])), None))
+            events.append(TraceEvent(_label(pieces[0]), system, header, tuple(_args(proto[2 : closing(proto, 1)])), None))
 
     def _included(self, header: Path, name: str) -> str | None:
         """Text of an included file that has macros of trace headers."""
@@ -157,6 +157,11 @@ class Tree:
             if path.is_file() and ("trace" in name or (path.parent == header.parent and path.stat().st_size < 200_000)):
                 return path.read_text(errors="replace")
         return None
+
+
+def _label(piece: list[str]) -> str:
+    """An event's name, whose tokens are several where it begins with digits: 9p_client_req."""
+    return "".join(piece)
 
 
 def _invocations(tokens: list[str]) -> Iterator[tuple[str, list[list[str]]]]:
