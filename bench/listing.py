@@ -9,7 +9,7 @@ from fastrtp.isa import print_bpf_insn
 from fastrtp.jit.annotate import source_line
 
 if TYPE_CHECKING:
-    from fastrtp.kernel.prog import BpfProg
+    from fastrtp.kernel.objects.prog import BpfProg
 
 _LD_IMM64 = 0x18
 _PRE = "<td style='text-align:left;vertical-align:top;white-space:pre;font-family:monospace'>"

@@ -100,8 +100,8 @@ class BpfError(FastrtpError, OSError):
 class VerifierError(BpfError, Shown):
     """A program that the verifier refused; `str()` shows the tail of the log, `log` all of it, a traceback the report.
 
-    `report` (fastrtp.verifier.report.Report) has the source line, the branches, the register's history and a hint; None where
-    the program was refused before the verifier looked at it.
+    `report` (fastrtp.verifier.report.report.Report) has the source line, the branches, the register's history and a hint; None
+    where the program was refused before the verifier looked at it.
     """
 
     _report: Any = None

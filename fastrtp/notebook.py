@@ -227,7 +227,7 @@ def log_html(log: str, *, last_open: bool = False) -> str:
 
 def refusal_html(error: VerifierError) -> str:
     """Why a program was refused: the report, and the log in folds."""
-    from fastrtp.verifier.report import report_of
+    from fastrtp.verifier.report.report import report_of
 
     report = report_of(error)
     why = str(error.strerror or error) if report is None else str(report)
@@ -248,7 +248,7 @@ def _refused(
     shell: Any, kind: type[BaseException], error: VerifierError, trace: TracebackType, tb_offset: int | None = None
 ) -> None:
     """What IPython shows of a refusal that nobody caught."""
-    from fastrtp.verifier.report import report_of
+    from fastrtp.verifier.report.report import report_of
 
     shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
     shell.display_pub.publish({"text/html": refusal_html(error), "text/plain": str(report_of(error) or "")})
@@ -336,8 +336,8 @@ def html_of(shown: Any) -> str:
 _RECORDING = ("fastrtp.record.recording", "Recording")
 _FORMATTERS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("fastrtp.maps.base", "Map"): map_html,
-    ("fastrtp.kernel.object_map", "ObjectMap"): map_html,
-    ("fastrtp.kernel.object", "BpfObject"): object_html,
+    ("fastrtp.kernel.loader.object_map", "ObjectMap"): map_html,
+    ("fastrtp.kernel.loader.object", "BpfObject"): object_html,
     ("fastrtp.replay.report", "ReplayReport"): report_html,
     _RECORDING: recording_html,
     ("fastrtp.trace.tracepoint", "Tracepoint"): tracepoint_html,

@@ -53,7 +53,7 @@ def formats():
     from fastrtp.record.event_formats import default_formats
     note("formats", default_formats())
 def reader():
-    from fastrtp.kernel.uaccess import _pipe, copy_from_user
+    from fastrtp.kernel.files.uaccess import _pipe, copy_from_user
     import ctypes, os
     text = ctypes.create_string_buffer(b"text")
     assert copy_from_user(ctypes.addressof(text), 5) == b"text\0"

@@ -15,7 +15,7 @@ from fastrtp.cli import main
 from fastrtp.cli.render import bar, cell, log2_lines, spark
 from fastrtp.cli.terminal import plain, scaled, seconds
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.object import BpfObject
+from fastrtp.kernel.loader.object import BpfObject
 from fastrtp.maps.base import Map
 from fastrtp.replay import replay
 from fastrtp.replay.tables import map_table, record_table

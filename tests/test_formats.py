@@ -19,7 +19,7 @@ from fastrtp.errors import BpfError
 from fastrtp.isa import assemble, encode
 from fastrtp.native.memory import Memory
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfCmd, BpfMapType, BpfProgType
-from fastrtp.verifier.format import format_is_valid
+from fastrtp.verifier.rules.format import format_is_valid
 from tests import host_object
 
 TEXTS, OUT, SIZE, ROOM = 128, 512, 2048, 1024

@@ -9,7 +9,7 @@ import pytest
 from fastrtp.errors import BpfError
 from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.syscall import COMMANDS
+from fastrtp.kernel.syscall.sys_bpf import COMMANDS
 from fastrtp.uapi import ATTR_SIZE, ATTRS, BpfCmd
 
 WITH_A_TAIL = [cmd for cmd in BpfCmd if ATTRS[cmd].end < ATTR_SIZE]

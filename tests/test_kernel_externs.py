@@ -11,7 +11,7 @@ import zstandard
 from fastrtp.btf import default_btf
 from fastrtp.errors import ObjectError, ObjectWarning, VerifierError
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.config import config_from, first_config, host_config, read_config
+from fastrtp.kernel.loader.config import config_from, first_config, host_config, read_config
 
 ELF = Path(__file__).parent / "data" / "elf"
 OPTIONS = ELF / "options.bpf.o"

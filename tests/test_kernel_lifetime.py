@@ -15,8 +15,8 @@ import pytest
 from fastrtp.errors import BpfError
 from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.file import FdTable, FileTable
-from fastrtp.kernel.idr import Idr
+from fastrtp.kernel.files.file import FdTable, FileTable
+from fastrtp.kernel.files.idr import Idr
 
 RETURN_0 = encode(assemble("r0 = 0\nexit"))
 CYCLES = int(os.environ.get("FASTRTP_LEAK_CYCLES", "1000"))

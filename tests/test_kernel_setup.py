@@ -15,8 +15,8 @@ from fastrtp.btf.encode import encode
 from fastrtp.btf.values import decode
 from fastrtp.errors import BpfError, ObjectError, ObjectWarning, UnknownNameError, VerifierError
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.object import BpfObject
-from fastrtp.kernel.variables import set_text, set_variable
+from fastrtp.kernel.loader.object import BpfObject
+from fastrtp.kernel.loader.variables import set_text, set_variable
 from fastrtp.obj import ObjectSpec
 from fastrtp.uapi import BpfMapType, BpfProgType
 

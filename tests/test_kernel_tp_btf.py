@@ -11,7 +11,7 @@ import pytest
 from fastrtp.errors import VerifierError
 from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.object import BpfObject
+from fastrtp.kernel.loader.object import BpfObject
 from fastrtp.record.demo import demo_recording
 from fastrtp.uapi import BpfAttachType, BpfProgType
 

@@ -9,7 +9,7 @@ import mmap
 import pytest
 
 from fastrtp.errors import BpfError
-from fastrtp.kernel import uaccess
+from fastrtp.kernel.files import uaccess
 
 PAGE = mmap.PAGESIZE
 

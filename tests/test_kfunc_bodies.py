@@ -215,6 +215,7 @@ REFUSED = {
     "a pointer for a number": (D + P + "r2 = r10\nr3 = 5\nkcall bpf_dynptr_adjust\nexit", "R2 is not a scalar"),
     "a register that was not written": (D + P + "kcall bpf_dynptr_adjust\nexit", "R2 is not a scalar"),
     "what the compiler gave up": ("kcall __bpf_trap\nexit", "unexpected __bpf_trap() due to uninitialized variable?"),
+    "what asks a device": ("kcall bpf_xdp_metadata_rx_hash\nexit", "metadata kfuncs require device-bound program"),
     "what may sleep": ("kcall bpf_copy_from_user_str\nexit",
                        "program must be sleepable to call sleepable kfunc bpf_copy_from_user_str"),
     "what is for tracing": ("r1 = 1\nkcall bpf_task_from_pid\nexit", "calling kernel function bpf_task_from_pid is not allowed"),

@@ -46,6 +46,21 @@ ALLOWED_UPWARD = {
     ("native", "__init__"),
 }
 
+WITHIN = {
+    "verifier": (("api",), ("domain",), ("core",), ("report",), ("rules",), ("__init__", "cache", "reads", "reads_flow")),
+    "kernel": (
+        ("files",),
+        ("objects",),
+        ("tracing",),
+        ("syscall",),
+        ("loader",),
+        ("__init__", "kernel", "process", "verbs", "version"),
+    ),
+}
+"""The packages of a layer, in the same way."""
+WHOLE = {"Kernel", "Process", "Call", "TracepointRegistry", "TracepointEvent"}
+"""Types that parts of the kernel may name from below: what they are parts of, who calls, and what they are attached to."""
+
 
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py"))
@@ -54,6 +69,12 @@ def modules() -> list[Path]:
 def layer(path: Path) -> str:
     parts = path.relative_to(PACKAGE).parts
     return parts[0].removesuffix(".py")
+
+
+def packages(parts: tuple[str, ...]) -> int | None:
+    """Rank of a module (("verifier", "rules", "check.py")) among the packages of its layer; None where a layer has none."""
+    ranks = {name: rank for rank, names in enumerate(WITHIN.get(parts[0], ())) for name in names}
+    return ranks.get(parts[1].removesuffix(".py") if len(parts) > 1 else "__init__")
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
@@ -93,6 +114,25 @@ def test_imports_go_down(path: Path) -> None:
             there = there if there in RANK else "__init__"
             if RANK[there] > RANK[here] and (here, there) not in ALLOWED_UPWARD:
                 upward.append(module)
+
+    assert upward == []
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in modules() if layer(path) in WITHIN], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_packages_of_a_layer_import_down(path: Path) -> None:
+    """None knows one above it, nor names it in annotations: but for types that stand for the whole."""
+    top, here = layer(path), packages(path.relative_to(PACKAGE).parts)
+    assert here is not None
+
+    upward = [
+        node.module
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"fastrtp.{top}.")
+        and not {alias.name for alias in node.names} <= WHOLE
+        and (packages(tuple((node.module or "").split(".")[1:])) or 0) > here
+    ]  # fmt: skip
 
     assert upward == []
 

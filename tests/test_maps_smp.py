@@ -29,7 +29,7 @@ import pytest
 from bench.generated import NAME, bound, player
 from fastrtp.errors import BpfError
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.object import BpfObject
+from fastrtp.kernel.loader.object import BpfObject
 
 HAMMER = Path(__file__).resolve().parent / "data" / "maps" / "hammer.bpf.o"
 PACKAGE = Path(__file__).resolve().parents[1] / "fastrtp"

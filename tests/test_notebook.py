@@ -14,7 +14,7 @@ from fastrtp import notebook
 from fastrtp.errors import VerifierError
 from fastrtp.isa import assemble, encode
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.object import BpfObject
+from fastrtp.kernel.loader.object import BpfObject
 from fastrtp.record import Recording
 from fastrtp.replay import ReplayReport, replay
 

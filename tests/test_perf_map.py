@@ -16,7 +16,7 @@ from fastrtp.cli import main
 from fastrtp.isa import assemble, encode
 from fastrtp.jit.unverified import Compiled
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.kallsyms import prog_symbol
+from fastrtp.kernel.objects.kallsyms import prog_symbol
 from fastrtp.native.perf_map import ENVIRONMENT, PerfMap, requested
 from fastrtp.record.demo import demo_recording
 

@@ -20,7 +20,7 @@ import fastrtp
 import fastrtp as rtp
 from fastrtp.cc import compile_source
 from fastrtp.errors import BpfError, BtfError, CompilerError, ObjectError, ReplayError, VerifierError
-from fastrtp.kernel.object import BpfObject
+from fastrtp.kernel.loader.object import BpfObject
 from fastrtp.notebook import _FORMATTERS
 from fastrtp.replay import replay
 
@@ -436,8 +436,8 @@ def test_the_public_names_have_examples() -> None:
         "fastrtp", "fastrtp.TRACE_EVENT", "fastrtp.default.default_kernel", "fastrtp.kernel.kernel.Kernel",
         "fastrtp.kernel.kernel.Kernel.replay", "fastrtp.kernel.kernel.Kernel.trace", "fastrtp.kernel.kernel.Kernel.trace_event",
         "fastrtp.kernel.verbs.Verbs.open", "fastrtp.kernel.verbs.Verbs.load", "fastrtp.record.recording.Recording.open",
-        "fastrtp.kernel.map_elements.MapElements", "fastrtp.kernel.map_elements.MapElements.frame",
-        "fastrtp.kernel.map_elements.MapElements.numpy", "fastrtp.jit.unverified.run",
+        "fastrtp.kernel.loader.map_elements.MapElements", "fastrtp.kernel.loader.map_elements.MapElements.frame",
+        "fastrtp.kernel.loader.map_elements.MapElements.numpy", "fastrtp.jit.unverified.run",
     }  # fmt: skip
 
     assert wanted <= shown

@@ -284,7 +284,7 @@ def test_code_that_is_refused_changes_nothing(machine: Kernel, demo: Recording, 
         raise JitError("no")
 
     with monkeypatch.context() as patched:
-        patched.setattr("fastrtp.kernel.prog.BpfProg.smp_native", refuse)
+        patched.setattr("fastrtp.kernel.objects.prog.BpfProg.smp_native", refuse)
         with pytest.raises(JitError):
             machine.replay(demo, cpus=2)
 

@@ -9,7 +9,7 @@ from fastrtp.isa import assemble, encode
 from fastrtp.jit.facts import NO_FACTS, ProgramFacts
 from fastrtp.jit.probe_text import probe_text
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.prog import BpfProg
+from fastrtp.kernel.objects.prog import BpfProg
 
 RAW_TP = 17
 PROTO = "u64 key, int value, u8 flag"

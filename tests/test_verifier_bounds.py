@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrtp.isa import BPF_ADD, BPF_AND, BPF_ARSH, BPF_LSH, BPF_MUL, BPF_NEG, BPF_OR, BPF_RSH, BPF_SUB, BPF_XOR
-from fastrtp.verifier.bounds import (
+from fastrtp.verifier.domain.bounds import (
     S32_MAX,
     S32_MIN,
     S64_MAX,
@@ -28,7 +28,7 @@ from fastrtp.verifier.bounds import (
     s64,
     zext_32_to_64,
 )
-from fastrtp.verifier.tnum import U32, U64, Tnum, tnum_in, tnum_op
+from fastrtp.verifier.domain.tnum import U32, U64, Tnum, tnum_in, tnum_op
 
 EDGES = [
     0,

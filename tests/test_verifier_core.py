@@ -11,10 +11,11 @@ import pytest
 from fastrtp.errors import VerifierError
 from fastrtp.isa import assemble
 from fastrtp.uapi import BpfProgType
-from fastrtp.verifier import LoadAttr, check
-from fastrtp.verifier.check import bpf_check
-from fastrtp.verifier.env import BpfVerifierEnv, Limits
-from fastrtp.verifier.log import VerifierLog
+from fastrtp.verifier import LoadAttr
+from fastrtp.verifier.report.log import VerifierLog
+from fastrtp.verifier.rules import check
+from fastrtp.verifier.rules.check import bpf_check
+from fastrtp.verifier.rules.env import BpfVerifierEnv, Limits
 
 RAW_TP = BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT
 

@@ -15,7 +15,7 @@ from source_cases import Expected, expectations
 
 from fastrtp.errors import BpfError, VerifierError
 from fastrtp.kernel import Kernel
-from fastrtp.kernel.loader import load
+from fastrtp.kernel.loader.load import load
 from fastrtp.obj import ObjectSpec
 
 FOLDER = Path(__file__).parent / "data" / "verifier" / "global"

@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("z3")
 
-from fastrtp.verifier import bounds_native, branch_native, mem_native, tnum_native
+from fastrtp.verifier.core import mem_native
+from fastrtp.verifier.domain import bounds_native, branch_native, tnum_native
 from tests.proofs.prover import prove
 from tests.proofs.symbolic import Executor
 from tests.proofs.theorems import THEOREMS, Theorem

@@ -44,7 +44,7 @@ def table_patterns(node: ast.expr) -> Iterator[str]:
 
 def messages() -> Iterator[tuple[str, str]]:
     """(module, pattern) of every refusal."""
-    for path in sorted(SOURCES.glob("*.py")):
+    for path in sorted(SOURCES.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

@@ -15,7 +15,8 @@ from fastrtp.btf.write import BtfWriter
 from fastrtp.errors import BpfError, VerifierError
 from fastrtp.isa import Insn, assemble
 from fastrtp.uapi import BpfAttachType, BpfMapType, BpfProgType
-from fastrtp.verifier import AttachTarget, LoadAttr, bpf_check, check
+from fastrtp.verifier import AttachTarget, LoadAttr, bpf_check
+from fastrtp.verifier.rules import check
 from tests.fuzz.shapes import SHAPES
 
 GLOBAL, STATIC = 1, 0

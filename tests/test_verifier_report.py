@@ -14,8 +14,8 @@ from fastrtp.errors import BpfError, VerifierError
 from fastrtp.isa import assemble
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType, BpfProgType
 from fastrtp.verifier import AttachTarget, LoadAttr, bpf_check
-from fastrtp.verifier.hints import HINTS, hint
-from fastrtp.verifier.report import Report, for_tracepoint, report_of
+from fastrtp.verifier.report.hints import HINTS, hint
+from fastrtp.verifier.report.report import Report, for_tracepoint, report_of
 
 LOOKUP = "r2 = r10\nr2 += -8\n*(u64 *)(r10 -8) = 0\nr1 = map[fd:1]\ncall bpf_map_lookup_elem\n"
 

@@ -34,8 +34,8 @@ class KfuncProto:
     """`ret`: the type that comes back; `common`: also for raw_tp programs; `acquire` to `sleepable`: its KF_ flags.
 
     `iterator`: the first parameter is one, on the stack; `section`: what it opens or closes; `family`: rules beyond those that
-    the prototype gives (verifier/object_kfunc.py); `members`: (struct, member) of which the body gets offsets behind env, sizes
-    where there is no member. `why`: why it is not here, "" for what is.
+    the prototype gives (verifier/rules/object_kfunc.py); `members`: (struct, member) of which the body gets offsets behind env,
+    sizes where there is no member. `why`: why it is not here, "" for what is.
     """
 
     name: str

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fastrtp.kernel import Kernel
-    from fastrtp.kernel.object import BpfObject
+    from fastrtp.kernel.loader.object import BpfObject
     from fastrtp.replay.measure import ReplayTimes
 
 _LOADS = 3
@@ -104,7 +104,7 @@ def load_times(kernel: Kernel, data: bytes, name: str, progress: Bar, setup: Set
 
 def as_json(loaded: BpfObject, loads: dict[str, float], recording: Path, times: ReplayTimes) -> dict[str, Any]:
     """Everything as JSON-ready values."""
-    from fastrtp.kernel.jited import jited_functions
+    from fastrtp.kernel.objects.jited import jited_functions
     from fastrtp.replay.measure import NOTHING
 
     programs = [

@@ -16,7 +16,7 @@ from fastrtp.cli.terminal import console, number, plain, table
 from fastrtp.errors import BpfError, ObjectError, ReplayError
 
 if TYPE_CHECKING:
-    from fastrtp.kernel.object import BpfObject
+    from fastrtp.kernel.loader.object import BpfObject
     from fastrtp.replay.fidelity import ProgramFidelity
     from fastrtp.replay.recorded_kernel import KernelMatch
 

@@ -12,7 +12,7 @@ from fastrtp.cli.terminal import console, need_native, number, plain, scaled, se
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fastrtp.kernel.object import BpfObject
+    from fastrtp.kernel.loader.object import BpfObject
     from fastrtp.record import Recording
 
 RECORDING = "churn.trace.dat"

@@ -12,7 +12,7 @@ from fastrtp.cli.introspect import Answer
 
 if TYPE_CHECKING:
     from fastrtp.jit.annotate import Piece
-    from fastrtp.kernel.prog import BpfProg
+    from fastrtp.kernel.objects.prog import BpfProg
 
 OPTIONS = frozenset({"opcodes", "linum", "bpf"})
 _SOURCE = ("src", "file", "line_num", "line_col")
@@ -22,7 +22,7 @@ def jited(prog: BpfProg, rows: Mapping[int, dict[str, Any]], options: Sequence[s
     """The listing. `rows`: the dump of the instructions, by index. `options`: "linum" says where source lines are, "bpf" shows
     instructions, "opcodes" the bytes.
     """
-    from fastrtp.kernel.kallsyms import prog_symbol
+    from fastrtp.kernel.objects.kallsyms import prog_symbol
 
     name = prog_symbol(prog)
     insns: list[dict[str, Any]] = []

@@ -18,7 +18,7 @@ from fastrtp.uapi import BPF_PSEUDO_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALU
 if TYPE_CHECKING:
     from fastrtp.isa import Insn
     from fastrtp.kernel import Kernel
-    from fastrtp.kernel.prog import BpfProg
+    from fastrtp.kernel.objects.prog import BpfProg
 
 _CALL = 0x85
 _LD_IMM64 = 0x18
@@ -55,7 +55,7 @@ def row(kernel: Kernel, number: int, bpffs: bool = False) -> dict[str, Any]:
 
 
 def _boottime() -> float:
-    from fastrtp.kernel.syscall_prog import boottime_ns
+    from fastrtp.kernel.syscall.prog import boottime_ns
 
     return boottime_ns() / 1e9
 
@@ -109,7 +109,7 @@ def dump(kernel: Kernel, words: Words, _bpffs: bool) -> Answer:
 
 
 def _native_bytes(prog: BpfProg) -> bytes:
-    from fastrtp.kernel.jited import jited_functions
+    from fastrtp.kernel.objects.jited import jited_functions
 
     return b"".join(function.code for function in jited_functions(prog))
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastrtp.btf import Btf
     from fastrtp.cli.introspect import Answer
     from fastrtp.kernel import Kernel
-    from fastrtp.kernel.object import BpfObject, ObjectMap
+    from fastrtp.kernel.loader.object import BpfObject, ObjectMap
     from fastrtp.obj import ObjectSpec
     from fastrtp.record import Recording
     from fastrtp.replay import ReplayReport

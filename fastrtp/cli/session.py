@@ -16,7 +16,7 @@ from fastrtp.errors import FastrtpError, ReplayError
 
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
-    from fastrtp.kernel.object import BpfObject, ObjectMap
+    from fastrtp.kernel.loader.object import BpfObject, ObjectMap
 
 _FORMAT = "fastrtp session 2"
 _SETTINGS = ("map_type", "key_size", "value_size", "max_entries", "map_flags", "map_extra")

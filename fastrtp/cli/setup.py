@@ -18,8 +18,8 @@ from fastrtp.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
-    from fastrtp.kernel.object import BpfObject
-    from fastrtp.kernel.object_program import ObjectProgram
+    from fastrtp.kernel.loader.object import BpfObject
+    from fastrtp.kernel.loader.object_program import ObjectProgram
     from fastrtp.kernel.process import Process
 
 
@@ -40,8 +40,8 @@ class Setup:
 
     def open(self, kernel: Kernel | Process, data: bytes, name: str) -> BpfObject:
         """An object, set up. ObjectError, UnknownNameError."""
-        from fastrtp.kernel.loader import open_object
-        from fastrtp.kernel.variables import set_text
+        from fastrtp.kernel.loader.load import open_object
+        from fastrtp.kernel.loader.variables import set_text
 
         process: Any = getattr(kernel, "current", kernel)
         obj = open_object(process, data, name=name, kconfig=self.kconfig)

@@ -20,11 +20,11 @@ from fastrtp.errors import BpfError, ObjectError
 
 if TYPE_CHECKING:
     from fastrtp.kernel import Kernel
+    from fastrtp.kernel.objects.prog import BpfProg
     from fastrtp.kernel.process import Process
-    from fastrtp.kernel.prog import BpfProg
     from fastrtp.obj import ObjectSpec, ProgramSpec
     from fastrtp.verifier import VerifiedProgram
-    from fastrtp.verifier.report import Report
+    from fastrtp.verifier.report.report import Report
 
 STATUS_REJECTED = 1
 NOT_VERIFIED = "not verified"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from fastrtp.cli.verify import Verdict
     from fastrtp.effects import Access
-    from fastrtp.kernel.prog import BpfProg
+    from fastrtp.kernel.objects.prog import BpfProg
 
 
 def effect_rows(prog: BpfProg) -> tuple[list[dict[str, Any]], list[str]]:

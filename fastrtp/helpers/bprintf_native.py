@@ -5,7 +5,7 @@ Allowed are %c %s %d %i %u %x %X (with l or ll, flags `0+- ` and a width), %p %p
 Strings and addresses of the network are read here, once, and go into the buffer as text.
 
 Kernel: kernel/bpf/helpers.c:bpf_bprintf_prepare, lib/ctype.c. The verifier's own reading of a constant format is
-verifier/format.py. Formats may lie in memory that others write to meanwhile: nothing here reads behind `end`.
+verifier/rules/format.py. Formats may lie in memory that others write to meanwhile: nothing here reads behind `end`.
 """
 
 from __future__ import annotations

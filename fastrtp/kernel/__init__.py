@@ -20,13 +20,15 @@ What a process does, and what happens:
 
 Where it is:
 
-    kernel.py, process.py, file.py    registries; processes, fork, exec, exit; open files and descriptor tables
-    syscall*.py, call.py, uaccess.py  bpf(2): the command table, checks of attrs, one module for each family of commands
-    prog.py, bpf_map.py, link.py,     the objects behind descriptors, counted by reference; ids (idr.py), pins (bpffs.py)
-    btf_object.py
-    tracepoints.py, trace_event.py    every tracepoint of the BTF, and one's own; kallsyms.py, shim_report.py: their functions
-    loader.py, object.py              an ELF object as libbpf loads it
-    verbs.py                          the system calls as methods, with Python's bytes for C's buffers
+    kernel.py, process.py     registries; processes, fork, exit
+    files/                    open files and descriptor tables, reference counts and ids, the caller's memory
+    objects/                  what descriptors stand for: programs, maps, links, BTF, perf events; pins (bpffs.py), fdinfo
+    tracing/                  every tracepoint of the BTF, and one's own; who listens to them, ftrace, perf
+    syscall/                  bpf(2): the command table, checks of attrs, one module for each family of commands
+    loader/                   an ELF object as libbpf opens, sets up and loads it
+    verbs.py                  the system calls as methods, with Python's bytes for C's buffers
+
+Each package knows those above it in this list, and what it names of Kernel and Process it names in annotations alone.
 
 Rules. Every error is a BpfError with Linux's errno, raised where Linux returns it, and nothing is left behind. All changes
 are made under `Kernel.lock`; what running programs read is replaced as a whole and freed after a grace period, so a replay or
@@ -38,7 +40,7 @@ have bpf_trace_run<N> inside instead of jumping to it; program types other than 
 
 from __future__ import annotations
 
-from .kernel import Kernel
-from .process import Process
+from fastrtp.kernel.kernel import Kernel
+from fastrtp.kernel.process import Process
 
 __all__ = ["Kernel", "Process"]

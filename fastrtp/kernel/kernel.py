@@ -20,26 +20,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastrtp.btf import DEFAULT_RELEASE, Btf, default_btf, host_btf, load_btf, shipped_config, tracepoints
 from fastrtp.btf.types import COMPOSITES
 from fastrtp.errors import BpfError, BtfError, ReplayError
+from fastrtp.kernel.files.file import FileTable
+from fastrtp.kernel.files.idr import Idr
+from fastrtp.kernel.loader.config import ConfigSource, config_from, host_config, read_config
+from fastrtp.kernel.objects.bpf_map import BpfMap
+from fastrtp.kernel.objects.bpffs import BpfFs
+from fastrtp.kernel.objects.btf_object import BtfObject
+from fastrtp.kernel.objects.kallsyms import Kallsyms
+from fastrtp.kernel.objects.link import BpfLink
+from fastrtp.kernel.objects.prog import BpfProg
+from fastrtp.kernel.process import Process
+from fastrtp.kernel.tracing.tracepoints import TracepointRegistry
+from fastrtp.kernel.verbs import Verbs
+from fastrtp.kernel.version import HOST_BTF, default_version, file_release, file_version, host_version, version_code
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
 from fastrtp.native.perf_map import PerfMap, requested
 from fastrtp.once import once_property
 
-from .bpf_map import BpfMap
-from .bpffs import BpfFs
-from .btf_object import BtfObject
-from .config import ConfigSource, config_from, host_config, read_config
-from .file import FileTable
-from .idr import Idr
-from .kallsyms import Kallsyms
-from .link import BpfLink
-from .process import Process
-from .prog import BpfProg
-from .tracepoints import TracepointRegistry
-from .verbs import Verbs
-from .version import HOST_BTF, default_version, file_release, file_version, host_version, version_code
-
 if TYPE_CHECKING:
+    from fastrtp.kernel.tracing.ftrace import Ftrace
+    from fastrtp.kernel.tracing.shim_report import ShimReport
+    from fastrtp.kernel.tracing.trace_event_call import TraceEvents
     from fastrtp.obj.kconfig import Config
     from fastrtp.record import Recording
     from fastrtp.replay import Progress, ReplayReport
@@ -50,10 +52,6 @@ if TYPE_CHECKING:
     from fastrtp.replay.windows import Cpus, Window
     from fastrtp.trace.live import TraceFunction
     from fastrtp.trace.tracepoint import Tracepoint
-
-    from .ftrace import Ftrace
-    from .shim_report import ShimReport
-    from .trace_event_call import TraceEvents
 
 _PRINTK = "bpf_trace_printk"
 """The tracepoint that the helper of its name fires."""
@@ -330,7 +328,7 @@ class Kernel(Verbs):
 
         BtfError for text that is no prototype, or has types that the kernel's BTF does not know; BpfError EEXIST, EINVAL.
         """
-        from .trace_event import define
+        from fastrtp.kernel.tracing.trace_event import define
 
         self.check_running()
         with self.lock:
@@ -355,7 +353,7 @@ class Kernel(Verbs):
         """How big the compiled cast shims of all tracepoints are, as the patch that introduced them reports it. Compiles those
         that no program needed so far (seconds, once for this version and processor).
         """
-        from .shim_report import shim_report
+        from fastrtp.kernel.tracing.shim_report import shim_report
 
         return shim_report(self)
 
@@ -372,7 +370,7 @@ class Kernel(Verbs):
     @once_property
     def trace_events(self) -> TraceEvents:
         """Events that have records: what ftrace, perf and tracepoint programs work on."""
-        from .trace_event_call import TraceEvents
+        from fastrtp.kernel.tracing.trace_event_call import TraceEvents
 
         self.check_running()
         return TraceEvents(self)
@@ -380,7 +378,7 @@ class Kernel(Verbs):
     @once_property
     def ftrace(self) -> Ftrace:
         """The trace buffer: kernel.ftrace.enable("sched_switch")."""
-        from .ftrace import Ftrace
+        from fastrtp.kernel.tracing.ftrace import Ftrace
 
         self.check_running()
         return Ftrace(self)

@@ -10,15 +10,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from fastrtp.errors import BpfError
-
-from .fdinfo import fdinfo_text
-from .file import FdTable, File
-from .map_owner import PidFd
-from .perf_tracepoint import TracepointEvent
-from .verbs import Verbs
+from fastrtp.kernel.files.file import FdTable, File
+from fastrtp.kernel.objects.fdinfo import fdinfo_text
+from fastrtp.kernel.syscall.map_owner import PidFd
+from fastrtp.kernel.tracing.perf_tracepoint import TracepointEvent
+from fastrtp.kernel.verbs import Verbs
 
 if TYPE_CHECKING:
-    from .kernel import Kernel
+    from fastrtp.kernel.kernel import Kernel
 
 
 class Process(Verbs):
@@ -49,7 +48,7 @@ class Process(Verbs):
 
     def bpf(self, cmd: int, attr: Any, size: int | None = None) -> int:
         """bpf(2) as this process: see `Kernel.bpf`."""
-        from .syscall import sys_bpf
+        from fastrtp.kernel.syscall.sys_bpf import sys_bpf
 
         if self.exited:
             why = "its kernel was shut down" if self.kernel.is_shut_down else "it makes no system calls any more"

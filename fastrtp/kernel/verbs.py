@@ -15,12 +15,11 @@ from fastrtp.uapi import ATTRS, BpfAttachType, BpfCmd, bpf_btf_info, bpf_link_in
 if TYPE_CHECKING:
     import os
 
+    from fastrtp.kernel.loader.config import ConfigSource
+    from fastrtp.kernel.loader.object import Autoload, BpfObject
+    from fastrtp.kernel.process import Process
+    from fastrtp.kernel.tracing.perf_tracepoint import TracepointEvent
     from fastrtp.trace.perf_attr import PerfEventAttr
-
-    from .config import ConfigSource
-    from .object import Autoload, BpfObject
-    from .perf_tracepoint import TracepointEvent
-    from .process import Process
 
 DEFAULT_SAMPLE_TYPE = 1 << 1 | 1 << 2 | 1 << 7 | 1 << 8 | 1 << 10
 """PERF_SAMPLE_TID, TIME, CPU, PERIOD and RAW."""
@@ -85,7 +84,7 @@ class Verbs:
 
         ObjectError; CompilerError with the compiler's words.
         """
-        from .loader import open_object
+        from fastrtp.kernel.loader.load import open_object
 
         return open_object(self._process, source, name=name, kconfig=kconfig)
 
@@ -107,7 +106,7 @@ class Verbs:
 
         ObjectError, BpfError, VerifierError, JitError, each with the stage; ObjectWarning for what is done without.
         """
-        from .loader import load
+        from fastrtp.kernel.loader.load import load
 
         return load(
             self._process, source, name=name, autoload=autoload, programs=programs, rodata=rodata, data=data, bss=bss,
@@ -130,7 +129,7 @@ class Verbs:
 
     def _sizes(self, fd: int) -> tuple[int, int]:
         """(bytes of a key, bytes of a value in a system call) of the map behind a descriptor."""
-        from .bpf_map import BpfMap
+        from fastrtp.kernel.objects.bpf_map import BpfMap
 
         bpf_map = self._process.files.fget(fd).private_data
         if not isinstance(bpf_map, BpfMap):
@@ -268,25 +267,25 @@ class Verbs:
         The descriptor goes into a perf event array; `perf_event_consume` reads what programs wrote.
         BpfError EINVAL (no such CPU, a size that is no power of two), EMFILE.
         """
-        from .perf_event import perf_event_open
+        from fastrtp.kernel.objects.perf_event import perf_event_open
 
         return perf_event_open(self._process, cpu, size)
 
     def perf_event_consume(self, fd: int) -> Iterator[bytes]:
         """Samples in an event's ring, as bytes; consumed. BpfError EBADF, EINVAL for a descriptor of something else."""
-        from .perf_event import perf_event_of
+        from fastrtp.kernel.objects.perf_event import perf_event_of
 
         return perf_event_of(self._process, fd).consume()
 
     def sys_perf_event_open(self, attr: PerfEventAttr, pid: int, cpu: int, group_fd: int = -1, flags: int = 0) -> int:
-        """perf_event_open(2). See `fastrtp.kernel.perf_tracepoint`."""
-        from .perf_tracepoint import sys_perf_event_open
+        """perf_event_open(2). See `fastrtp.kernel.tracing.perf_tracepoint`."""
+        from fastrtp.kernel.tracing.perf_tracepoint import sys_perf_event_open
 
         return sys_perf_event_open(self._process, attr, pid, cpu, group_fd, flags)
 
     def ioctl(self, fd: int, request: int, arg: int = 0) -> int:
         """ioctl(2) on a perf event. BpfError EBADF, ENOTTY, EINVAL, and others by request."""
-        from .perf_tracepoint import perf_ioctl
+        from fastrtp.kernel.tracing.perf_tracepoint import perf_ioctl
 
         return perf_ioctl(self._process, fd, request, arg)
 
@@ -299,9 +298,8 @@ class Verbs:
 
         BpfError ENOENT, EINVAL, EOPNOTSUPP, EMFILE.
         """
+        from fastrtp.kernel.tracing.perf_tracepoint import tracepoint_event_of
         from fastrtp.trace.perf_attr import ATTR_DISABLED, PERF_TYPE_TRACEPOINT, PerfEventAttr
-
-        from .perf_tracepoint import tracepoint_event_of
 
         process = self._process
         attr = PerfEventAttr(
@@ -321,7 +319,7 @@ class Verbs:
 
     def perf_tracepoint(self, fd: int) -> TracepointEvent:
         """The tracepoint event behind a descriptor: `.count`, `.lost`, `.consume()`. BpfError EBADF, EINVAL."""
-        from .perf_tracepoint import tracepoint_event_of
+        from fastrtp.kernel.tracing.perf_tracepoint import tracepoint_event_of
 
         return tracepoint_event_of(self._process, fd)
 
@@ -361,9 +359,9 @@ class Verbs:
         """BPF_OBJ_GET_INFO_BY_FD: a bpf_prog_info, bpf_map_info, bpf_btf_info or bpf_link_info. `fields` are set in it before,
         for those that the kernel writes through. BpfError.
         """
-        from .bpf_map import BpfMap
-        from .btf_object import BtfObject
-        from .link import BpfLink
+        from fastrtp.kernel.objects.bpf_map import BpfMap
+        from fastrtp.kernel.objects.btf_object import BtfObject
+        from fastrtp.kernel.objects.link import BpfLink
 
         obj = self._process.files.fget(fd).private_data
         structs = ((BpfMap, bpf_map_info), (BtfObject, bpf_btf_info), (BpfLink, bpf_link_info_raw_tracepoint))

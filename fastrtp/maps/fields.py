@@ -1,6 +1,6 @@
 """Special fields of a map's values, as the native code is told of them: FieldRow.
 
-Which types have which fields is the verifier's knowledge (verifier/fields.py); the rows' form is in field_rows_native.py.
+Which types have which fields is the verifier's knowledge (verifier/rules/fields.py); the rows' form is in field_rows_native.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an object leaves to others: options and facts of the kernel (.kconfig), its functions and variables (.ksyms).
 
 Here they are found, typed, and those of .kconfig given their places in a map; values and addresses come when a kernel is there
-(kernel/externs.py).
+(kernel/loader/externs.py).
 
 Kernel: tools/lib/bpf/libbpf.c:bpf_object__collect_externs
 """

@@ -30,7 +30,7 @@ from .stacks import recorded_stacks
 if TYPE_CHECKING:
     from fastrtp.btf import TracepointProto
     from fastrtp.kernel import Kernel
-    from fastrtp.kernel.prog import BpfProg
+    from fastrtp.kernel.objects.prog import BpfProg
 
 Status = Literal["exact", "derived", "context", "missing"]
 

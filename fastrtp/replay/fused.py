@@ -22,7 +22,7 @@ import numpy as np
 from fastrtp.errors import JitError
 from fastrtp.jit.key import text_key
 from fastrtp.jit.program import ENTRY, object_cache
-from fastrtp.kernel.link import BpfRawTpLink
+from fastrtp.kernel.objects.link import BpfRawTpLink
 from fastrtp.native.compiler import Part
 from fastrtp.replay.bind import BoundRecording
 from fastrtp.replay.consumer import ConsumerClock

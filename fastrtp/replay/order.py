@@ -16,7 +16,7 @@ from fastrtp.btf.kfuncs import KFUNCS
 from fastrtp.effects import Conflict, KernelRead, conflicts
 from fastrtp.errors import OrderError
 from fastrtp.helpers.table import HELPER_IDS
-from fastrtp.kernel.link import BpfRawTpLink
+from fastrtp.kernel.objects.link import BpfRawTpLink
 from fastrtp.maps.fields import FieldKind
 from fastrtp.replay.steady import Change, changes, pointers
 from fastrtp.uapi import BpfMapType
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fastrtp.kernel import Kernel
-    from fastrtp.kernel.prog import BpfProg
+    from fastrtp.kernel.objects.prog import BpfProg
     from fastrtp.replay.bind import BoundRecording
 
 Order = Literal["exact", "relaxed"]

@@ -5,7 +5,7 @@ each those of its own CPUs, and meet before the next. Without a window they do n
 count does not depend on the order of events of different CPUs, or is off by what happens within a window. Which of the two,
 order.py finds out before: unless the user has asked for relaxed order, programs of the second kind are not played here.
 
-Programs run in a form of their own, with real atomics, locked buckets and spin locks (kernel/prog.py: smp_native). A
+Programs run in a form of their own, with real atomics, locked buckets and spin locks (kernel/objects/prog.py: smp_native). A
 plain `count++` in a map that CPUs share loses updates, as it does in Linux.
 
 Objects that events describe (the members of a task_struct that a recording supplies) are stored to by the thread whose

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from fastrtp.errors import ReplayError
-from fastrtp.kernel.link import BpfRawTpLink
-from fastrtp.kernel.tracepoint_prog import BpfPerfLink
+from fastrtp.kernel.objects.link import BpfRawTpLink
+from fastrtp.kernel.tracing.tracepoint_prog import BpfPerfLink
 from fastrtp.maps import LocalStorage
 from fastrtp.mem.objects import ObjectSpace
 from fastrtp.native.memory import Memory
@@ -36,8 +36,8 @@ from fastrtp.trace import Tracepoint
 if TYPE_CHECKING:
     from fastrtp.btf import TracepointProto
     from fastrtp.kernel import Kernel
-    from fastrtp.kernel.object import ObjectProgram
-    from fastrtp.kernel.prog import BpfProg
+    from fastrtp.kernel.loader.object import ObjectProgram
+    from fastrtp.kernel.objects.prog import BpfProg
 
 Progress = Callable[[int, int], None]
 """progress(events done, events in all)"""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-    from fastrtp.kernel.object import BpfObject
+    from fastrtp.kernel.loader.object import BpfObject
     from fastrtp.record import Recording
     from fastrtp.replay import ReplayReport
 

@@ -4,6 +4,9 @@ Path-sensitive abstract interpretation of every path from the first instruction,
 can do nothing new end. Target: Linux 6.18 for RAW_TRACEPOINT, RAW_TRACEPOINT_WRITABLE and tp_btf programs of a
 privileged loader. What it cannot prove it refuses.
 
+Where it is: `domain/` what is known of a value, `core/` the native half, `rules/` the Python half, `report/` what is said of it;
+`api.py` is what goes in and comes out, `cache.py` what is kept, `reads.py` what a program can read of its arguments.
+
 Two halves. The core (`*_native.py`, compiled once for all programs) keeps registers, stack and checkpoints in native
 memory and follows the paths: arithmetic, branches, loads and stores, plain calls of helpers, calls of the program's
 own functions, number iterators, comparison of states, precision; check_native.py is its loop. Python decides what
@@ -50,7 +53,7 @@ Kernel: kernel/bpf/verifier.c.
 
 from fastrtp.verifier.api import AttachTarget, InsnAux, LoadAttr, MapLike, SubprogInfo, VerifiedProgram, VerifierStats
 from fastrtp.verifier.cache import VerifiedCache
-from fastrtp.verifier.check import bpf_check
+from fastrtp.verifier.rules.check import bpf_check
 
 __all__ = [
     "AttachTarget",

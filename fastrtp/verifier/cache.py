@@ -31,8 +31,8 @@ from fastrtp.native import library
 from fastrtp.provenance import made_by
 from fastrtp.uapi import BPF_F_RDONLY_PROG, BpfMapType
 from fastrtp.verifier.api import InsnAux, LoadAttr, SubprogInfo, VerifiedProgram, VerifierStats
-from fastrtp.verifier.check import bpf_check
-from fastrtp.verifier.resolve import LD_IMM64
+from fastrtp.verifier.rules.check import bpf_check
+from fastrtp.verifier.rules.resolve import LD_IMM64
 
 MAX_BODY = 4 << 20
 """Bytes of an entry; a larger one (a level 2 log) is not kept."""

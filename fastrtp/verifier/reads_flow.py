@@ -16,11 +16,10 @@ from fastrtp.errors import BtfError
 from fastrtp.helpers.argtype import MEM_RDONLY, MEM_UNINIT, ArgType
 from fastrtp.helpers.table import HELPER_IDS, HELPERS
 from fastrtp.isa import Insn
-
-from .reads import Hop, ProgramReads, Read, member_at, pointed_struct
+from fastrtp.verifier.reads import Hop, ProgramReads, Read, member_at, pointed_struct
 
 if TYPE_CHECKING:
-    from .api import VerifiedProgram
+    from fastrtp.verifier.api import VerifiedProgram
 
 _LIMIT = 400_000
 """Instructions followed before a program counts as too large."""

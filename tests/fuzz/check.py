@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import fastrtp.verifier.check as verifier_check
+import fastrtp.verifier.rules.check as verifier_check
 from fastrtp.verifier import VerifiedProgram
-from fastrtp.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS
+from fastrtp.verifier.rules.env import BPF_COMPLEXITY_LIMIT_INSNS
 
 from .generator import Program
 from .host import HostKernel, Verdict

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import fastrtp.verifier.check as verifier_check
+import fastrtp.verifier.rules.check as verifier_check
 
 from .check import BROKEN, CRASH, HANG, Outcome, check
 from .generator import generate

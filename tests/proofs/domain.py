@@ -6,7 +6,7 @@ from typing import Any
 
 import z3
 
-from fastrtp.verifier.records import VReg
+from fastrtp.verifier.domain.records import VReg
 from tests.proofs.symbolic import Executor, Pointer
 
 WIDE = ("value", "mask", "smin", "smax", "umin", "umax")

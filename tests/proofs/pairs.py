@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from fastrtp import isa
 from fastrtp.native.library import library
-from fastrtp.verifier.records import REG_SIZE, SCALAR_ALU32, SCALAR_ALU64, SCALAR_SYNC, VReg
+from fastrtp.verifier.domain.records import REG_SIZE, SCALAR_ALU32, SCALAR_ALU64, SCALAR_SYNC, VReg
 
 _BOUNDS = struct.Struct("<QQqqQQiiII")
 _AT = VReg.layout.at("value")

@@ -17,7 +17,8 @@ from typing import Any
 import z3
 
 from fastrtp import isa
-from fastrtp.verifier import alu_native, bounds_native, branch_native, call_native, mem_native, stack_native, tnum_native
+from fastrtp.verifier.core import call_native, mem_native, stack_native
+from fastrtp.verifier.domain import alu_native, bounds_native, branch_native, tnum_native
 from tests.proofs.domain import NARROW, WIDE, allows, extended, low, members, offset, tnum_has, within
 from tests.proofs.symbolic import Executor, Pointer, implied
 
