@@ -325,6 +325,23 @@ class TestProgramArray:
 
         assert kernel.prog_test_run(caller) == 7
 
+    def test_a_program_that_reads_arguments_that_the_tracepoint_lacks_is_not_called(self, kernel: Kernel):
+        """The call fails and counts as a faulted read: what lies behind the arguments is nobody's."""
+        array = kernel.map_create(3, 4, 4, 1)
+        load_map = struct.pack("<BBhi", 0x18, 0x12, 0, array) + bytes(8)
+        caller = kernel.prog_load(RAW_TP, load_map + asm("r3 = 0\ncall bpf_tail_call#12\nr0 = 41\nexit"))
+        for argument, runs in ((3, True), (4, False), (11, False)):
+            target = kernel.prog_load(RAW_TP, asm(f"r7 = *(u64 *)(r1 +{8 * argument})\nr0 = 7\nexit"))
+            kernel.map_update_elem(array, bytes(4), struct.pack("<I", target))
+            link = kernel.raw_tracepoint_open("sched_switch", caller)
+            before = int(kernel.memory.env["faulted"].sum())
+
+            kernel.trace("sched_switch")(0, 0, 0, 0)
+
+            assert (int(kernel.memory.env["faulted"].sum()) - before == 0) is runs
+            assert kernel.prog_test_run(caller) == 7  # 96 bytes are there
+            kernel.close(link)
+
     def test_an_array_that_holds_its_own_user_is_freed_all_the_same(self, kernel: Kernel):
         array = kernel.map_create(3, 4, 4, 2)
         load_map = struct.pack("<BBhi", 0x18, 0x12, 0, array) + bytes(8)

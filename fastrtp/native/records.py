@@ -8,7 +8,7 @@ Must not know: BTF, programs, maps, replays.
 
 from __future__ import annotations
 
-from fastrtp.native.record import Array, Pointer, Record, array, i64
+from fastrtp.native.record import Array, Pointer, Record, array, i64, u32
 
 STATS_TIMED = 1
 """BPF_ENABLE_STATS is held: run_time_ns and run_cnt are kept."""
@@ -151,7 +151,8 @@ class RunCtx(Record):
     """`struct bpf_trace_run_ctx`: on the stack of bpf_trace_run, above args[]."""
 
     cookie: i64
-    tail_calls: i64
+    tail_calls: u32
+    ctx_size: u32  # bytes of context that there are: what a program that is tail-called reads beyond them is nobody's
 
 
 class TracepointFuncRecord(Record):
@@ -172,25 +173,27 @@ class TracepointRecord(Record):
 
 
 class Link(Record):
-    """`struct bpf_raw_tp_link`: the probe's private data. `stats`: the program's, so that they are one load away. `cookie` and
-    `tail_calls` (always 0) are what a RunCtx starts as.
+    """`struct bpf_raw_tp_link`: the probe's private data. `stats`: the program's, so that they are one load away. What a RunCtx
+    starts as: `cookie`, `tail_calls` (always 0) and `ctx_size`.
     """
 
     prog: Pointer[Prog]
     stats: Pointer[Array[ProgStats]]
     cookie: i64
-    tail_calls: i64
+    tail_calls: u32
+    ctx_size: u32
     id: i64
     tp: Pointer[TracepointRecord]
 
 
 class Prog(Record):
-    """`struct bpf_prog`: native entry point and the address of ProgStats[cpus]."""
+    """`struct bpf_prog`: native entry point, the address of ProgStats[cpus], and how much of its context it reads, in bytes."""
 
     entry: i64
     stats: Pointer[Array[ProgStats]]
     cpus: i64
     id: i64
+    ctx_size: i64
 
 
 class ProgStats(Record):

@@ -86,6 +86,8 @@ class PerfCall:
         self.func = func
         self.events: list[PerfEventRecord] = []
         self.progs: list[tuple[ProgRecord, int]] = []
+        self.ctx_size = 0
+        """Bytes of a record up to the end of its fields; set by who attaches programs."""
         self._memory = memory = cpus.memory
         self.address, self._record = memory.record(PerfCallRecord.layout.dtype)
         self._record["type"], self._record["cpus"] = event_type, cpus.address
@@ -117,6 +119,7 @@ class PerfCall:
         self.progs = list(progs)
         array = np.zeros(len(progs) + 1, ProgArrayItem.layout.dtype)
         for row, (prog, cookie) in zip(array, progs, strict=False):
+            row["ctx_size"] = self.ctx_size
             row["prog"], row["cookie"] = prog.address, np.uint64(cookie).astype(np.int64)
         self._publish("prog_array", array)
 

@@ -48,13 +48,21 @@ class ProgRecord:
     code that is shim, bpf_trace_run<N> and program in one.
     """
 
-    def __init__(self, memory: Memory, entry: int, prog_id: int = 0, probes: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, memory: Memory, entry: int, prog_id: int = 0, probes: Mapping[str, int] | None = None, ctx_size: int = 0
+    ) -> None:
         self.memory = memory
         self.entry = entry
         self.probes = dict(probes or {})
         self.stats_address, self.stats = memory.record(ProgStats.layout.dtype, memory.cpus)
         self.address, self._record = memory.record(Prog.layout.dtype)
-        for field, value in (("entry", entry), ("stats", self.stats_address), ("cpus", memory.cpus), ("id", prog_id)):
+        for field, value in (
+            ("entry", entry),
+            ("stats", self.stats_address),
+            ("cpus", memory.cpus),
+            ("id", prog_id),
+            ("ctx_size", ctx_size),
+        ):
             self._record[field] = value
 
     def switch(self, entry: int) -> None:
@@ -72,14 +80,15 @@ class ProgRecord:
 
 
 class LinkRecord:
-    """The native LINK record: a program, and the cookie that its runs see."""
+    """The native LINK record: a program, the cookie that its runs see, and how many bytes of arguments the tracepoint has."""
 
-    def __init__(self, memory: Memory, prog: ProgRecord, cookie: int = 0, link_id: int = 0) -> None:
+    def __init__(self, memory: Memory, prog: ProgRecord, cookie: int = 0, link_id: int = 0, ctx_size: int = MAX_CTX) -> None:
         self.memory = memory
         self.prog = prog
         self.address, self._record = memory.record(Link.layout.dtype)
         self.cookie = cookie
         self._record["prog"], self._record["stats"], self._record["id"] = prog.address, prog.stats_address, link_id
+        self._record["ctx_size"] = ctx_size
         self._record["cookie"] = np.uint64(cookie).astype(np.int64)
 
     def set_id(self, link_id: int) -> None:

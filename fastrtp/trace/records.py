@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastrtp.maps.records import MapRecord
-from fastrtp.native.record import Array, Pointer, Record, i64
+from fastrtp.native.record import Array, Pointer, Record, i64, u32
 from fastrtp.native.records import Prog
 
 PERF_MAX_TRACE_SIZE = 8192
@@ -57,11 +57,12 @@ class PerfCallRecord(Record):
 
 
 class ProgArrayItem(Record):
-    """`struct bpf_prog_array_item`; `cookie` and `tail_calls` (always 0) are what a RunCtx starts as."""
+    """`struct bpf_prog_array_item`. What a RunCtx starts as: `cookie`, `tail_calls` (always 0) and `ctx_size`."""
 
     prog: Pointer[Prog]
     cookie: i64
-    tail_calls: i64
+    tail_calls: u32
+    ctx_size: u32
 
 
 class PerfCounter(Record):

@@ -242,6 +242,7 @@ def bpf_prog_test_run_raw_tp(machine: Machine, prog: Prog, ctx: int, cpu: int) -
     memcpy(args, ctx, 96)
     run_ctx.cookie = 0
     run_ctx.tail_calls = 0
+    run_ctx.ctx_size = 96
     enter(machine)
     run_due_timers(machine)
     env = machine.env[cpu]

@@ -92,7 +92,7 @@ class BpfProg(RefCounted):
     def record(self) -> ProgRecord:
         """What links and program arrays point at. Waits for the compiler; JitError when it refused the program."""
         native = self.smp_native() if self._memory.parallel else self.native
-        return ProgRecord(self._memory, native.entry, self.id, self.native.probes)
+        return ProgRecord(self._memory, native.entry, self.id, self.native.probes, self.max_ctx_offset)
 
     def finish(self) -> None:
         """Wait for the compiler. JitError when it refused the program."""

@@ -63,7 +63,7 @@ def bpf_raw_tp_link_attach(call: Call, prog: BpfProg, user_tp_name: int, cookie:
 def _prime_and_register(call: Call, prog: BpfProg, btp: BpfRawEventMap, cookie: int, attach_type: int) -> int:
     """The link's memory comes first: without it it is ENOMEM, whether or not a descriptor is free."""
     kernel = call.kernel
-    record = LinkRecord(kernel.memory, prog.record, cookie)
+    record = LinkRecord(kernel.memory, prog.record, cookie, ctx_size=8 * btp.num_args)
 
     def prime() -> BpfRawTpLink:
         return BpfRawTpLink(kernel.links, prog, attach_type, kernel.tracepoints, btp, record)

@@ -47,6 +47,7 @@ def perf_event_set_bpf_prog(event: TracepointEvent, prog: BpfProg, bpf_cookie: i
         raise BpfError(errno.E2BIG, f"E2BIG: {len(progs)} programs are on {call.name}")
     if any(old is prog.record for old, _cookie in progs):
         raise BpfError(errno.EEXIST, f"EEXIST: program {prog.id} is on {call.name} already")
+    call.perf.ctx_size = end
     call.perf.set_progs([*progs, (prog.record, bpf_cookie)])
     prog.get()
     event.prog = prog
