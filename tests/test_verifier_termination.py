@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.verifier import MAPS, PROGRAMS, _named
+from fastrtp.btf.kfuncs import kfunc_id
 from fastrtp.isa import assemble
+from fastrtp.uapi import BpfProgType
+from fastrtp.verifier import LoadAttr, bpf_check
 from tests.fuzz import native
 from tests.fuzz.features import ITER_DESTROY, ITER_NEW, ITER_NEXT
 from tests.fuzz.generator import Program
@@ -81,6 +85,15 @@ def host() -> Iterator[HostKernel]:
         pytest.skip("compared with Linux 6.18 where bpf(2) is allowed")
     yield host
     host.close()
+
+
+def test_many_rounds_around_a_loop_whose_iterator_is_made_anew() -> None:
+    """No end of the outer loop is proved, so its 400 rounds are followed: a round's checkpoint must not be given up before."""
+    named = _named(assemble(PROGRAMS["iterators"]), {number: number for number in MAPS}, lambda name: kfunc_id(None, name))
+
+    verified = bpf_check(LoadAttr(BpfProgType.BPF_PROG_TYPE_RAW_TRACEPOINT, named, MAPS.__getitem__, log_level=0))
+
+    assert verified.verified_insns == 400 * 41 + 1
 
 
 def ours(text: str) -> Counts:

@@ -285,6 +285,13 @@ def _add_checkpoint(env: VEnv, insn: VInsn, cur: VState) -> int:
     return OK
 
 
+MISSES_UNPROVED = 1024
+"""For how long a checkpoint of a loop that is not over is kept where the loops' ends are not proved (64 in Linux, and here where
+they are). There a path that finds it gone cannot end at a later one whose iterator was made anew, as it does in Linux, and would
+follow all rounds of the loop around it once more, each of them so.
+"""
+
+
 @device
 def is_state_visited(env: VEnv) -> int:
     """SAFE: the path ends here; else it may have become a checkpoint."""
@@ -347,7 +354,9 @@ def is_state_visited(env: VEnv) -> int:
         if add_new_state:
             misses += 1
             old.miss_cnt = misses
-        limit = 64 if (flags & FORCE_CHECKPOINT) != 0 and old.branches != 0 else 3
+        limit = 3
+        if (flags & FORCE_CHECKPOINT) != 0 and old.branches != 0:
+            limit = 64 if env.loops_end else MISSES_UNPROVED
         if misses > old.hit_cnt * limit + limit:
             # useless: out of the list, and gone once no path needs it as its past
             if link == int(insn) + I_EXPLORED:
