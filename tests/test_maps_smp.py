@@ -5,7 +5,7 @@ Threads own CPUs as in a parallel replay. Programs: data/maps/hammer.bpf.c; each
 What native bodies share between CPUs, and what keeps it right (audited body by body; SHARED below is checked against the
 sources, so a new body has to be put somewhere):
 
-- alone: works on its arguments, on the program's stack, or on what is the CPU's own (ENV, PROG_STATS, a per-CPU value or
+- alone: works on its arguments, on the program's stack, or on what is the CPU's own (Env, ProgStats, a per-CPU value or
   buffer, ftrace's ring of the CPU); or is only called between turns, under the machine;
 - atomic: single words by atomic instructions: counters, ring positions, pointers, reference counts;
 - locked: a bucket, a spin lock of the map or of the machine's record, or one that the verifier makes the program hold;

@@ -1,6 +1,6 @@
 """What a program can ask of its run, from the native functions that it calls: what a probe or a loop may leave out.
 
-The build of the native library notes for every function which fields of ENV, RUN_CTX and TIMERS it names and whether it can
+The build of the native library notes for every function which fields of Env, RunCtx and Timers it names and whether it can
 fire an event (`fastrtp.native.uses.uses`), so a new helper needs no line here.
 """
 
@@ -34,7 +34,7 @@ class ProgramFacts:
 
     @property
     def stack(self) -> bool:
-        """Whether a helper asks where the program's stack ends: ENV.run_ctx, as an address only."""
+        """Whether a helper asks where the program's stack ends: Env.run_ctx, as an address only."""
         return "env.run_ctx" in self.uses
 
     @property

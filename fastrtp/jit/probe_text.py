@@ -3,7 +3,7 @@
     i64 bpf_probe(i64 link, i64 a1..aN, ptr env)      for one list of argument widths, as __bpf_trace_<widths>
 
 An event then reaches its program through one pointer. What the program cannot notice is left out: the guard against
-recursion where no event can fire while it runs, the RUN_CTX where nobody asks for it, arguments that it does not read (LLVM
+recursion where no event can fire while it runs, the RunCtx where nobody asks for it, arguments that it does not read (LLVM
 sees that, where it inlines the program). The pieces are those that bpf_trace_run is made of (trace/trampoline_native.py).
 
 Pure: text. Kernel: include/trace/bpf_probe.h, kernel/trace/bpf_trace.c:__bpf_trace_run.
@@ -40,7 +40,7 @@ def probe_text(entry: str, widths: str, facts: ProgramFacts) -> str:
             *_arguments(widths),
             *(_run_ctx(room) if facts.run_ctx else _stack_end() if facts.stack else []),
             f"  %begun = call i64 @bpf_run_begin(i64 %stats, i64 {nests})",
-            # the program's frame must lie below the RUN_CTX, which is the end of what it may name of the stack
+            # the program's frame must lie below the RunCtx, which is the end of what it may name of the stack
             # inlined even where LLVM finds it long: it is what the probe is for (attributes #0)
             f"  %result = call i64 @{entry}(ptr %args, ptr %env){' noinline' if facts.run_ctx else ' #0'}",
             f"  %ended = call i64 @bpf_run_end(i64 %stats, i64 {nests})",
@@ -75,7 +75,7 @@ def _arguments(widths: str) -> list[str]:
 
 
 def _run_ctx(offset: int) -> list[str]:
-    """The RUN_CTX behind the arguments."""
+    """The RunCtx behind the arguments."""
     return [
         f"  %end = getelementptr i8, ptr %args, i64 {offset}",
         "  %run_ctx.at = ptrtoint ptr %end to i64",

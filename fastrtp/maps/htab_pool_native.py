@@ -35,7 +35,7 @@ _alloc_slow = outline("htab_alloc_slow", 3)
 
 @device
 def htab_pool(map: MapRecord, own: int) -> HtabPool:
-    """Address of a CPU's HTAB_POOL."""
+    """Address of a CPU's HtabPool."""
     return map.pools[own]
 
 

@@ -4,12 +4,12 @@ An element is a node of one doubly linked list at a time; nodes stand apart from
 the elements' come those that are the heads of lists. The reference bit is REFERENCED of the element's state: a lookup from a
 program sets it in a line that it has read anyway.
 
-A map has one LRU_LIST and a pair of local lists (free, pending) for each CPU: an update takes from the CPU's free list, which
+A map has one LruList and a pair of local lists (free, pending) for each CPU: an update takes from the CPU's free list, which
 fetches `target` elements when it is empty, after giving the pending ones to the list. With BPF_F_NO_COMMON_LRU each CPU has an
-LRU_LIST of its own and no local ones. What goes is decided as Linux decides it, scan for scan, so that a map that is replayed
+LruList of its own and no local ones. What goes is decided as Linux decides it, scan for scan, so that a map that is replayed
 loses the keys that it lost. Elements never used are the end of the free list, and only counted: they are linked when taken.
 
-With several CPUs a CPU's local lists, the LRU_LIST and a bucket are locked in this order, never the other way round.
+With several CPUs a CPU's local lists, the LruList and a bucket are locked in this order, never the other way round.
 
 Kernel: kernel/bpf/bpf_lru_list.c, kernel/bpf/hashtab.c:htab_lru_map_delete_node. As of 6.18: `target` is a share of the map.
 """
@@ -97,7 +97,7 @@ def _list_add(map: MapRecord, number: int, head: int) -> None:
 
 @device
 def _head(lists: LruList, kind: int) -> int:
-    """Number of the node that heads a list: of an LRU_LIST, or of an LRU_LOCAL."""
+    """Number of the node that heads a list: of an LruList, or of an LruLocal."""
     return lists.heads + kind
 
 
@@ -139,7 +139,7 @@ def _count(lists: LruList, kind: int, more: int) -> None:
 
 @device
 def _leave(map: MapRecord, lists: LruList, number: int) -> None:
-    """Take a node out of a list of an LRU_LIST; the next rotation starts with what was before it, if with it."""
+    """Take a node out of a list of an LruList; the next rotation starts with what was before it, if with it."""
     if lists.next_inactive_rotation == number:
         lists.next_inactive_rotation = _prev(map, number)
     _list_del(map, number)
@@ -148,7 +148,7 @@ def _leave(map: MapRecord, lists: LruList, number: int) -> None:
 
 @device
 def _bpf_lru_node_move_to_free(map: MapRecord, lists: LruList, number: int, head: int, kind: int) -> None:
-    """From a list of an LRU_LIST to a list of free nodes."""
+    """From a list of an LruList to a list of free nodes."""
     _leave(map, lists, number)
     _node(map, number).type = kind
     _list_add(map, number, head)
@@ -156,7 +156,7 @@ def _bpf_lru_node_move_to_free(map: MapRecord, lists: LruList, number: int, head
 
 @device
 def _bpf_lru_node_move_in(map: MapRecord, lists: LruList, number: int, kind: int) -> None:
-    """From a local list to a list of an LRU_LIST."""
+    """From a local list to a list of an LruList."""
     _list_del(map, number)
     _count(lists, kind, 1)
     _node(map, number).type = kind
@@ -166,7 +166,7 @@ def _bpf_lru_node_move_in(map: MapRecord, lists: LruList, number: int, kind: int
 
 @device
 def _bpf_lru_node_move(map: MapRecord, lists: LruList, number: int, kind: int) -> None:
-    """Between lists of an LRU_LIST, or to the front of its own."""
+    """Between lists of an LruList, or to the front of its own."""
     _leave(map, lists, number)
     _count(lists, kind, 1)
     _node(map, number).type = kind
@@ -294,7 +294,7 @@ def _bpf_lru_list_shrink(map: MapRecord, lists: LruList, wanted: int, head_free:
 
 @device
 def _take_unused(map: MapRecord, lists: LruList) -> int:
-    """An element that was never used, or 0. The LRU_LIST is locked; how many are handed out, all lists have in common."""
+    """An element that was never used, or 0. The LruList is locked; how many are handed out, all lists have in common."""
     left = lists.unused
     if left == 0:
         return 0

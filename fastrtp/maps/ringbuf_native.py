@@ -7,7 +7,7 @@ zeroed, so a header whose second word is 0 has not been written yet.
 A perf ring also notes when each record was written: an area of the ring's size beside it (MAP.slots), in which the time has
 the place of the record's header, lets a reader put the samples of all CPUs into one order.
 
-A ring that is full while a replay drains (MACHINE.drains) is emptied on the spot into its backlog, by the producer that finds
+A ring that is full while a replay drains (Machine.drains) is emptied on the spot into its backlog, by the producer that finds
 it full, a lock in its hand. What is not committed yet ends that: when the first record in the ring is one of these, there is
 no room indeed.
 

@@ -1,7 +1,7 @@
 """Backlogs: what a replay takes out of rings that are full, so that nothing is lost; kept until somebody reads it.
 
 A backlog is a chain of chunks from malloc, filled in order. Who fills one holds the lock of what it belongs to; who empties
-one has the machine. MACHINE.keep says how many bytes all backlogs together may take yet: when it is used up there is no room,
+one has the machine. Machine.keep says how many bytes all backlogs together may take yet: when it is used up there is no room,
 and what is full stays full. Must not know: what the bytes mean.
 """
 

@@ -1,7 +1,7 @@
 """The fused tier: loop, arguments, casts and programs in one LLVM module, so that nothing is between event and program.
 
 It holds for one set of links. A chunk runs fused only when no tracepoint's probes have changed since the code was made
-(MACHINE.generation), no program is in the middle of a run, no timer is armed, and BPF_ENABLE_STATS is not held; otherwise it
+(Machine.generation), no program is in the middle of a run, no timer is armed, and BPF_ENABLE_STATS is not held; otherwise it
 runs linked. After a change the links are fused anew, once a chunk has gone by without another one. Results are the same as
 the linked tier's; runs are counted a chunk at a time. While a program is loaded that can arm timers, all is linked.
 
@@ -55,7 +55,7 @@ def _lines(count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 class Plan:
     """What is inlined at which kind of event, for the links of a moment. `timers`: a program may arm some.
 
-    `rows`: (kind, address of PROG_STATS) of each inlined program; `parts`, `symbols`: their texts and what these name.
+    `rows`: (kind, address of ProgStats) of each inlined program; `parts`, `symbols`: their texts and what these name.
     """
 
     def __init__(self, replay: LinkedReplay, kernel: Kernel) -> None:

@@ -149,7 +149,7 @@ def _count(kind: Kind, cpus: int) -> list[str]:
 
 
 def _surroundings(needs: frozenset[str], stacks: bool) -> list[str]:
-    """What programs ask of the event, in ENV."""
+    """What programs ask of the event, in Env."""
     lines = []
     for field in ("time", "current"):
         if field in needs:

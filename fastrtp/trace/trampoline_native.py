@@ -79,13 +79,13 @@ _run_timed = outline("bpf_prog_run_timed", 4)
 
 @native(inline=True)
 def bpf_run_stats(link: Link, env: Env) -> int:
-    """Address of the program's PROG_STATS on this CPU."""
+    """Address of the program's ProgStats on this CPU."""
     return int(link.stats[env.cpu])
 
 
 @native(inline=True)
 def bpf_run_is_plain(stats: ProgStats, nests: int, env: Env) -> int:
-    """1 unless the program is running on this CPU already, or something is special about all runs (ENV.stats).
+    """1 unless the program is running on this CPU already, or something is special about all runs (Env.stats).
 
     `nests` (a constant): whether an event can fire while it runs, without which it is never found running: nothing interrupts
     a CPU of ours.
@@ -106,7 +106,7 @@ def bpf_run_begin(stats: ProgStats, nests: int) -> int:
 
 @native(inline=True)
 def bpf_run_ctx(link: Link, run_ctx: int, env: Env) -> int:
-    """The run's RUN_CTX: the link's cookie, and no tail calls so far.
+    """The run's RunCtx: the link's cookie, and no tail calls so far.
 
     Nobody puts back the one before: a helper that fires an event itself keeps its program's, not every run that of a run
     around it.

@@ -1,6 +1,6 @@
 """What is known about a scalar: its bits and its signed and unsigned range, in 64 bits and in the low 32.
 
-Functions on VREG records (of which they touch the bounds alone). `reg_bounds_sync` lets each of the five descriptions
+Functions on VReg records (of which they touch the bounds alone). `reg_bounds_sync` lets each of the five descriptions
 refine the others, in Linux's order and no further, so that both see equal states. On a path that cannot happen they may
 contradict each other: then `reg_bounds_sanity_check` forgets the ranges.
 Kernel: kernel/bpf/verifier.c:reg_bounds_sync and the functions it calls.

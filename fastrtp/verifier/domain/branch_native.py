@@ -1,6 +1,6 @@
 """Conditional jumps on scalars: whether one is decided, and what each way says about the operands.
 
-Functions on VREG records. `op` is the BPF_OP bits of the jump. Kernel: kernel/bpf/verifier.c:is_scalar_branch_taken,
+Functions on VReg records. `op` is the BPF_OP bits of the jump. Kernel: kernel/bpf/verifier.c:is_scalar_branch_taken,
 regs_refine_cond_op, reg_set_min_max.
 """
 

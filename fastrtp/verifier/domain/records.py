@@ -101,7 +101,7 @@ class VRef(Record):
 
 
 class VRefs(Record):
-    """What a path holds: the number of VREFs that follow. Never changed once made."""
+    """What a path holds: the number of VRefs that follow. Never changed once made."""
 
     next: Pointer[VRefs]
     count: i64

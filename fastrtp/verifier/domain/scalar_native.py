@@ -1,4 +1,4 @@
-"""The arithmetic of scalars for Python: bounds in VREG records, one operation a call."""
+"""The arithmetic of scalars for Python: bounds in VReg records, one operation a call."""
 
 from __future__ import annotations
 
